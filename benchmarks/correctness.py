@@ -1,0 +1,95 @@
+"""What must hold on a device before its speed means anything."""
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
+from core.engine.cache import PromptCache
+from core.engine.codec import FRAME_SAMPLES, MimiCodec
+from core.engine.lm import LanguageModel
+from core.engine.model import Model
+from core.engine.nano import MIMI, untrained_language_model, untrained_mimi
+from core.engine.prompt import SpecialCodes, Tokens
+from core.engine.sampling import Sampling
+from core.engine.snapshot import Snapshot
+
+FRAMES = 60
+SLOTS = 4
+SPECIAL = SpecialCodes((1,) * AGENT_CODEBOOKS, (2,) * AGENT_CODEBOOKS)
+SMALL = Architecture(
+    dim=256,
+    num_heads=4,
+    num_layers=4,
+    context=48,
+    text_card=512,
+    card=512,
+    depformer_dim=128,
+    depformer_num_heads=4,
+    depformer_num_layers=2,
+    depformer_dim_feedforward=528,
+)
+"""Small enough for any device; a window that a few seconds fill, so that the ring wraps."""
+
+
+def check_all(device: torch.device, console: Console) -> None:
+    """Raise AssertionError where a device gives other tokens than it must, in float32 and bfloat16."""
+    for dtype in (torch.float32, torch.bfloat16):
+        generator = torch.Generator(device).manual_seed(1)
+        lm = untrained_language_model(SMALL, generator, dtype)
+        model = Model(lm, MimiCodec(untrained_mimi(generator, MIMI), SLOTS), SPECIAL, SLOTS)
+        model.warm_up()
+        check_batched_equals_alone(model)
+        error = prefill_error(lm)
+        assert error < (1e-4 if dtype == torch.float32 else 5e-2), f"prefilled and stepped differ by {error:.1e}"
+        console.print(f"{dtype}: tokens alone = batched; prefilled against stepped, relative error {error:.1e}")
+
+
+def snapshot(lm: LanguageModel, length: int) -> Snapshot:
+    """A prompt of random tokens, read in one pass."""
+    tokens = random_tokens(lm, length)
+    cache = PromptCache(lm.architecture, length, lm.device, lm.dtype)
+    with torch.inference_mode():
+        hidden = lm(lm.embed(tokens[None]), torch.arange(length, device=lm.device)[None], cache)[0, -1]
+    return Snapshot((cache.kept,), length, hidden)
+
+
+def random_tokens(lm: LanguageModel, length: int) -> torch.Tensor:
+    """int64[length, 17] on the model's device."""
+    tokens = np.random.default_rng(length).integers(4, lm.architecture.card, (length, STREAMS))
+    return torch.from_numpy(tokens).to(lm.device)
+
+
+def check_batched_equals_alone(model: Model) -> None:
+    """A seeded call says the same in any slot, with silence or with others talking beside it."""
+    prompt = snapshot(model.lm, 20)
+    random = np.random.default_rng(0)
+    voice = random.normal(0, 0.1, (FRAMES, FRAME_SAMPLES)).astype(np.float32)
+    said: list[Tokens] = []
+    for slot, others in ((0, False), (0, True), (SLOTS - 1, True)):
+        for each in range(SLOTS):
+            model.begin(each, prompt, Sampling(), seed=7 if each == slot else 100 + each)
+        tokens = []
+        for frame in voice:
+            frames = {slot: frame}
+            if others:
+                talking = [each for each in range(SLOTS) if each != slot and random.random() < 0.7]
+                frames |= {each: random.normal(0, 0.1, FRAME_SAMPLES).astype(np.float32) for each in talking}
+            tokens.append(model.step(frames)[1][slot])
+        said.append(np.array(tokens))
+    assert np.array_equal(said[0], said[1]), "others on the card change a call's tokens"
+    assert np.array_equal(said[0], said[2]), "the slot changes a call's tokens"
+
+
+def prefill_error(lm: LanguageModel) -> float:
+    """Relative difference of the last hidden state between one pass over a prompt and a pass a position."""
+    length = SMALL.context - 8
+    tokens, whole = random_tokens(lm, length), snapshot(lm, length)
+    cache = PromptCache(lm.architecture, length, lm.device, lm.dtype)
+    hidden = torch.empty(0)
+    with torch.inference_mode():
+        for position in range(length):
+            here = torch.tensor([[position]], device=lm.device)
+            hidden = lm(lm.embed(tokens[None, position : position + 1]), here, cache)[0, -1]
+            cache.advance(1)
+    return float((hidden - whole.hidden).float().norm() / whole.hidden.float().norm())

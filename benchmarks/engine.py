@@ -1,0 +1,291 @@
+"""The engine's speed and memory, after its correctness: `python -m benchmarks.engine`.
+
+On a CUDA card: PersonaPlex's full size with random bfloat16 weights made on the device, beside plain `moshi` in the
+same run. On a CPU: nano. Windows are half full; a frame is everything from PCM in to PCM and tokens out, with copies.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.baseline import PlainMoshi
+from benchmarks.correctness import check_all
+from core.engine.architecture import Architecture
+from core.engine.cache import SlotCache
+from core.engine.call import EngineInfo
+from core.engine.codec import FRAME_SAMPLES, MimiCodec
+from core.engine.lm import LanguageModel
+from core.engine.model import Model
+from core.engine.nano import ARCHITECTURE, MIMI, untrained_language_model, untrained_mimi
+from core.engine.preparation import Preparation
+from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
+from core.engine.recording import VoiceEncoder
+from core.engine.sampling import Sampling
+from core.engine.scheduler import SlotEngine
+from core.engine.snapshot import Snapshot, SnapshotStore
+
+VOICE_FRAMES, TEXT_TOKENS = 125, 60
+"""The prompt of the published measurements: ten seconds of voice and a short role."""
+COPY_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """Milliseconds a frame for a number of callers, and the least that reading weights and windows once would take."""
+
+    callers: int
+    p50: float
+    p99: float
+    floor: float
+    memory_gib: float
+
+
+class AnyText:
+    """A tokenizer that makes a fixed number of tokens: random weights need no words."""
+
+    def prompt(self, text: str) -> Tokens:
+        return np.random.default_rng(len(text)).integers(4, 260, TEXT_TOKENS)
+
+    def words(self) -> "AnyText":
+        return self
+
+    def show(self, token: int) -> str:  # noqa: ARG002 - the tokenizer's interface
+        return ""
+
+
+def times(work: Callable[[], object], count: int) -> npt.NDArray[np.float64]:
+    """Milliseconds of each of `count` runs, after a few that do not count."""
+    for _ in range(5):
+        work()
+    measured = []
+    for _ in range(count):
+        start = time.perf_counter()
+        work()
+        measured.append((time.perf_counter() - start) * 1000)
+    return np.array(measured)
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes a second that a large copy moves, read and written."""
+    source = torch.empty(COPY_BYTES if device.type == "cuda" else COPY_BYTES // 8, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+        synchronise(device)
+
+    return 2 * source.nbytes / (float(np.median(times(copy, 10))) / 1000)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a card; a CPU has nothing to wait for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def fresh_memory(device: torch.device) -> Iterator[None]:
+    """Give back what earlier measurements held, before and after."""
+    collect(device)
+    yield
+    collect(device)
+
+
+def collect(device: torch.device) -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gib(device: torch.device) -> float:
+    """The most memory that was taken on the card since the last reset, in GiB."""
+    return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+
+
+class Bench:
+    """One model's weights on one device, for any number of slots."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        full = device.type == "cuda"
+        self.architecture = Architecture() if full else ARCHITECTURE
+        self.dtype = torch.bfloat16 if full else torch.float32
+        self.mimi_config = None if full else MIMI
+        self.special = SpecialCodes() if full else SpecialCodes((1,) * 8, (2,) * 8)
+        self.lm = untrained_language_model(self.architecture, self.generator(), self.dtype)
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(1)
+
+    def model(self, slots: int) -> Model:
+        """A warm model; each has a codec of its own."""
+        codec = MimiCodec(untrained_mimi(self.generator(), self.mimi_config), slots)
+        model = Model(self.lm, codec, self.special, slots)
+        model.warm_up()
+        return model
+
+    def half_window(self) -> Snapshot:
+        """As if a caller had talked for half the window."""
+        a = self.architecture
+        shape = (a.num_layers, 2, a.num_heads, a.context // 2, a.head_dim)
+        kept = torch.randn(shape, device=self.device, dtype=self.dtype, generator=self.generator())
+        return Snapshot((kept,), a.context // 2, kept.new_zeros(a.dim))
+
+    def floor_ms(self, callers: int, bytes_per_second: float) -> float:
+        """Reading every weight once and each caller's half window once."""
+        weights = sum(weight.nbytes for name, weight in self.lm.named_parameters() if "emb" not in name)
+        windows = callers * SlotCache.bytes_per_slot(self.architecture, self.dtype) // 2
+        # A copy reads and writes; a step only reads, at the same bytes a second.
+        return (weights + windows) / bytes_per_second * 1000
+
+    def frames(self, callers: int, count: int, bytes_per_second: float) -> FrameTimes:
+        """Frame times with every window half full."""
+        with fresh_memory(self.device):
+            model = self.model(callers)
+            half = self.half_window()
+            for slot in range(callers):
+                model.begin(slot, half, Sampling(), seed=slot)
+            del half
+            voices = np.random.default_rng(0).normal(0, 0.1, (callers, FRAME_SAMPLES)).astype(np.float32)
+            measured = times(partial(model.step, dict(enumerate(voices))), count)
+            memory = peak_gib(self.device)
+            del model
+        p50, p99 = np.percentile(measured, [50, 99])
+        return FrameTimes(callers, float(p50), float(p99), self.floor_ms(callers, bytes_per_second), memory)
+
+    def engine(self, slots: int) -> SlotEngine:
+        """The engine that serves calls."""
+        encoder = VoiceEncoder(untrained_mimi(self.generator(), self.mimi_config))
+        store = SnapshotStore(self.architecture, 2 << 30, self.device, self.dtype)
+        preparation = Preparation(self.lm, AnyText(), self.special, encoder, store)
+        info = EngineInfo("bench", "", str(self.device), slots)
+        return SlotEngine(info, self.model(slots), preparation, AnyText(), packaged=dict[str, Voice]().get)
+
+    def prompt(self, number: int) -> Prompt:
+        """A persona of the published measurements' size; each number is another."""
+        codes = np.random.default_rng(number).integers(0, self.architecture.card, (VOICE_FRAMES, 8))
+        return Prompt("x" * number, Voice("bench", codes=codes))
+
+
+async def handshakes(bench: Bench, running: int, personas: int) -> dict[str, float]:
+    """Milliseconds from admission to handshake, first and later calls of a persona, and what it costs the others.
+
+    Meanwhile `running` callers talk in real time on the same engine.
+    """
+    engine = bench.engine(running + 1)
+    first: list[float] = []
+    later: list[float] = []
+    delays: list[float] = []
+    talking = asyncio.Event()
+    talking.set()
+
+    async def talk() -> None:
+        call = engine.open(bench.prompt(0), Sampling(seed=1))
+        await call.ready()
+        answers = call.frames()
+        while talking.is_set():
+            start = time.perf_counter()
+            call.push(np.zeros(FRAME_SAMPLES, np.float32))
+            await anext(answers)
+            delays.append((time.perf_counter() - start) * 1000)
+            await asyncio.sleep(max(0.0, 0.08 - (time.perf_counter() - start)))
+        await call.close()
+
+    callers = [asyncio.create_task(talk()) for _ in range(running)]
+    await asyncio.sleep(1)
+    for measured in (first, later):
+        for number in range(1, personas + 1):
+            start = time.perf_counter()
+            call = engine.open(bench.prompt(number), Sampling(seed=1))
+            await call.ready()
+            measured.append((time.perf_counter() - start) * 1000)
+            await call.close()
+    talking.clear()
+    await asyncio.gather(*callers)
+    engine.close()
+    result = {"first_ms": float(np.median(first)), "later_ms": float(np.median(later))}
+    if delays:
+        result |= {"others_p50_ms": float(np.median(delays)), "others_max_ms": float(np.max(delays))}
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--callers", default="1,4,8,16,32", help="numbers of callers, with commas between")
+    parser.add_argument("--frames", type=int, default=200, help="frames measured for each")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--no-baseline", action="store_true", help="leave plain moshi out")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    arguments = parser.parse_args()
+    device, console = torch.device(arguments.device), Console(width=110)
+    callers = [int(number) for number in arguments.callers.split(",")]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+    console.print(f"{name}, torch {torch.__version__}")
+
+    check_all(device, console)
+    bench = Bench(device)
+    rate = bandwidth(device)
+    console.print(
+        f"copies run at {rate / 1e12:.2f} TB/s; {parameters(bench.lm) / 1e9:.2f} B parameters in {bench.dtype}"
+    )
+    rows = []
+    for number in callers:
+        rows.append(bench.frames(number, arguments.frames, rate))
+        console.print(rows[-1])
+    prompts = {running: asyncio.run(handshakes(bench, running, 5)) for running in (0, max(1, min(8, callers[-1] - 1)))}
+    for running, handshake in prompts.items():
+        console.print(f"prompt of {VOICE_FRAMES} + {TEXT_TOKENS} beside {running} callers:", handshake)
+    with fresh_memory(device):
+        del bench
+    baseline: dict[int, FrameTimes] = {}
+    if not arguments.no_baseline:
+        for number in callers:
+            with fresh_memory(device):
+                plain = PlainMoshi(device, number)
+                p50, p99 = np.percentile(times(plain.frame, arguments.frames), [50, 99])
+                baseline[number] = FrameTimes(number, float(p50), float(p99), 0.0, peak_gib(device))
+                del plain
+            console.print("plain moshi", baseline[number])
+
+    table = Table("callers", "frame p50", "p99", "floor", "ratio", "memory GiB", "plain moshi p50", "p99", "GiB")
+    for row in rows:
+        plain_row = baseline.get(row.callers)
+        cells: list[object] = [row.callers, row.p50, row.p99, row.floor, row.p50 / row.floor, row.memory_gib]
+        cells += [plain_row.p50, plain_row.p99, plain_row.memory_gib] if plain_row else ["", "", ""]
+        table.add_row(*(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells))
+    console.print(table)
+    if arguments.json:
+        figures: dict[str, Any] = {
+            "device": name,
+            "bandwidth": rate,
+            "prompts": prompts,
+            "ours": [asdict(row) for row in rows],
+        }
+        figures["plain_moshi"] = [asdict(row) for row in baseline.values()]
+        arguments.json.write_text(json.dumps(figures, indent=1))
+
+
+def parameters(lm: LanguageModel) -> int:
+    """How many numbers the model has."""
+    return sum(weight.numel() for weight in lm.parameters())
+
+
+if __name__ == "__main__":
+    main()

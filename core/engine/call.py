@@ -1,0 +1,96 @@
+"""One conversation's place in the engine, as a session sees it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from core.engine.prompt import Prompt, Voice
+from core.engine.sampling import Sampling
+
+Frame = npt.NDArray[np.float32]
+"""80 ms of one side: float32[1920], mono, 24 kHz, full scale at 1.0."""
+
+
+@dataclass(frozen=True)
+class OutputFrame:
+    """What the agent says in one frame, and how long it took.
+
+    `index` counts from 0 and equals the index of the user frame it answers, dropped ones not counted.
+    `tokens` is int64[9]: the text token, then the agent's 8 codebooks. `text` is the piece of text to show, often "".
+    """
+
+    index: int
+    pcm: Frame
+    text: str
+    tokens: npt.NDArray[np.int64]
+    wait_ms: float
+    """From `push` to the start of the step."""
+    step_ms: float
+    """The step itself: encode, language model, decode."""
+
+
+class Call(Protocol):
+    """A slot taken by one conversation. Used from one asyncio task group; the engine's thread does the work."""
+
+    seed: int
+    """The seed in use, also when none was asked for."""
+
+    async def ready(self) -> None:
+        """Return when the prompt is in the slot and frames may be pushed. Raises PromptError or EngineError."""
+
+    def push(self, frame: Frame) -> int:
+        """Give the user's next frame. Returns how many of the oldest waiting frames were dropped to bound the lag."""
+
+    def frames(self) -> AsyncIterator[OutputFrame]:
+        """The agent's frames, one for each user frame, as they are made.
+
+        Ends at `close`; raises EngineError on a fault.
+        """
+
+    async def close(self) -> None:
+        """Give the slot back. May be called at any time, and again. Returns when the slot is free."""
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What runs: for `/health`, the log, the page and the command line."""
+
+    name: str
+    """`personaplex` or `nano`, or as the checkpoint calls itself."""
+    notice: str
+    """A sentence that callers must be told about this model, or ""."""
+    device: str
+    slots: int
+
+
+@dataclass(frozen=True)
+class EngineHealth:
+    """How the engine is now. `problem` is "" while it serves; otherwise a sentence for the operator."""
+
+    busy: int
+    slots: int
+    problem: str
+
+
+class Engine(Protocol):
+    """Slots behind one thread that owns the device."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def health(self) -> EngineHealth: ...
+
+    def voices(self) -> tuple[str, ...]:
+        """Names of the voices packaged with the checkpoint."""
+
+    def voice(self, name: str) -> Voice | None:
+        """Read a packaged voice; None when the checkpoint has none of that name. Blocks on the disk."""
+
+    def open(self, prompt: Prompt, sampling: Sampling) -> Call:
+        """Take a slot and start preparing its prompt. Raises EngineBusyError at once when none is free."""
+
+    def close(self) -> None:
+        """End every call with an error and stop the thread."""

@@ -1,0 +1,73 @@
+"""A checkpoint: a folder in the hub's layout, and what its `config.json` says of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moshi.models.loaders import MIMI_NAME, MOSHI_NAME, TEXT_TOKENIZER_NAME
+
+from core.engine.architecture import AGENT_CODEBOOKS, Architecture
+from core.engine.prompt import SpecialCodes
+from core.engine.weights import read_json
+from core.errors import CheckpointError
+
+EXTENSION = "personaplex"
+"""Key of `config.json` for what Moshi's configs have no place for: name, notice, silence and sine codes."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model's parts lie and how they fit together.
+
+    `special` is None when the checkpoint brings a codec of its own and does not say its codes: they are then measured.
+    """
+
+    folder: Path
+    name: str
+    notice: str
+    architecture: Architecture
+    weights: Path
+    mimi: Path
+    mimi_config: dict[str, Any] | None
+    tokenizer: Path
+    special: SpecialCodes | None
+
+    @classmethod
+    def read(cls, folder: Path) -> "Checkpoint":
+        """Read a folder's `config.json`; without architecture keys it is Moshi 7B's shape, as PersonaPlex's own is.
+
+        Raises CheckpointError naming the file or key that is wrong.
+        """
+        source = folder / "config.json"
+        config = read_json(source) if source.exists() else {}
+        extension = config.get(EXTENSION, {})
+        if not isinstance(extension, dict):
+            raise CheckpointError(f"{source}: {EXTENSION} must be an object.")
+        mimi_name = str(config.get("mimi_name", MIMI_NAME))
+        mimi_config = config.get("mimi_config_name")
+        checkpoint = cls(
+            folder=folder,
+            name=str(extension.get("name", folder.name)),
+            notice=str(extension.get("notice", "")),
+            architecture=Architecture.from_config(config, str(source)),
+            weights=folder / str(config.get("moshi_name", MOSHI_NAME)),
+            mimi=folder / mimi_name,
+            mimi_config=None if mimi_config is None else read_json(folder / str(mimi_config)),
+            tokenizer=folder / str(config.get("tokenizer_name", TEXT_TOKENIZER_NAME)),
+            special=special_codes(extension, str(source), standard=mimi_name == MIMI_NAME),
+        )
+        for part in (checkpoint.weights, checkpoint.mimi, checkpoint.tokenizer):
+            if not part.is_file():
+                raise CheckpointError(f"{folder} is not a whole checkpoint: {part.name} is missing.")
+        return checkpoint
+
+
+def special_codes(extension: dict[str, Any], source: str, standard: bool) -> SpecialCodes | None:
+    """The codes of silence and sine: the config's, or those of Kyutai's Mimi where the checkpoint uses that."""
+    if "silence" not in extension and "sine" not in extension:
+        return SpecialCodes() if standard else None
+    codes = {key: extension.get(key) for key in ("silence", "sine")}
+    for key, value in codes.items():
+        if not (isinstance(value, list) and len(value) == AGENT_CODEBOOKS and all(type(code) is int for code in value)):
+            raise CheckpointError(f"{source}: {EXTENSION}.{key} must be a list of {AGENT_CODEBOOKS} codes.")
+    return SpecialCodes(**{key: tuple(value) for key, value in codes.items() if value is not None})

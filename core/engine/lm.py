@@ -1,0 +1,89 @@
+"""Moshi's language model: seventeen token streams in, the next text token and the agent's eight codebooks out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
+from core.engine.transformer import Attend, Depformer, Linear, Norm, Transformer, empty
+
+
+class Table(nn.Module):
+    """An embedding table: int64 tokens to vectors."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self.weight)
+
+
+class CodebookCache:
+    """Keys and values of one frame's codebooks so far, for the depformer."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if layer in self._kept:
+            keys, values = self._kept[layer]
+            key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+        self._kept[layer] = (key, value)
+        return F.scaled_dot_product_attention(query, key, value)
+
+
+class LanguageModel(nn.Module):
+    """The weights and the arithmetic, without any state of a conversation.
+
+    All seventeen input tables share one storage, so that a frame's sum is one gather.
+    """
+
+    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.device, self.dtype = device, dtype
+        dim, depformer_dim, card = architecture.dim, architecture.depformer_dim, architecture.card
+        rows = [architecture.text_card + 1] + [card + 1] * (STREAMS - 1)
+        self.input_tables = torch.empty(sum(rows), dim, device=device, dtype=dtype)
+        text, *audio = (nn.Parameter(part, requires_grad=False) for part in torch.split(self.input_tables, rows))
+        self.text_emb = Table(text)
+        self.emb = nn.ModuleList(Table(part) for part in audio)
+        self.first_rows = torch.tensor([0, *rows[:-1]], device=device).cumsum(0)
+
+        self.transformer = Transformer(architecture, device, dtype)
+        self.out_norm = Norm(dim, device, dtype)
+        self.text_linear = Linear(dim, architecture.text_card, device, dtype)
+
+        self.depformer_in = nn.ModuleList(Linear(dim, depformer_dim, device, dtype) for _ in range(AGENT_CODEBOOKS))
+        self.depformer_text_emb = Table(empty(architecture.text_card + 1, depformer_dim, device=device, dtype=dtype))
+        self.depformer_emb = nn.ModuleList(
+            Table(empty(card + 1, depformer_dim, device=device, dtype=dtype)) for _ in range(AGENT_CODEBOOKS - 1)
+        )
+        self.depformer = Depformer(architecture, device, dtype)
+        self.linears = nn.ModuleList(Linear(depformer_dim, card, device, dtype) for _ in range(AGENT_CODEBOOKS))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The sum of the streams' embeddings: int64[batch, time, 17] -> `[batch, time, dim]`."""
+        return F.embedding(tokens + self.first_rows, self.input_tables).sum(dim=2)
+
+    def forward(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """What the transformer makes of embedded positions: `[batch, time, dim]` in and out."""
+        hidden: Tensor = self.out_norm(self.transformer(x, positions, attend))
+        return hidden
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """`[batch, dim]` -> float32[batch, text_card]."""
+        logits: Tensor = self.text_linear(hidden)
+        return logits.float()
+
+    def codebook_logits(self, hidden: Tensor, codebook: int, previous: Tensor, frame: CodebookCache) -> Tensor:
+        """Logits of one of the agent's codebooks, given the token before it in the frame.
+
+        `hidden`: `[batch, dim]`; `previous`: int64[batch], the text token for codebook 0, else the codebook before;
+        `frame` has seen the codebooks before this one. Returns float32[batch, card].
+        """
+        table = self.depformer_text_emb if codebook == 0 else self.depformer_emb[codebook - 1]
+        x = self.depformer_in[codebook](hidden) + table(previous)
+        logits: Tensor = self.linears[codebook](self.depformer(x[:, None], codebook, frame)[:, 0])
+        return logits.float()

@@ -1,0 +1,159 @@
+"""From config to a running engine: which checkpoint, on what device, with how many slots."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+import torch
+
+from core.config import EngineConfig
+from core.engine.architecture import Architecture
+from core.engine.cache import SlotCache
+from core.engine.call import EngineInfo
+from core.engine.checkpoint import Checkpoint
+from core.engine.codec import MimiCodec
+from core.engine.hub import fetch, has_token, is_cached
+from core.engine.lm import LanguageModel
+from core.engine.model import Model
+from core.engine.nano import nano_folder
+from core.engine.preparation import Preparation
+from core.engine.recording import VoiceEncoder, measure_special_codes
+from core.engine.scheduler import SlotEngine
+from core.engine.snapshot import SnapshotStore
+from core.engine.text import SentencePieceTokenizer
+from core.engine.weights import load_language_model, load_mimi
+from core.errors import EngineError
+from core.voice_archive import unpack_voices
+from core.voices import VoiceFolder
+
+CPU_SLOTS = 2
+"""What `auto` takes without a card: the slots that two cores carry with nano."""
+MAX_SLOTS = 64
+"""What `auto` takes at most: more callers would wait longer than a frame."""
+WORKSPACE = 0.06
+"""Share of a card's memory left to kernels' workspaces and the allocator's gaps."""
+
+log = structlog.get_logger("engine")
+
+
+def open_engine(config: EngineConfig, report: Callable[[str], None]) -> SlotEngine:
+    """Start the engine that `config` asks for, telling `report` what is being done.
+
+    Blocks, for minutes when it fetches. Raises CheckpointError or EngineError, saying what to do.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    checkpoint = Checkpoint.read(find_checkpoint(config, device, report))
+    report(f"Loading {checkpoint.name} on {device}, {str(dtype).removeprefix('torch.')}")
+    try:
+        return assemble(checkpoint, config, device, dtype)
+    except torch.cuda.OutOfMemoryError as error:
+        raise EngineError(
+            f"{checkpoint.name} does not fit on {device}: take a card with more memory, or end what else runs on it."
+        ) from error
+
+
+def assemble(checkpoint: Checkpoint, config: EngineConfig, device: torch.device, dtype: torch.dtype) -> SlotEngine:
+    """Load all parts of a checkpoint and put them together."""
+    lm = LanguageModel(checkpoint.architecture, device, dtype)
+    load_language_model(lm, checkpoint.weights)
+    encode_voice = VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, device))
+    special = checkpoint.special or measure_special_codes(encode_voice)
+    slots = count_slots(config.slots, checkpoint.architecture, device, dtype)
+    model = Model(lm, MimiCodec(load_mimi(checkpoint.mimi, checkpoint.mimi_config, device), slots), special, slots)
+    model.warm_up()
+    tokenizer = SentencePieceTokenizer(checkpoint.tokenizer)
+    store = SnapshotStore(checkpoint.architecture, config.prompt_cache_mb << 20, device, dtype)
+    preparation = Preparation(lm, tokenizer, special, encode_voice, store)
+    voices = packaged_voices(checkpoint.folder, cache_folder(config))
+    info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots)
+    log.info("engine ready", **memory(device), slots=slots, device=info.device, checkpoint=checkpoint.name)
+    return SlotEngine(info, model, preparation, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)
+
+
+def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable[[str], None]) -> Path:
+    """The folder of the checkpoint to run. `auto` is PersonaPlex where card and weights are to be had, else nano."""
+    folder = Path(config.checkpoint).expanduser()
+    cache = Path(config.cache).expanduser() if config.cache else None
+    token = config.token.reveal() if config.token else None
+    name = config.name
+    if name == "auto":
+        here = folder.is_dir() or is_cached(config.checkpoint, config.revision, cache)
+        to_be_had = here or (has_token(token) and not config.offline)
+        name = "personaplex" if device.type == "cuda" and to_be_had else "nano"
+        if name == "nano" and device.type == "cuda":
+            report("No PersonaPlex weights and no token to fetch them: running nano. Set HF_TOKEN for the real model.")
+    if name == "nano":
+        return nano_folder(cache_folder(config))
+    if folder.is_dir():
+        return folder
+    report(f"Fetching {config.checkpoint} at {config.revision}")
+    return fetch(config.checkpoint, config.revision, cache, token, config.offline)
+
+
+def packaged_voices(folder: Path, cache: Path) -> VoiceFolder:
+    """A checkpoint's own voices: its folder `voices`, or its archive, unpacked once."""
+    archive = folder / "voices.tgz"
+    if archive.is_file():
+        return unpack_voices(archive, cache / "voices" / folder.name)
+    return VoiceFolder(folder / "voices")
+
+
+def cache_folder(config: EngineConfig) -> Path:
+    """Where the engine keeps what it makes: nano's weights, unpacked voices."""
+    if config.cache:
+        return Path(config.cache).expanduser() / "personaplex"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personaplex"
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a CUDA card where there is one. Raises EngineError when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise EngineError(f"engine.device {name!r} is not on this machine; use auto, cpu or cuda.") from error
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """bfloat16 on a card, float32 on a CPU, unless config says otherwise."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def count_slots(wanted: int | str, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> int:
+    """How many slots to run: the number configured, or what the device's free memory holds beside the weights.
+
+    Raises EngineError when not even one fits, or fewer than configured.
+    """
+    if device.type != "cuda":
+        return CPU_SLOTS if wanted == "auto" else int(wanted)
+    free, total = torch.cuda.mem_get_info(device)
+    window = SlotCache.bytes_per_slot(architecture, dtype)
+    fitting = int((free - WORKSPACE * total) // window)
+    gib = f"{free / 2**30:.1f} GiB are free beside the weights, and a slot takes {window / 2**30:.2f} GiB"
+    if wanted != "auto" and int(wanted) > fitting:
+        raise EngineError(f"engine.slots is {wanted}, but only {max(fitting, 0)} fit: {gib}. Lower it, or use auto.")
+    if fitting < 1:
+        raise EngineError(f"Not one slot fits on {device}: {gib}.")
+    return min(fitting, MAX_SLOTS) if wanted == "auto" else int(wanted)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def memory(device: torch.device) -> dict[str, float]:
+    """What the card's memory holds now, in GiB, for the log."""
+    if device.type != "cuda":
+        return {}
+    free, total = torch.cuda.mem_get_info(device)
+    return {"memory_used_gib": round((total - free) / 2**30, 1), "memory_gib": round(total / 2**30, 1)}

@@ -1,0 +1,74 @@
+"""Reading a prompt in one pass, in pieces small enough to fit between two frames, and keeping what was read.
+
+A prompt's keys and values depend on voice, text and checkpoint alone: the next call with the same persona copies them.
+"""
+
+from collections.abc import Callable, Generator
+
+import torch
+
+from core.engine.cache import PromptCache
+from core.engine.call import Frame
+from core.engine.lm import LanguageModel
+from core.engine.prompt import Prompt, PromptLayout, SpecialCodes, Tokens, Voice, lay_out
+from core.engine.snapshot import Snapshot, SnapshotStore
+from core.engine.text import Tokenizer
+
+PIECE = 128
+"""Positions read between two steps."""
+
+EncodeVoice = Callable[[Frame], Generator[None, None, Tokens]]
+"""A recording, float32[samples], to the agent's codes, int64[frames, 8], pausing now and then."""
+
+
+class Preparation:
+    """Makes snapshots of prompts, and keeps them in a store."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        tokenizer: Tokenizer,
+        special: SpecialCodes,
+        encode_voice: EncodeVoice,
+        store: SnapshotStore,
+    ) -> None:
+        self._lm, self._tokenizer, self._special, self._encode_voice = lm, tokenizer, special, encode_voice
+        self._store = store
+
+    def prepare(self, prompt: Prompt) -> Generator[None, None, Snapshot]:
+        """Read a prompt; every `yield` is a good moment for other work. Returns its snapshot.
+
+        Raises PromptError when the prompt cannot be used.
+        """
+        text = self._tokenizer.prompt(prompt.text)
+        key = (prompt.voice.fingerprint if prompt.voice else "", text.tobytes())
+        kept = self._store.get(key)
+        if kept is not None:
+            return kept
+        voice = prompt.voice
+        if voice is not None and voice.pcm is not None:
+            codes = yield from self._encode_voice(voice.pcm)
+            voice = Voice(voice.name, codes=codes)
+        layout = lay_out(voice, text, self._special, self._lm.architecture)
+        snapshot = yield from self._read(layout)
+        self._store.put(key, snapshot)
+        return snapshot
+
+    def _read(self, layout: PromptLayout) -> Generator[None, None, Snapshot]:
+        lm = self._lm
+        cache = PromptCache(lm.architecture, layout.length, lm.device, lm.dtype)
+        tokens = torch.from_numpy(layout.tokens).to(lm.device)
+        hidden = torch.empty(0)
+        for start in range(0, layout.length, PIECE):
+            # Entered anew for each piece: a context must not stay open across a yield, where other code runs.
+            with torch.inference_mode():
+                piece = tokens[start : start + PIECE]
+                x = lm.embed(piece[None])
+                if layout.embeddings is not None and start < len(layout.embeddings):
+                    saved = torch.from_numpy(layout.embeddings[start : start + PIECE]).to(lm.device, lm.dtype)
+                    x[:, : len(saved)] = saved
+                positions = torch.arange(start, start + len(piece), device=lm.device)
+                hidden = lm(x, positions[None], cache)[0, -1]
+                cache.advance(len(piece))
+            yield
+        return Snapshot((cache.kept,), layout.length, hidden)

@@ -1,0 +1,230 @@
+"""Slots, and the one thread that owns the device: gather frames, step, scatter; between steps, prepare prompts."""
+
+import asyncio
+import contextlib
+import secrets
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterator
+
+import structlog
+
+from core.engine.call import EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.codec import FRAME_SECONDS
+from core.engine.model import Model
+from core.engine.preparation import Preparation
+from core.engine.prompt import Prompt, Voice
+from core.engine.sampling import MAX_SEED, Sampling
+from core.engine.slot_call import SlotCall
+from core.engine.snapshot import Snapshot
+from core.engine.text import Tokenizer
+from core.errors import EngineBusyError, EngineError, PersonaplexError
+
+STALL_SECONDS = 10.0
+"""A step that takes longer than this will not come back."""
+MAX_FAILURES = 3
+"""Steps that may fail in a row before the engine says that it cannot go on."""
+
+log = structlog.get_logger("engine")
+Deliveries = dict[asyncio.AbstractEventLoop, list[tuple[SlotCall, OutputFrame]]]
+
+
+class SlotEngine:
+    """The engine that serves calls: see `core.engine.call.Engine`."""
+
+    def __init__(
+        self,
+        info: EngineInfo,
+        model: Model,
+        preparation: Preparation,
+        tokenizer: Tokenizer,
+        packaged: Callable[[str], Voice | None],
+        names: tuple[str, ...] = (),
+        max_lag_ms: float = 400.0,
+    ) -> None:
+        self._info, self._model, self._preparation, self._tokenizer = info, model, preparation, tokenizer
+        self._packaged, self._names = packaged, names
+        self._max_waiting = max(1, round(max_lag_ms / 1000 / FRAME_SECONDS))
+        self._wake = threading.Condition()
+        self._free = list(range(model.slots))[::-1]
+        self._calls: dict[int, SlotCall] = {}
+        self._arrivals: deque[tuple[SlotCall, Generator[None, None, Snapshot], Sampling]] = deque()
+        self._closing: list[SlotCall] = []
+        self._stopping = False
+        self._working_since: float | None = None
+        self._failures = 0
+        self._problem = ""
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def health(self) -> EngineHealth:
+        """How the engine is now; cheap, from any thread."""
+        problem, since = self._problem, self._working_since
+        if not problem and since is not None and time.monotonic() - since > STALL_SECONDS:
+            problem = f"The engine has been at one step for {time.monotonic() - since:.0f} s: restart the process."
+        return EngineHealth(busy=self._model.slots - len(self._free), slots=self._model.slots, problem=problem)
+
+    def voices(self) -> tuple[str, ...]:
+        return self._names
+
+    def voice(self, name: str) -> Voice | None:
+        return self._packaged(name) if name in self._names else None
+
+    def open(self, prompt: Prompt, sampling: Sampling) -> SlotCall:
+        """Take a slot, from a running event loop. Raises EngineBusyError when none is free, EngineError when unwell."""
+        with self._wake:
+            problem = self.health().problem
+            if problem or self._stopping:
+                raise EngineError(problem or "The engine is shutting down.")
+            if not self._free:
+                self._wake.notify()  # A look for calls whose event loop is gone.
+                raise EngineBusyError("All lines are taken. Try again in a moment.")
+            seed = secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed
+            call = SlotCall(self, self._free.pop(), seed, self._max_waiting, self._tokenizer.words())
+            self._calls[call.slot] = call
+            self._arrivals.append((call, self._preparation.prepare(prompt), sampling))
+            self._wake.notify()
+        return call
+
+    def close(self) -> None:
+        """End every call with an error and stop the thread; from any thread, at most once."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout=STALL_SECONDS)
+
+    # What SlotCall uses.
+
+    @contextlib.contextmanager
+    def inputs_changed(self) -> Iterator[threading.Condition]:
+        """Hold the lock over all calls' inputs; notify it when there is one more."""
+        with self._wake:
+            yield self._wake
+
+    def release(self, call: SlotCall) -> bool:
+        """Ask for a call's slot back; `call.released` is told when it is free. False when nobody is left to do it."""
+        with self._wake:
+            if self._stopping or self._calls.get(call.slot) is not call:
+                return False
+            self._closing.append(call)
+            self._wake.notify()
+        return True
+
+    # The engine's thread.
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(self._has_work)
+                if self._stopping:
+                    break
+                self._free_closed()
+                batch = {slot: call.inputs.popleft() for slot, call in self._waiting().items()}
+                arrival = self._arrivals[0] if self._arrivals else None
+            self._working_since = time.monotonic()
+            try:
+                if batch:
+                    self._step(batch)
+                if arrival:
+                    self._prepare(*arrival)
+            except Exception as error:
+                self._recover(error)
+            self._working_since = None
+        self._fail_all(EngineError("The server is shutting down."))
+        with self._wake:
+            self._free_closed()
+
+    def _has_work(self) -> bool:
+        return bool(self._stopping or self._closing or self._arrivals or self._waiting() or self._abandoned())
+
+    def _abandoned(self) -> list[SlotCall]:
+        """Calls that nobody can close any more: their event loop is gone."""
+        return [call for call in self._calls.values() if call.loop.is_closed()]
+
+    def _waiting(self) -> dict[int, SlotCall]:
+        """Calls whose prompt is in its slot and who have a frame to answer."""
+        return {slot: call for slot, call in self._calls.items() if call.begun and call.inputs}
+
+    def _free_closed(self) -> None:
+        """Take back the slots of calls that are closed, or whose event loop is gone."""
+        for call in self._closing + self._abandoned():
+            if self._calls.pop(call.slot, None) is not None:
+                self._free.append(call.slot)
+            for arrival in [arrival for arrival in self._arrivals if arrival[0] is call]:
+                self._arrivals.remove(arrival)
+                arrival[1].close()
+            call.tell(call.released)
+        self._closing.clear()
+
+    def _step(self, batch: dict[int, tuple[Frame, float]]) -> None:
+        start = time.perf_counter()
+        pcm, tokens = self._model.step({slot: frame for slot, (frame, _) in batch.items()})
+        step_ms = (time.perf_counter() - start) * 1000
+        self._failures = 0
+        deliveries: Deliveries = defaultdict(list)
+        for slot, (_, pushed) in batch.items():
+            call = self._calls[slot]
+            text = call.words.show(int(tokens[slot, 0]))
+            wait_ms = (start - pushed) * 1000
+            output = OutputFrame(call.count(), pcm[slot], text, tokens[slot], wait_ms, step_ms)
+            deliveries[call.loop].append((call, output))
+        for loop, outputs in deliveries.items():
+            with contextlib.suppress(RuntimeError):  # The loop has closed without closing its calls.
+                loop.call_soon_threadsafe(deliver, outputs)
+
+    def _prepare(self, call: SlotCall, pieces: Generator[None, None, Snapshot], sampling: Sampling) -> None:
+        """Read one piece of the prompt of the call that waits longest; at the end, begin."""
+        try:
+            next(pieces)
+            return
+        except StopIteration as end:
+            snapshot: Snapshot = end.value
+            outcome: PersonaplexError | None = None
+        except PersonaplexError as error:
+            outcome = error
+        except Exception as error:
+            log.exception("prompt failed")
+            outcome = EngineError(f"The prompt could not be prepared: {error}")
+        with self._wake:
+            if not self._arrivals or self._arrivals[0][0] is not call:
+                return  # Closed meanwhile.
+            self._arrivals.popleft()
+        if outcome is None:
+            self._model.begin(call.slot, snapshot, sampling, call.seed)
+            call.begun = True
+            call.tell(call.prepared)
+        else:
+            call.tell(call.fail, outcome)
+
+    def _recover(self, error: Exception) -> None:
+        """A step has failed, so every slot's state is in doubt: all calls end; begin anew if the device can."""
+        log.error("step failed", error=str(error), calls=len(self._calls), exc_info=error)
+        self._fail_all(EngineError("The engine failed and has ended this call. Please call again."))
+        self._failures += 1
+        try:
+            self._model.reset()
+        except Exception as broken:
+            self._problem = f"The device does not recover ({broken}): restart the process."
+        if self._failures >= MAX_FAILURES:
+            self._problem = f"{self._failures} steps failed in a row, at last with: {error}. Restart the process."
+        if self._problem:
+            log.critical("engine unwell", problem=self._problem)
+
+    def _fail_all(self, error: EngineError) -> None:
+        with self._wake:
+            calls = list(self._calls.values())
+            self._arrivals.clear()
+        for call in calls:
+            call.begun = False
+            call.tell(call.fail, error)
+
+
+def deliver(outputs: list[tuple[SlotCall, OutputFrame]]) -> None:
+    """Hand a step's frames to their calls, on their event loop."""
+    for call, output in outputs:
+        call.receive(output)

@@ -1,0 +1,126 @@
+"""The event loop's side of a slot: a call, as a session holds it."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.engine.call import Frame, OutputFrame
+from core.engine.codec import FRAME_SAMPLES
+from core.engine.text import Words
+from core.errors import EngineError, PersonaplexError
+
+MAX_UNREAD = 128
+"""Frames (10 s) a session may leave unread before the oldest are dropped."""
+ANSWER_SECONDS = 15.0
+"""How long a pushed frame may wait for its answer before the engine counts as stuck."""
+
+
+class Slots(Protocol):
+    """What a call needs of the engine it belongs to."""
+
+    def inputs_changed(self) -> AbstractContextManager[threading.Condition]: ...
+
+    def release(self, call: "SlotCall") -> bool: ...
+
+
+class SlotCall:
+    """See `core.engine.call.Call`. Made on the event loop; `begun` and `words` are the engine thread's."""
+
+    def __init__(self, engine: Slots, slot: int, seed: int, max_waiting: int, words: Words) -> None:
+        self.slot, self.seed, self.words = slot, seed, words
+        self.loop = asyncio.get_running_loop()
+        self.inputs: deque[tuple[Frame, float]] = deque()
+        self.begun = False
+        self._engine, self._max_waiting = engine, max_waiting
+        self._answered = 0
+        self._unanswered = 0
+        self._outputs: deque[OutputFrame] = deque(maxlen=MAX_UNREAD)
+        self._changed = asyncio.Event()
+        self._prepared: asyncio.Future[None] = self.loop.create_future()
+        self._released: asyncio.Future[None] | None = None
+        self._error: PersonaplexError | None = None
+
+    async def ready(self) -> None:
+        await asyncio.shield(self._prepared)
+
+    def push(self, frame: Frame) -> int:
+        if frame.shape != (FRAME_SAMPLES,):
+            raise ValueError(f"a frame is float32[{FRAME_SAMPLES}], not {frame.dtype}{list(frame.shape)}")
+        fit = np.clip(np.nan_to_num(frame, nan=0.0), -1.0, 1.0).astype(np.float32)
+        with self._engine.inputs_changed() as changed:
+            self.inputs.append((fit, time.perf_counter()))
+            dropped = max(0, len(self.inputs) - self._max_waiting)
+            for _ in range(dropped):
+                self.inputs.popleft()
+            changed.notify()
+        self._unanswered += 1 - dropped
+        return dropped
+
+    async def frames(self) -> AsyncIterator[OutputFrame]:
+        while True:
+            while self._outputs:
+                yield self._outputs.popleft()
+            if self._error is not None:
+                raise self._error
+            if self._released is not None:
+                return
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                if self._unanswered > 0:
+                    raise EngineError("The engine does not answer. Please call again in a moment.") from None
+
+    async def close(self) -> None:
+        if self._released is None:
+            self._released = self.loop.create_future()
+            self._changed.set()
+            if not self._engine.release(self):
+                self._released.set_result(None)
+        await asyncio.shield(self._released)
+
+    # What the engine's thread uses.
+
+    def tell(self, what: Callable[..., None], *about: Any) -> None:
+        """Call one of the methods below on the event loop, if that still runs."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(what, *about)
+
+    def count(self) -> int:
+        """Number the next answer."""
+        self._answered += 1
+        return self._answered - 1
+
+    # What it has called on the event loop.
+
+    def prepared(self) -> None:
+        """The prompt is in the slot."""
+        if not self._prepared.done():
+            self._prepared.set_result(None)
+
+    def receive(self, output: OutputFrame) -> None:
+        """A frame has been answered."""
+        self._unanswered -= 1
+        self._outputs.append(output)
+        self._changed.set()
+
+    def fail(self, error: PersonaplexError) -> None:
+        """The call is over because of `error`."""
+        self._error = error
+        if not self._prepared.done():
+            self._prepared.set_exception(error)
+            self._prepared.exception()  # Nobody need be waiting for it.
+        self._changed.set()
+
+    def released(self) -> None:
+        """The slot is free."""
+        if self._released is not None and not self._released.done():
+            self._released.set_result(None)

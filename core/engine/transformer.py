@@ -1,0 +1,170 @@
+"""The layers of Moshi's language model, for inference only.
+
+Parameters carry the names that the checkpoint gives them, so that loading is a walk over `named_parameters()`.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.engine.architecture import AGENT_CODEBOOKS, Architecture
+
+NORM_EPSILON = 1e-8
+"""Of `rms_norm_f32` in `moshi.modules.transformer`."""
+
+
+class Attend(Protocol):
+    """Keeps a layer's new keys and values and lets the queries look at all it has kept."""
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """All `[batch, heads, time, head_dim]`, the result too."""
+
+
+def empty(*shape: int, device: torch.device, dtype: torch.dtype) -> nn.Parameter:
+    """A parameter for a checkpoint's tensor to be written into."""
+    return nn.Parameter(torch.empty(shape, device=device, dtype=dtype), requires_grad=False)
+
+
+class Linear(nn.Module):
+    """A matrix without bias: `[..., columns] -> [..., rows]`."""
+
+    def __init__(self, columns: int, rows: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = empty(rows, columns, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+class Norm(nn.Module):
+    """Root-mean-square norm, computed in float32 whatever the dtype."""
+
+    def __init__(self, dim: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.alpha = empty(1, 1, dim, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.alpha.view(-1), NORM_EPSILON)
+
+
+class Gating(nn.Module):
+    """Feed-forward layer gated by SiLU."""
+
+    def __init__(self, dim: int, hidden: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.linear_in = Linear(dim, 2 * hidden, device, dtype)
+        self.linear_out = Linear(hidden, dim, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.linear_in(x).chunk(2, dim=-1)
+        out: Tensor = self.linear_out(F.silu(gate) * value)
+        return out
+
+
+class Rotation:
+    """Rotary embedding of some positions, shared by all layers: pairs of neighbouring channels turn together."""
+
+    def __init__(self, positions: Tensor, head_dim: int, max_period: float) -> None:
+        """`positions`: int64[batch, time]."""
+        pairs = torch.arange(head_dim // 2, device=positions.device, dtype=torch.float32)
+        frequencies = torch.exp(pairs * (-torch.log(torch.tensor(max_period)).item() * 2 / head_dim))
+        angles = positions.float()[:, None, :, None] * frequencies
+        self._turn = torch.polar(torch.ones_like(angles), angles)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Turn `[batch, heads, time, head_dim]`."""
+        pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * self._turn).flatten(-2).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention with one set of matrices a step: one step for the transformer, eight for the depformer.
+
+    The checkpoint stacks the steps' matrices along the first dimension.
+    """
+
+    def __init__(self, dim: int, heads: int, steps: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.heads = heads
+        self.steps = steps
+        self.in_proj_weight = empty(steps * 3 * dim, dim, device=device, dtype=dtype)
+        self.out_proj = Linear(dim, steps * dim, device, dtype)
+
+    def forward(self, x: Tensor, layer: int, attend: Attend, rotation: Rotation | None = None, step: int = 0) -> Tensor:
+        batch, time, dim = x.shape
+        weight_in = self.in_proj_weight.view(self.steps, 3 * dim, dim)[step]
+        weight_out = self.out_proj.weight.view(self.steps, dim, dim)[step]
+        projected = F.linear(x, weight_in).view(batch, time, 3, self.heads, dim // self.heads)
+        query, key, value = projected.permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            query, key = rotation(query), rotation(key)
+        seen = attend(layer, query, key, value)
+        return F.linear(seen.transpose(1, 2).reshape(batch, time, dim), weight_out)
+
+
+class Layer(nn.Module):
+    """One layer of the transformer."""
+
+    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        dim = architecture.dim
+        self.norm1 = Norm(dim, device, dtype)
+        self.self_attn = Attention(dim, architecture.num_heads, 1, device, dtype)
+        self.norm2 = Norm(dim, device, dtype)
+        self.gating = Gating(dim, architecture.hidden, device, dtype)
+
+    def forward(self, x: Tensor, layer: int, attend: Attend, rotation: Rotation) -> Tensor:
+        x = x + self.self_attn(self.norm1(x), layer, attend, rotation)
+        out: Tensor = x + self.gating(self.norm2(x))
+        return out
+
+
+class Transformer(nn.Module):
+    """The large transformer over time."""
+
+    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.head_dim = architecture.head_dim
+        self.max_period = architecture.max_period
+        self.layers = nn.ModuleList(Layer(architecture, device, dtype) for _ in range(architecture.num_layers))
+
+    def forward(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """`x`: `[batch, time, dim]`; `positions`: int64[batch, time]."""
+        rotation = Rotation(positions, self.head_dim, self.max_period)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, number, attend, rotation)
+        return x
+
+
+class DepformerLayer(nn.Module):
+    """One layer of the depformer: norms are shared by the steps, matrices are not."""
+
+    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        dim, steps = architecture.depformer_dim, AGENT_CODEBOOKS
+        self.norm1 = Norm(dim, device, dtype)
+        self.self_attn = Attention(dim, architecture.depformer_num_heads, steps, device, dtype)
+        self.norm2 = Norm(dim, device, dtype)
+        self.gating = nn.ModuleList(Gating(dim, architecture.depformer_hidden, device, dtype) for _ in range(steps))
+
+    def forward(self, x: Tensor, layer: int, attend: Attend, step: int) -> Tensor:
+        x = x + self.self_attn(self.norm1(x), layer, attend, step=step)
+        out: Tensor = x + self.gating[step](self.norm2(x))
+        return out
+
+
+class Depformer(nn.Module):
+    """The small transformer over the codebooks of one frame. It starts anew each frame and has no positions."""
+
+    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        count = architecture.depformer_num_layers
+        self.layers = nn.ModuleList(DepformerLayer(architecture, device, dtype) for _ in range(count))
+
+    def forward(self, x: Tensor, step: int, attend: Attend) -> Tensor:
+        """`x`: `[batch, 1, depformer_dim]`, the input of codebook `step`."""
+        for number, layer in enumerate(self.layers):
+            x = layer(x, number, attend, step)
+        return x

@@ -1,0 +1,100 @@
+"""A checkpoint's tensors, from the mapped file straight to where they are used, each checked by name and shape."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from moshi.models.compression import MimiModel
+from moshi.models.loaders import get_mimi
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from core.engine.architecture import AGENT_CODEBOOKS
+from core.engine.lm import LanguageModel
+from core.errors import CheckpointError
+
+PER_STEP = re.compile(r"(depformer_in|depformer_emb|linears|depformer\.layers\.\d+\.gating)\.(\d+)\.")
+"""Tensors that a checkpoint has once for each depformer step."""
+STACKED = re.compile(r"depformer\.layers\.\d+\.self_attn\.(in_proj_weight|out_proj\.weight)")
+"""Tensors in which a checkpoint stacks all depformer steps along the first dimension."""
+SHOWN_PROBLEMS = 8
+
+
+def load_language_model(lm: LanguageModel, path: Path) -> None:
+    """Fill `lm` from a safetensors file in the hub's layout, converting to its dtype.
+
+    PersonaPlex's depformer has 16 steps, of which the last 8 predict the user, whose codes are always given: their
+    tensors are never read. Raises CheckpointError naming every missing, extra or misshapen tensor.
+    """
+    problems: list[str] = []
+    with opened(path) as file:
+        present = set(file.keys())
+        wanted = dict(lm.named_parameters())
+        problems += [f"{name} is missing" for name in wanted if name not in present]
+        problems += [f"{name} is not one of this model's" for name in sorted(present) if not expected(name, wanted)]
+        for name in [name for name in wanted if name in present]:
+            stored, parameter = file.get_slice(name), wanted[name]
+            shape, rows = stored.get_shape(), parameter.shape[0]
+            if STACKED.fullmatch(name) and shape[0] > rows and shape[0] % (rows // AGENT_CODEBOOKS) == 0:
+                shape = [rows, *shape[1:]]
+            if shape != list(parameter.shape):
+                problems.append(f"{name} has shape {stored.get_shape()}, not {list(parameter.shape)}")
+            elif not problems:
+                parameter.data.copy_(stored[:rows])
+    complain(path, problems)
+
+
+def expected(name: str, wanted: dict[str, nn.Parameter]) -> bool:
+    """Whether a stored tensor belongs to the model, or to a depformer step that it leaves out."""
+    per_step = PER_STEP.match(name)
+    return name in wanted or (per_step is not None and PER_STEP.sub(rf"{per_step[1]}.0.", name) in wanted)
+
+
+def load_mimi(path: Path, config: dict[str, Any] | None, device: torch.device) -> MimiModel:
+    """Read Mimi with the eight codebooks that Moshi uses; `config` None is Kyutai's own.
+
+    Raises CheckpointError naming every missing, extra or misshapen tensor.
+    """
+    mimi = get_mimi(None, config, device=device, num_codebooks=AGENT_CODEBOOKS)
+    problems: list[str] = []
+    with opened(path) as file:
+        present = set(file.keys())
+        wanted = mimi.state_dict()
+        problems += [f"{name} is missing" for name in wanted if name not in present]
+        problems += [f"{name} is not one of this codec's" for name in sorted(present - set(wanted))]
+        for name in [name for name in wanted if name in present]:
+            stored = file.get_slice(name)
+            if stored.get_shape() != list(wanted[name].shape):
+                problems.append(f"{name} has shape {stored.get_shape()}, not {list(wanted[name].shape)}")
+            elif not problems:
+                wanted[name].copy_(file.get_tensor(name))
+    complain(path, problems)
+    return mimi
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a checkpoint. Raises CheckpointError when it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object.")
+    return content
+
+
+def opened(path: Path) -> Any:
+    """A safetensors file, mapped. Raises CheckpointError when it is none or broken."""
+    try:
+        return safe_open(str(path), framework="pt")  # type: ignore[no-untyped-call]
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}. Fetch it again.") from error
+
+
+def complain(path: Path, problems: list[str]) -> None:
+    """Raise CheckpointError when there are problems, with the first of them."""
+    if problems:
+        more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise CheckpointError(f"{path} does not fit its config: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}.")

@@ -1,0 +1,130 @@
+"""What happens in a session, as typed events for `session_event`. None of them carries a prompt's text or a secret."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who is calling, as an auth plugin says. `name` appears in logs and metrics, so it must not be a secret."""
+
+    name: str
+    claims: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """One conversation, from its request on. Given to transform hooks and with every event."""
+
+    id: str
+    identity: Identity
+    persona: str
+    """The persona's id, or "custom"."""
+    voice: str
+    route: str
+    """`/ws/chat` or `/api/chat`."""
+    address: str
+    """The client's address as the server sees it."""
+    audio: str
+    """`opus` or `pcm`."""
+
+
+@dataclass(frozen=True)
+class SessionQueued:
+    """Every slot is taken; the caller waits. `place` counts from 1."""
+
+    place: int
+
+
+@dataclass(frozen=True)
+class SessionStarted:
+    """The caller has a slot; the prompt is being prepared. `waited_ms` is the time in the queue."""
+
+    waited_ms: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class SessionReady:
+    """The handshake is sent. `prompt_ms` is the time from the slot to here."""
+
+    prompt_ms: float
+
+
+@dataclass(frozen=True)
+class FirstAudio:
+    """The first frame of the agent is on its way, `after_ms` after the handshake."""
+
+    after_ms: float
+
+
+@dataclass(frozen=True)
+class FrameTimed:
+    """One frame went all the way; its parts in milliseconds."""
+
+    decode_ms: float
+    transform_ms: float
+    wait_ms: float
+    step_ms: float
+    encode_ms: float
+    total_ms: float
+    """From the last byte of the user's frame received to the agent's frame handed to the socket."""
+
+
+@dataclass(frozen=True)
+class TextSaid:
+    """A piece of the agent's words. Not for logs at info level."""
+
+    text: str
+    frame: int
+
+
+@dataclass(frozen=True)
+class FramesDropped:
+    """`count` of the oldest input frames were dropped to bound the lag."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class TransformFailed:
+    """A plugin's audio transform raised or was too slow, and is left out for the rest of the session."""
+
+    plugin: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SessionWarned:
+    """The caller was told that a limit will end the call in `seconds`."""
+
+    limit: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SessionEnded:
+    """Fires exactly once for every SessionInfo, whatever happened. `code` is the WebSocket close code."""
+
+    reason: str
+    code: int
+    seconds: float
+    """Time from the handshake to the end; 0 when there was none."""
+    frames_in: int
+    frames_out: int
+    dropped: int
+    error: str = ""
+
+
+SessionEvent = (
+    SessionQueued
+    | SessionStarted
+    | SessionReady
+    | FirstAudio
+    | FrameTimed
+    | TextSaid
+    | FramesDropped
+    | TransformFailed
+    | SessionWarned
+    | SessionEnded
+)

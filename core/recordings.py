@@ -1,0 +1,64 @@
+"""A recording of a voice (`.wav`) -> the samples that the engine's codec turns into a voice prompt."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyloudnorm
+import sphn
+
+from core.errors import VoiceError
+
+SAMPLE_RATE = 24_000
+LOUDNESS_LUFS = -24.0
+"""The loudness that the model's own voice prompts have."""
+MIN_SECONDS = 1.0
+MAX_SECONDS = 60.0
+MAX_BYTES = 256 * 2**20
+SILENCE_LUFS = -60.0
+CLIPPED_LEVEL = 0.999
+MAX_CLIPPED = 0.001
+"""The part of samples at full scale from which a recording sounds distorted; undistorted speech touches it rarely."""
+
+
+def read_recording(path: Path) -> npt.NDArray[np.float32]:
+    """float32[samples], mono, 24 kHz, -24 LUFS.
+
+    Raises VoiceError when the file cannot be read, or is too short, too long, silent or clipped. Blocks on the disk.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise VoiceError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; cut it to {MAX_SECONDS:.0f} s or less.")
+        reader = sphn.FileReader(str(path))
+        if reader.duration_sec > MAX_SECONDS:
+            raise VoiceError(
+                f"{path}: {reader.duration_sec:.0f} s long. Cut it to {MAX_SECONDS:.0f} s or less; 5 to 15 s are best."
+            )
+        samples, rate = sphn.read(str(path), sample_rate=SAMPLE_RATE)
+    except VoiceError:
+        raise
+    except Exception as error:  # the decoder raises bare exceptions of its own
+        raise VoiceError(f"{path}: not a recording that can be read: {error}. Save it as a PCM .wav file.") from error
+    length = round(reader.duration_sec * SAMPLE_RATE)  # the resampler fills up its last block
+    return prepare_recording(np.asarray(samples, dtype=np.float32)[:, :length], rate, str(path))
+
+
+def prepare_recording(samples: npt.NDArray[np.float32], rate: int, source: str) -> npt.NDArray[np.float32]:
+    """Check and normalise float32[channels, samples] at 24 kHz; `source` is named in the errors (VoiceError)."""
+    if rate != SAMPLE_RATE:
+        raise VoiceError(f"{source}: could not be resampled from {rate} Hz. Save it with 24000 Hz.")
+    mono = samples.mean(axis=0, dtype=np.float32)
+    seconds = len(mono) / SAMPLE_RATE
+    if seconds < MIN_SECONDS:
+        raise VoiceError(f"{source}: {seconds:.2f} s long. Record at least {MIN_SECONDS:.0f} s; 5 to 15 s are best.")
+    if not np.isfinite(mono).all():
+        raise VoiceError(f"{source}: has samples that are not numbers. Save it again as a PCM .wav file.")
+    clipped = float((np.abs(samples) >= CLIPPED_LEVEL).mean())
+    if clipped > MAX_CLIPPED:
+        raise VoiceError(
+            f"{source}: clipped ({clipped:.1%} of its samples are at full scale). Record it again, more quietly."
+        )
+    loudness = float(pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(mono.astype(np.float64)))
+    if not loudness > SILENCE_LUFS:  # also -inf and NaN
+        raise VoiceError(f"{source}: silent, or nearly so. Record it again, closer to the microphone.")
+    return np.asarray(mono * 10 ** ((LOUDNESS_LUFS - loudness) / 20), dtype=np.float32)

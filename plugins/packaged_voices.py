@@ -1,0 +1,34 @@
+"""The voices that come with the model's checkpoint, as the engine reads them."""
+
+import asyncio
+
+from core.engine.call import Engine
+from core.engine.prompt import Voice
+from core.hookspecs import hookimpl
+
+PERSONAPLEX_VOICES = (
+    *(f"NATF{number}" for number in range(4)),
+    *(f"NATM{number}" for number in range(4)),
+    *(f"VARF{number}" for number in range(5)),
+    *(f"VARM{number}" for number in range(5)),
+)
+"""What PersonaPlex packages. Stands in for the engine's own list where only settings are checked."""
+
+
+class Plugin:
+    """Passes the engine's voices on."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+
+    @hookimpl
+    def startup(self, engine: Engine | None) -> None:
+        self._engine = engine
+
+    @hookimpl
+    def list_voices(self) -> tuple[str, ...]:
+        return self._engine.voices() if self._engine else PERSONAPLEX_VOICES
+
+    @hookimpl
+    async def load_voice(self, name: str) -> Voice | None:
+        return await asyncio.to_thread(self._engine.voice, name) if self._engine else None

@@ -1,0 +1,132 @@
+"""A running service over real sockets, with an engine that echoes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from core.config import load_config
+from core.events import SessionEnded, SessionEvent, SessionInfo
+from core.hookspecs import hookimpl
+from core.plugins import PluginHost
+from core.server import create_app
+from core.service import Service
+from core.serving import Server, bind
+from tests.echo_engine import EchoEngine
+
+PERSONAS = {
+    "assistant": {"name": "Assistant", "description": "Helps.", "voice": "NATF2", "prompt": "You are helpful."},
+    "teacher": {"name": "Teacher", "voice": "NATM2", "prompt": "You teach.", "sampling": {"temperature": 0.5}},
+}
+
+
+def speech(seconds: float, seed: int = 0) -> np.ndarray:
+    """Something like a voice, float32[n] at 24 kHz: a gliding buzz with formants, syllables and pauses."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * 24_000)) / 24_000
+    pitch = 120 + 30 * np.sin(2 * np.pi * 0.7 * t + rng.uniform(0, 6))
+    phase = 2 * np.pi * np.cumsum(pitch) / 24_000
+    buzz = sum(np.sin(k * phase) / k for k in range(1, 20))
+    syllables = np.clip(np.sin(2 * np.pi * 3 * t + rng.uniform(0, 6)), 0, 1)
+    return (0.2 * buzz * syllables + 0.001 * rng.standard_normal(len(t))).astype(np.float32)
+
+
+@dataclass
+class Record:
+    """A plugin that keeps every event."""
+
+    events: list[tuple[SessionInfo, SessionEvent]] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @hookimpl
+    def session_event(self, session: SessionInfo, event: SessionEvent) -> None:
+        self.events.append((session, event))
+        self.changed.set()
+
+    def of(self, kind: type) -> list[Any]:
+        """The events of one kind, in order."""
+        return [event for _, event in self.events if isinstance(event, kind)]
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Return as soon as an event makes it true."""
+        async with asyncio.timeout(10):
+            while not true():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def ended(self, count: int = 1) -> list[SessionEnded]:
+        """The endings, when there are `count`."""
+        await self.until(lambda: len(self.of(SessionEnded)) >= count)
+        return self.of(SessionEnded)
+
+
+@dataclass
+class Running:
+    """A service that callers can reach."""
+
+    engine: EchoEngine
+    service: Service
+    record: Record
+    server: Server
+    port: int
+
+    def url(self, path: str = "/ws/chat", scheme: str = "ws") -> str:
+        return f"{scheme}://127.0.0.1:{self.port}{path}"
+
+
+Serve = Callable[..., Awaitable[Running]]
+
+
+def write_config(folder: Path, settings: dict[str, Any]) -> Path:
+    """A config.yaml with personas and a page beside it."""
+    (folder / "personas").mkdir(exist_ok=True)
+    for name, persona in PERSONAS.items():
+        (folder / "personas" / f"{name}.yaml").write_text(yaml.safe_dump(persona))
+    (folder / "page").mkdir(exist_ok=True)
+    (folder / "page" / "index.html").write_text("<!doctype html><title>page</title>")
+    (folder / "page" / "app.js").write_text("export {}\n")
+    sections: dict[str, Any] = {"voices": {"allow": ["NATF2", "NATM2"]}, **settings}
+    sections["server"] = {"port": 0, "web": "page", **sections.get("server", {})}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """`await serve(engine, extra=plugins, **sections of config.yaml)`: a server that stops when the test is over."""
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            engine: EchoEngine | None = None, extra: tuple[object, ...] = (), sndbuf: int = 0, **settings: Any
+        ) -> Running:
+            config = load_config(write_config(tmp_path, settings), {})
+            engine = engine or EchoEngine()
+            host = PluginHost.load(config)
+            record = Record()
+            for plugin in (*extra, record):
+                host._manager.register(plugin, type(plugin).__name__)
+            app = create_app(config, engine, host)
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            listener = bind(config.server)
+            if sndbuf:
+                listener.setsockopt(1, 7, sndbuf)
+            ready = asyncio.Event()
+            server = Server(app, config.server, ready.set)
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+
+            async def stop() -> None:
+                server.should_exit = True
+                await task
+
+            stack.push_async_callback(stop)
+            await ready.wait()
+            return Running(engine, app.state.service, record, server, listener.getsockname()[1])
+
+        yield start

@@ -1,0 +1,129 @@
+"""Small engines for tests: the real one, with tiny weights that a formula gives."""
+
+import re
+import zlib
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core.engine.architecture import Architecture
+from core.engine.call import EngineInfo
+from core.engine.lm import LanguageModel
+from core.engine.model import Model
+from core.engine.preparation import Preparation
+from core.engine.prompt import SpecialCodes, Tokens
+from core.engine.scheduler import SlotEngine
+from core.engine.snapshot import SnapshotStore
+from core.engine.weights import load_language_model
+
+GOLDEN = Path(__file__).parent / "golden" / "golden.npz"
+CPU = torch.device("cpu")
+
+
+def golden_architecture(context: int) -> Architecture:
+    """The tiny model of the golden tokens."""
+    return Architecture(
+        dim=64,
+        num_heads=4,
+        num_layers=3,
+        context=context,
+        text_card=512,
+        depformer_dim=32,
+        depformer_num_heads=2,
+        depformer_num_layers=2,
+        depformer_dim_feedforward=132,
+    )
+
+
+def golden_weights(path: Path, architecture: Architecture, steps: int = 16) -> None:
+    """Write the golden model in the checkpoint's layout: weights are a function of a tensor's name and shape."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in LanguageModel(architecture, CPU, torch.float32).named_parameters():
+        for stored, shape in stored_as(name, list(parameter.shape), steps):
+            tensors[stored] = torch.from_numpy(golden_tensor(stored, shape))
+    save_file(tensors, path)
+
+
+def stored_as(name: str, shape: list[int], steps: int) -> list[tuple[str, list[int]]]:
+    """The tensors that a checkpoint with `steps` depformer steps has in place of one of the engine's."""
+    if "depformer.layers" in name and "self_attn" in name:
+        return [(name, [shape[0] // 8 * steps, *shape[1:]])]
+    per_step = re.search(r"(depformer_in|linears|depformer_emb|gating)\.(\d+)\.", name)
+    if per_step is None:
+        return [(name, shape)]
+    part, first = per_step[1], per_step[2] == "0"
+    count = steps - 1 if part == "depformer_emb" else steps
+    return [(name.replace(f"{part}.0.", f"{part}.{step}."), shape) for step in range(count)] if first else []
+
+
+def golden_tensor(name: str, shape: list[int]) -> npt.NDArray[np.float32]:
+    weights = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    if name.endswith("alpha"):
+        return (1 + 0.1 * weights).astype(np.float32)
+    return weights if "emb" in name else (weights * 1.5 / np.sqrt(shape[-1])).astype(np.float32)
+
+
+class CodesAsSound:
+    """A codec for tests whose frames carry their eight codes in the first eight samples."""
+
+    def encode(self, pcm: Tensor, active: Tensor) -> Tensor:
+        return (pcm[:, :8] * 4096).round().long().clamp(0, 2047)
+
+    def decode(self, codes: Tensor, active: Tensor) -> Tensor:
+        pcm = torch.zeros(len(codes), 1920)
+        pcm[:, :8] = codes / 4096
+        return pcm
+
+    def reset(self, chosen: Tensor) -> None:
+        pass
+
+
+def frame_of(codes: Tokens) -> npt.NDArray[np.float32]:
+    """The frame that `CodesAsSound` reads as these codes."""
+    frame = np.zeros(1920, np.float32)
+    frame[:8] = codes / 4096
+    return frame
+
+
+class NumbersAsText:
+    """A tokenizer for tests: the prompt is written as token numbers."""
+
+    def prompt(self, text: str) -> Tokens:
+        return np.array([int(word) for word in text.split()], dtype=np.int64)
+
+    def words(self) -> "NumbersAsText":
+        return self
+
+    def show(self, token: int) -> str:
+        return f" {token}"
+
+
+def no_recordings(pcm: npt.NDArray[np.float32]) -> Generator[None, None, Tokens]:
+    raise AssertionError("tests of tiny models use voices given as codes")
+    yield
+
+
+def tiny_model(folder: Path, context: int, slots: int, steps: int = 16) -> Model:
+    """The golden model, loaded from a file as any checkpoint is."""
+    architecture = golden_architecture(context)
+    path = folder / f"golden-{context}-{steps}.safetensors"
+    if not path.exists():
+        golden_weights(path, architecture, steps)
+    lm = LanguageModel(architecture, CPU, torch.float32)
+    load_language_model(lm, path)
+    return Model(lm, CodesAsSound(), SpecialCodes(), slots)
+
+
+def tiny_engine(folder: Path, context: int = 200, slots: int = 4, steps: int = 16, budget: int = 1 << 24) -> SlotEngine:
+    """The engine that serves calls, around the golden model."""
+    model = tiny_model(folder, context, slots, steps)
+    tokenizer = NumbersAsText()
+    store = SnapshotStore(model.lm.architecture, budget, CPU, torch.float32)
+    preparation = Preparation(model.lm, tokenizer, SpecialCodes(), no_recordings, store)
+    info = EngineInfo(name="tiny", notice="", device="cpu", slots=slots)
+    return SlotEngine(info, model, preparation, tokenizer, packaged=lambda name: None, max_lag_ms=80_000)

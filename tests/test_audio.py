@@ -1,0 +1,187 @@
+"""Audio of strangers: whatever the bytes, samples or an AudioError."""
+
+import contextlib
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.audio import (
+    FRAME_SAMPLES,
+    LARGEST_PACKET,
+    MOST_SAMPLES,
+    Framer,
+    OpusReader,
+    OpusWriter,
+    PcmReader,
+    PcmWriter,
+)
+from core.errors import AudioError
+from tests.conftest import speech
+
+HEAD = b"OpusHead" + bytes([1, 1]) + struct.pack("<HIhB", 312, 48000, 0, 0)
+TAGS = b"OpusTags" + struct.pack("<II", 0, 0)
+
+
+def page(packets: list[bytes], *, serial: int = 1, flags: int = 0, lacing: bytes | None = None) -> bytes:
+    """An Ogg page of whole packets, or with a segment table of one's own."""
+    if lacing is None:
+        lacing = b"".join(b"\xff" * (len(packet) // 255) + bytes([len(packet) % 255]) for packet in packets)
+    header = b"OggS" + bytes([0, flags]) + struct.pack("<qIII", 0, serial, 0, 0) + bytes([len(lacing)])
+    return header + lacing + b"".join(packets)
+
+
+def opening(serial: int = 1) -> bytes:
+    return page([HEAD], serial=serial, flags=2) + page([TAGS], serial=serial)
+
+
+def coded(samples: np.ndarray) -> list[bytes]:
+    """One piece of Ogg/Opus for each frame."""
+    writer = OpusWriter()
+    return [writer.write(samples[at : at + FRAME_SAMPLES]) for at in range(0, len(samples), FRAME_SAMPLES)]
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether loud and soft come at the same times in both: what a lossy codec keeps of any sound."""
+    loud_a, loud_b = (np.square(side[: len(side) // 480 * 480].reshape(-1, 480)).mean(axis=1) ** 0.5 for side in (a, b))
+    return float(np.corrcoef(loud_a, loud_b)[0, 1]) > 0.9
+
+
+def test_opus_carries_speech_frame_by_frame() -> None:
+    samples = speech(2.0)[: 24 * FRAME_SAMPLES]
+    reader = OpusReader()
+    frames = [reader.read(piece) for piece in coded(samples)]
+    assert [len(frame) for frame in frames] == [FRAME_SAMPLES] * 24
+    assert alike(samples, np.concatenate(frames))
+
+
+@given(st.data())
+def test_opus_in_any_chunking_is_the_same(data: st.DataObject) -> None:
+    stream = b"".join(coded(speech(0.4)[: 5 * FRAME_SAMPLES]))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    reader = OpusReader()
+    pieces = [reader.read(stream[a:b]) for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    np.testing.assert_array_equal(np.concatenate(pieces), OpusReader().read(stream))
+
+
+def test_pages_of_an_old_stream_are_dropped() -> None:
+    old, new = coded(speech(0.8, seed=1)), coded(speech(0.8, seed=2))
+    reader = OpusReader()
+    assert len(reader.read(b"".join(old[3:6]))) == 0
+    got = reader.read(b"".join(new))
+    np.testing.assert_array_equal(got, OpusReader().read(b"".join(new)))
+
+
+def test_pages_of_another_stream_in_between_are_dropped() -> None:
+    reader = OpusReader()
+    reader.read(opening(serial=1))
+    assert len(reader.read(page([b"\xfc"], serial=2))) == 0
+    assert len(reader.read(page([b"\xfc"], serial=1))) == 480
+
+
+def test_a_stream_that_begins_again_is_decoded_afresh() -> None:
+    pieces = coded(speech(0.8))
+    reader = OpusReader()
+    first = reader.read(b"".join(pieces))
+    np.testing.assert_array_equal(reader.read(b"".join(pieces)), first)
+
+
+@pytest.mark.parametrize(
+    ("stream", "why"),
+    [
+        (b"RIFF\x00\x00\x00\x00WAVE", "not an Ogg stream"),
+        (b"OggS\x07" + b"\x00" * 30, "version 7"),
+        (page([b"\x01vorbis"], flags=2), "not Opus"),
+        (page([b""], flags=2), "not Opus"),
+        (opening() + page([b"\xff\xff\xff"]), "not valid Ogg/Opus"),
+        (opening() + page([b"\xfc", b"", b"\xfc"]), "without content"),
+        (opening() + page([b"\xfc" * 255 * 80], lacing=b"\xff" * 80), str(LARGEST_PACKET)),
+        (opening() + page([b"\x18"] * 40) * 20, "more than 10 s"),
+        (opening() + page([b"\xfc"])[:-1] + b"X" + b"garbage", "not an Ogg stream"),
+    ],
+)
+def test_bad_streams_are_refused_with_a_reason(stream: bytes, why: str) -> None:
+    with pytest.raises(AudioError, match=why):
+        OpusReader().read(stream)
+
+
+def test_a_packet_over_many_pages_is_not_kept_for_ever() -> None:
+    reader = OpusReader()
+    reader.read(opening())
+    endless = page([b"\xfc" * 255 * 30], lacing=b"\xff" * 30, flags=1)
+    assert len(reader.read(endless * 2)) == 0
+    with pytest.raises(AudioError, match="Opus packet of more"):
+        reader.read(endless)
+
+
+def test_an_empty_last_page_is_no_fault() -> None:
+    reader = OpusReader()
+    reader.read(opening())
+    assert len(reader.read(page([b""], flags=4))) == 0
+    assert len(reader.read(page([], flags=4))) == 0
+
+
+def test_a_truncated_stream_gives_what_was_whole() -> None:
+    stream = b"".join(coded(speech(0.8)))
+    assert len(OpusReader().read(stream[:-7])) >= 8 * FRAME_SAMPLES
+
+
+@given(st.binary(max_size=4000))
+def test_any_bytes_are_samples_or_an_audio_error(data: bytes) -> None:
+    for reader in (OpusReader(), PcmReader()):
+        with contextlib.suppress(AudioError):
+            assert reader.read(data).dtype == np.float32
+
+
+@given(st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 255)), max_size=20), st.integers(1, 700))
+def test_any_damage_to_a_stream_is_samples_or_an_audio_error(damage: list[tuple[int, int]], chunk: int) -> None:
+    stream = bytearray(b"".join(coded(speech(0.4)[: 5 * FRAME_SAMPLES])))
+    for at, value in damage:
+        stream[at % len(stream)] = value
+    reader = OpusReader()
+    with contextlib.suppress(AudioError):
+        for at in range(0, len(stream), chunk):
+            assert len(reader.read(bytes(stream[at : at + chunk]))) <= MOST_SAMPLES
+
+
+@given(st.lists(st.binary(max_size=600), max_size=8), st.binary(min_size=0, max_size=20), st.integers(0, 7))
+def test_any_packets_after_a_good_start_are_bounded(packets: list[bytes], lacing: bytes, flags: int) -> None:
+    reader = OpusReader()
+    reader.read(opening())
+    with contextlib.suppress(AudioError):
+        assert len(reader.read(page(packets, flags=flags & 5, lacing=lacing or None))) <= MOST_SAMPLES
+
+
+@given(st.lists(st.integers(0, 5000), max_size=10))
+def test_frames_are_the_samples_cut_without_loss(lengths: list[int]) -> None:
+    framer, start, frames = Framer(), 0, []
+    for length in lengths:
+        frames += framer.frames(np.arange(start, start + length, dtype=np.float32))
+        start += length
+    assert all(frame.shape == (FRAME_SAMPLES,) for frame in frames)
+    assert len(frames) == start // FRAME_SAMPLES
+    np.testing.assert_array_equal(np.concatenate([*frames, []]), np.arange(len(frames) * FRAME_SAMPLES))
+
+
+def test_pcm_there_and_back() -> None:
+    samples = speech(0.5)
+    back = PcmReader().read(PcmWriter().write(samples))
+    np.testing.assert_allclose(back, samples, atol=2 / 32768)
+
+
+def test_pcm_of_half_a_sample_is_refused() -> None:
+    with pytest.raises(AudioError, match="3 bytes"):
+        PcmReader().read(b"\x00\x01\x02")
+
+
+@pytest.mark.parametrize("writer", [PcmWriter, OpusWriter])
+def test_no_sample_breaks_a_writer(writer: type[PcmWriter] | type[OpusWriter]) -> None:
+    frame = np.zeros(FRAME_SAMPLES, np.float32)
+    frame[:6] = [np.nan, np.inf, -np.inf, 1e30, -5, 2]
+    assert writer().write(frame)
+
+
+def test_pcm_writer_clips_instead_of_wrapping() -> None:
+    assert np.frombuffer(PcmWriter().write(np.array([2, -2, np.nan], np.float32)), "<i2").tolist() == [32767, -32767, 0]

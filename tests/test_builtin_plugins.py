@@ -1,0 +1,343 @@
+"""The built-in plugins, as the host uses them."""
+
+import base64
+import io
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.requests import HTTPConnection
+
+from core.config import LogConfig, Secret, load_config
+from core.engine.prompt import Voice
+from core.errors import ConfigError, PersonaError
+from core.events import (
+    FirstAudio,
+    FrameTimed,
+    Identity,
+    SessionEnded,
+    SessionInfo,
+    SessionQueued,
+    SessionReady,
+    SessionStarted,
+    TextSaid,
+    TransformFailed,
+)
+from core.log import configure_logging, get_logger
+from core.plugins import PluginHost
+from core.voices import write_voice
+from plugins import loudness, password, session_log
+
+CALLER = Identity("caller")
+SESSION = SessionInfo("s-1", CALLER, "teacher", "NATF2", "/ws/chat", "127.0.0.1", "opus")
+FRAME = 1920
+
+
+@pytest.fixture
+def logged():
+    """Log lines as JSON, from everything that runs in the test."""
+    root, own = logging.getLogger(), logging.getLogger("personaplex")
+    before = (root.handlers[:], root.level, own.level)
+    stream = io.StringIO()
+    configure_logging(LogConfig(format="json", level="debug"), stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers[:], root.level = before[0], before[1]
+    own.setLevel(before[2])
+
+
+def settings_in(folder: Path, text: str = "") -> PluginHost:
+    (folder / "config.yaml").write_text(text)
+    return PluginHost.load(load_config(folder / "config.yaml", {}))
+
+
+# yaml_personas
+
+
+def persona(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.yaml").write_text(text)
+
+
+async def test_edits_of_personas_count_from_the_next_call(tmp_path, logged):
+    folder = tmp_path / "personas"
+    persona(folder, "ann", "name: Ann\nvoice: NATF2")
+    host = settings_in(tmp_path)
+    await host.startup(None)
+    assert [found.name for found in await host.list_personas(CALLER)] == ["Ann"]
+
+    persona(folder, "bob", "name: Bob\nvoice: NATM2")
+    persona(folder, "ann", "name: Anna\nvoice: NATF2")
+    assert [found.name for found in await host.list_personas(CALLER)] == ["Anna", "Bob"]
+    assert (await host.resolve_persona("bob", CALLER)).voice == "NATM2"
+
+    persona(folder, "ann", "name: Annabel\nvoice: NATF2\nprompt: [secret words")
+    for _ in range(3):
+        assert (await host.resolve_persona("ann", CALLER)).name == "Anna"
+    (line,) = [line for line in logged() if line["event"] == "personas kept as they were"]
+    assert "ann.yaml" in line["problems"][0]
+
+    persona(folder, "ann", "name: Annabel\nvoice: NATF9")
+    assert (await host.resolve_persona("ann", CALLER)).name == "Anna"
+    (folder / "ann.yaml").unlink()
+    with pytest.raises(PersonaError, match="There is no persona 'ann'"):
+        await host.resolve_persona("ann", CALLER)
+    assert "secret words" not in json.dumps(logged())
+
+
+async def test_a_folder_that_vanishes_changes_nothing(tmp_path):
+    folder = tmp_path / "personas"
+    persona(folder, "ann", "name: Ann\nvoice: NATF2")
+    host = settings_in(tmp_path)
+    await host.startup(None)
+    folder.rename(tmp_path / "away")
+    assert (await host.resolve_persona("ann", CALLER)).name == "Ann"
+
+
+async def test_broken_personas_stop_the_boot(tmp_path):
+    persona(tmp_path / "personas", "ann", "name: Ann\nvoice: NATF9")
+    persona(tmp_path / "personas", "bob", "nam: Bob")
+    with pytest.raises(ConfigError) as caught:
+        await settings_in(tmp_path, "voices: {allow: [NATF2, NATX*]}").startup(None)
+    found = str(caught.value)
+    for part in ("ann.yaml: voice: the voice 'NATF9' is not offered", "bob.yaml: nam", "voices.allow", "'NATX*'"):
+        assert part in found
+
+
+# voices
+
+
+class Packaged:
+    """An engine as far as voices go."""
+
+    def voices(self) -> tuple[str, ...]:
+        return ("NATF2", "own")
+
+    def voice(self, name: str) -> Voice | None:
+        return Voice(name, codes=np.ones((4, 8), np.int64)) if name in self.voices() else None
+
+
+async def test_the_operators_voices_come_before_the_packaged_ones(tmp_path):
+    (tmp_path / "personas").mkdir()
+    host = settings_in(tmp_path)
+    await host.startup(Packaged())  # type: ignore[arg-type]
+    assert await host.list_voices() == ["NATF2", "own"]
+    write_voice(tmp_path / "voices" / "own.safetensors", Voice("own", codes=np.zeros((9, 8), np.int64)))
+    write_voice(tmp_path / "voices" / "new.safetensors", Voice("new", codes=np.zeros((5, 8), np.int64)))
+    assert await host.list_voices() == ["NATF2", "new", "own"]
+    frames = [
+        len(voice.codes)
+        for name in ("NATF2", "new", "own.pt")
+        if (voice := await host.load_voice(name)).codes is not None
+    ]
+    assert frames == [4, 5, 9]
+
+
+# password
+
+
+def connection(header: str | bytes | None) -> HTTPConnection:
+    raw = header.encode() if isinstance(header, str) else header
+    return HTTPConnection({"type": "websocket", "headers": [] if raw is None else [(b"authorization", raw)]})
+
+
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.fixture
+def door(tmp_path):
+    return settings_in(tmp_path, "plugins: {options: {password: {password: 'sésame: 42'}}}")
+
+
+@pytest.mark.parametrize(
+    "header", ["Bearer sésame: 42", "bearer  sésame: 42 ", basic("anyone:sésame: 42"), basic(":sésame: 42")]
+)
+async def test_the_password_opens(door, header):
+    assert door.protected
+    assert await door.authenticate(connection(header)) == Identity("caller")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer x",
+        "Basic",
+        "Basic !!!",
+        basic("sésame: 42"),
+        basic("sésame: 42:"),
+        "Digest x",
+        b"Bearer \xff",
+        b"\xff",
+    ],
+)
+async def test_nothing_else_does(door, header):
+    assert await door.authenticate(connection(header)) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60))
+def test_any_header_is_no_more_than_denied(header):
+    plugin = password.Plugin(password.Plugin.Options(Secret("sésame")))
+    for scheme in (b"", b"Basic ", b"Bearer "):
+        assert plugin.authenticate(connection(scheme + header)) is None
+
+
+def test_without_a_password_the_door_is_open_and_an_empty_one_stops_the_boot(tmp_path):
+    assert not settings_in(tmp_path).protected
+    (tmp_path / "config.yaml").write_text("plugins: {options: {password: {password: {env: PW, default: null}}}}")
+    assert not PluginHost.load(load_config(tmp_path / "config.yaml", {})).protected
+    with pytest.raises(ConfigError, match=r"plugins\.options\.password\.password: .*empty"):
+        PluginHost.load(load_config(tmp_path / "config.yaml", {"PW": ""}))
+    host = PluginHost.load(load_config(tmp_path / "config.yaml", {"PW": "12345"}))
+    assert host.protected
+
+
+def test_the_password_cannot_be_seen(door):
+    plugin = password.Plugin(password.Plugin.Options(Secret("hunter2")))
+    assert "hunter2" not in repr(vars(plugin)) + repr(password.Plugin.Options(Secret("hunter2"))) + repr(
+        door.describe()
+    )
+
+
+# session_log
+
+
+def test_a_conversation_leaves_two_lines_with_its_id(logged):
+    plugin = session_log.Plugin()
+    for event in (
+        SessionQueued(2),
+        SessionStarted(1500, 7),
+        SessionReady(120),
+        FirstAudio(95),
+        *(FrameTimed(1, 2, 3, 4, 5, total) for total in (10, 20, 30)),
+        TextSaid("do not log me", 3),
+        TransformFailed("gain", "too slow"),
+        SessionEnded("caller left", 1000, 12.34, 100, 99, 1),
+    ):
+        plugin.session_event(SESSION, event)
+    lines = [line for line in logged() if line["level"] != "debug"]
+    assert [line["event"] for line in lines] == ["session started", "transform left out", "session ended"]
+    assert {line["session"] for line in logged()} == {"s-1"}
+    start, failed, end = lines
+    assert (start["persona"], start["voice"], start["identity"], start["seed"]) == ("teacher", "NATF2", "caller", 7)
+    assert (failed["level"], failed["plugin"]) == ("warning", "gain")
+    assert end["level"] == "info"
+    wanted = {"reason": "caller left", "code": 1000, "seconds": 12.3, "frames_in": 100, "frames_out": 99, "dropped": 1}
+    wanted |= {"waited_ms": 1500, "prompt_ms": 120, "first_audio_ms": 95, "frame_ms_p50": 20, "frame_ms_p99": 30}
+    assert wanted.items() <= end.items()
+    assert "do not log me" not in json.dumps(logged())
+
+
+def test_a_fault_is_an_error_and_no_session_is_remembered(logged):
+    plugin = session_log.Plugin()
+    for number in range(50):
+        session = SessionInfo(f"s-{number}", CALLER, "custom", "NATF2", "/api/chat", "::1", "pcm")
+        plugin.session_event(session, SessionStarted(0, 1))
+        plugin.session_event(session, SessionEnded("engine failed", 1011, 0, 0, 0, 0, error="out of memory"))
+        plugin.session_event(session, FirstAudio(1))
+    assert plugin._running == {}
+    assert [line["level"] for line in logged()] == ["info", "error"] * 50
+    assert logged()[-1]["error"] == "out of memory"
+
+
+def test_people_get_columns_and_machines_json():
+    for form, check in (
+        ("console", lambda text: "session=s-1" in text),
+        ("json", lambda text: json.loads(text)["session"] == "s-1"),
+    ):
+        root, own = logging.getLogger(), logging.getLogger("personaplex")
+        before = (root.handlers[:], root.level, own.level)
+        stream = io.StringIO()
+        try:
+            configure_logging(LogConfig(format=form), stream)
+            get_logger("session").info("session started", session="s-1")
+            get_logger("session").debug("not shown")
+        finally:
+            root.handlers[:], root.level = before[0], before[1]
+            own.setLevel(before[2])
+        assert check(stream.getvalue())
+        assert "not shown" not in stream.getvalue()
+
+
+# loudness
+
+
+def leveller(target: float = -22, most: float = 12) -> loudness.Leveller:
+    return loudness.Leveller(target, most)
+
+
+def run(transform: loudness.Leveller, pcm: np.ndarray) -> np.ndarray:
+    frames = pcm[: len(pcm) // FRAME * FRAME].astype(np.float32).reshape(-1, FRAME)
+    return np.concatenate([transform.process(frame) for frame in frames])
+
+
+def voice(seconds: float, level_db: float, seed: int = 0) -> np.ndarray:
+    """A buzz in syllables and sentences, whose syllables have this RMS level."""
+    t = np.arange(int(seconds * 24_000)) / 24_000
+    pitch = 2 * np.pi * np.cumsum(130 + 20 * np.sin(2 * np.pi * 0.5 * t)) / 24_000
+    buzz = sum(np.sin(number * pitch + number) / number for number in range(1, 12))
+    syllables = np.clip(np.sin(2 * np.pi * 2.2 * t + seed), 0, 1) ** 0.5 * (np.sin(2 * np.pi * 0.2 * t) > -0.7)
+    speech = buzz * syllables
+    return speech * 10 ** (level_db / 20) / np.sqrt(np.mean(speech[syllables > 0.5] ** 2))
+
+
+def level(pcm: np.ndarray) -> float:
+    """RMS in dB of the loud half, so that pauses do not count."""
+    power = np.mean(pcm[: len(pcm) // 480 * 480].reshape(-1, 480) ** 2, axis=1)
+    return float(10 * np.log10(np.mean(np.sort(power)[len(power) // 2 :]) + 1e-12))
+
+
+@pytest.mark.parametrize("given_db", [-32, -27, -22, -17, -12])
+def test_speech_of_any_level_comes_out_at_about_the_same(given_db):
+    out = run(leveller(), voice(20, given_db))
+    assert level(out[10 * 24_000 :]) == pytest.approx(-22, abs=2.5)
+    assert np.abs(out).max() <= loudness.CEILING
+
+
+def test_two_voices_in_one_call_come_closer():
+    out = run(leveller(), np.concatenate([voice(15, -14), voice(15, -30)]))
+    loud, quiet = level(out[5 * 24_000 : 15 * 24_000]), level(out[-5 * 24_000 :])
+    assert abs(loud - quiet) < 4
+
+
+@pytest.mark.parametrize("noise_db", [-70, -50, -40, -25])
+def test_silence_and_noise_are_never_made_louder(noise_db):
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(10 * 24_000) * 10 ** (noise_db / 20)
+    out = run(leveller(), noise)
+    assert level(out) <= level(noise) + 0.1
+    assert not run(leveller(), np.zeros(24_000)).any()
+    after_speech = run(leveller(), np.concatenate([voice(10, -32), noise]))[-5 * 24_000 :]
+    assert level(after_speech) <= level(noise) + 0.1
+
+
+def test_no_clicks_and_no_clipping():
+    """Between neighbouring samples the output steps no more than the input does, times the gain."""
+    t = np.arange(24_000 * 8) / 24_000
+    tone = np.sin(2 * np.pi * 150 * t) * np.where((t % 2) < 1, 0.02, 1.4) * np.clip((t % 1) * 50, 0, 1)
+    out = run(leveller(), tone)
+    assert np.abs(out).max() <= loudness.CEILING
+    speech = voice(10, -30)
+    out = run(leveller(), speech)
+    assert np.abs(np.diff(out)).max() <= np.abs(np.diff(speech)).max() * 10 ** (12.5 / 20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(20, 12_000)), min_size=1, max_size=12))
+def test_whatever_comes_in_a_frame_goes_out(frames):
+    transform = leveller()
+    t = np.arange(FRAME) / 24_000
+    for amplitude, frequency in frames:
+        out = transform.process((amplitude * np.sin(2 * np.pi * frequency * t)).astype(np.float32))
+        assert out.dtype == np.float32
+        assert out.shape == (FRAME,)
+        assert np.abs(out).max() <= loudness.CEILING
+        assert -12.5 <= transform.gain_db <= 12.5 or amplitude > 1

@@ -1,0 +1,161 @@
+"""Checkpoints: what loads, and how wrong ones are refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.engine.architecture import FIXED, Architecture
+from core.engine.checkpoint import Checkpoint
+from core.engine.lm import LanguageModel
+from core.engine.nano import nano_folder
+from core.engine.prompt import SpecialCodes
+from core.engine.text import SentencePieceTokenizer
+from core.engine.weights import load_language_model, load_mimi
+from core.errors import CheckpointError
+from tests.engines import CPU, golden_architecture, golden_weights
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return nano_folder(tmp_path_factory.mktemp("cache"))
+
+
+def copy_of(nano: Path, folder: Path, **config: Any) -> Path:
+    """The nano checkpoint with some keys of its config changed; None removes one."""
+    folder.mkdir()
+    for part in nano.iterdir():
+        if part.is_file():
+            (folder / part.name).symlink_to(part)
+    changed = json.loads((nano / "config.json").read_text()) | config
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in changed.items() if value is not None}))
+    return folder
+
+
+@pytest.mark.parametrize("steps", [8, 16])
+def test_sixteen_depformer_steps_load_as_eight(tmp_path: Path, steps: int) -> None:
+    architecture = golden_architecture(200)
+    golden_weights(tmp_path / "model.safetensors", architecture, steps)
+    lm = LanguageModel(architecture, CPU, torch.float32)
+    load_language_model(lm, tmp_path / "model.safetensors")
+    stored = load_file(tmp_path / "model.safetensors")
+    for name, parameter in lm.named_parameters():
+        assert torch.equal(parameter, stored[name][: parameter.shape[0]]), name
+
+
+def test_weights_are_converted_to_the_model_dtype(tmp_path: Path) -> None:
+    architecture = golden_architecture(200)
+    golden_weights(tmp_path / "model.safetensors", architecture)
+    lm = LanguageModel(architecture, CPU, torch.bfloat16)
+    load_language_model(lm, tmp_path / "model.safetensors")
+    assert {parameter.dtype for parameter in lm.parameters()} == {torch.bfloat16}
+
+
+def test_every_wrong_tensor_is_named(tmp_path: Path) -> None:
+    path, architecture = tmp_path / "model.safetensors", golden_architecture(200)
+    golden_weights(path, architecture)
+    tensors = load_file(path)
+    del tensors["text_linear.weight"]
+    tensors["lora.weight"] = torch.zeros(3)
+    tensors["depformer_in.x.weight"] = torch.zeros(3)
+    tensors["out_norm.alpha"] = torch.zeros(1, 1, 65)
+    name = "depformer.layers.0.self_attn.in_proj_weight"
+    tensors[name] = tensors[name][:-7]
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError) as error:
+        load_language_model(LanguageModel(architecture, CPU, torch.float32), path)
+    for problem in ("text_linear.weight is missing", "lora.weight is not", "depformer_in.x.weight is not",
+                    "out_norm.alpha has shape [1, 1, 65], not [1, 1, 64]", f"{name} has shape"):  # fmt: skip
+        assert problem in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path, architecture = tmp_path / "model.safetensors", golden_architecture(200)
+    golden_weights(path, architecture)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="Fetch it again"):
+        load_language_model(LanguageModel(architecture, CPU, torch.float32), path)
+
+
+def test_a_codec_that_does_not_fit_is_refused(nano: Path, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.read(nano)
+    tensors = load_file(checkpoint.mimi)
+    first, *_ = tensors
+    del tensors[first]
+    save_file(tensors, tmp_path / "mimi.safetensors")
+    with pytest.raises(CheckpointError, match="is missing"):
+        load_mimi(tmp_path / "mimi.safetensors", checkpoint.mimi_config, CPU)
+
+
+def test_nano_is_made_once_and_says_what_it_is(tmp_path: Path) -> None:
+    folder = nano_folder(tmp_path)
+    made = (folder / "config.json").stat().st_mtime_ns
+    assert nano_folder(tmp_path) == folder
+    assert (folder / "config.json").stat().st_mtime_ns == made
+    checkpoint = Checkpoint.read(folder)
+    assert checkpoint.name == "nano"
+    assert "sounds, not sense" in checkpoint.notice
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_config_without_architecture_is_moshi_7b(nano: Path, tmp_path: Path) -> None:
+    keys = dict.fromkeys([*vars(Architecture()), *FIXED, "personaplex", "mimi_name", "mimi_config_name"])
+    folder = copy_of(nano, tmp_path / "bare", **keys, model_type="personaplex")
+    (folder / "tokenizer-e351c8d8-checkpoint125.safetensors").symlink_to(nano / "mimi.safetensors")
+    checkpoint = Checkpoint.read(folder)
+    assert checkpoint.architecture == Architecture()
+    assert (checkpoint.name, checkpoint.notice) == ("bare", "")
+    assert checkpoint.mimi_config is None
+    assert checkpoint.special == SpecialCodes()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"gating": "gelu"}, "gating is 'gelu'"),
+        ({"n_q": 32}, "n_q is 32"),
+        ({"dim": "big"}, "dim must be a positive number"),
+        ({"context": -1}, "context must be"),
+        ({"num_heads": 3}, "dim must be an even multiple of num_heads"),
+        ({"personaplex": {"silence": [1, 2]}}, "silence must be a list of 8"),
+        ({"personaplex": []}, "personaplex must be an object"),
+        ({"moshi_name": "other.safetensors"}, "other.safetensors is missing"),
+        ({"mimi_config_name": "none.json"}, "none.json cannot be read"),
+    ],
+)
+def test_a_wrong_config_is_refused_by_name(nano: Path, tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.read(copy_of(nano, tmp_path / "wrong", **config))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\0"])
+def test_a_config_that_is_no_json_object_is_refused(nano: Path, tmp_path: Path, content: str) -> None:
+    folder = copy_of(nano, tmp_path / "wrong")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        Checkpoint.read(folder)
+
+
+def test_text_comes_in_words_and_whole_characters(nano: Path) -> None:
+    tokenizer = SentencePieceTokenizer(Checkpoint.read(nano).tokenizer)
+    assert len(tokenizer.prompt("  ")) == 0
+    for text in ("You are a teacher.", "Grüße, 世界!"):
+        tokens = tokenizer.prompt(text)
+        assert list(tokenizer.prompt(f" <system> {text} <system> ")) == list(tokens)
+        words = tokenizer.words()
+        shown = [words.show(int(token)) for token in tokens]
+        assert "".join(shown).strip() == f"<system> {text} <system>"
+        assert "\N{REPLACEMENT CHARACTER}" not in "".join(shown)
+    words = tokenizer.words()
+    assert [words.show(token) for token in (0, 3, 1, 2, 10**6)] == [""] * 5
+
+
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.model").write_text("no")
+    with pytest.raises(CheckpointError, match=r"x\.model"):
+        SentencePieceTokenizer(tmp_path / "x.model")

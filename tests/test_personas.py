@@ -1,0 +1,110 @@
+"""Persona files: what people write, right and wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.config import load_config, shipped
+from core.engine.sampling import Sampling
+from core.errors import ConfigError
+from core.personas import Persona, load_personas, read_persona
+
+VOICES = ["NATF2", "NATM2", "VARF0", "VARM0"]
+
+
+def load(folder: Path, limit: int = 4000) -> tuple[Persona, ...]:
+    return load_personas(folder, VOICES, limit)
+
+
+def test_a_persona_is_read_from_its_file(tmp_path):
+    (tmp_path / "wise-owl.yaml").write_text(
+        """
+name: Wise owl
+description: Hoots.
+voice: NATF2
+prompt: >
+  You are an owl.
+
+  You hoot.
+sampling: {temperature: 0.5, text_top_k: 10}
+"""
+    )
+    (owl,) = load(tmp_path)
+    assert (owl.id, owl.name, owl.voice, owl.prompt) == ("wise-owl", "Wise owl", "NATF2", "You are an owl. You hoot.")
+    assert owl.sampling == Sampling(temperature=0.5, text_top_k=10)
+    assert "hoot" not in repr(owl)
+
+
+def test_the_shipped_personas_are_good_and_hold_the_trained_prompts():
+    allow = load_config(shipped("config.yaml"), {}).voices.allow
+    personas = {persona.id: persona for persona in load_personas(shipped("personas"), allow, 4000)}
+    assert len(personas) >= 8
+    assert personas["assistant"].prompt == (
+        "You are a wise and friendly teacher. Answer questions or provide advice in a clear and engaging way."
+    )
+    assert personas["conversation"].prompt == "You enjoy having a good conversation."
+    roles = [persona for persona in personas.values() if persona.prompt.startswith("You work for ")]
+    assert len(roles) >= 4
+    assert all(" which is a" in role.prompt and " Information: " in role.prompt for role in roles)
+    assert all(persona.description for persona in personas.values())
+    assert {persona.voice for persona in personas.values()} == set(allow)
+
+
+def test_every_problem_of_every_file_is_named_at_once(tmp_path):
+    files = {
+        "Bad Name.yaml": "name: A\nvoice: NATF2",
+        "typo.yaml": "name: A\nvoice: NATF2\npromt: x\nsampling: {temprature: 1}",
+        "types.yaml": "name: 3\nvoice: NATF2\nprompt: [a]",
+        "hot.yaml": "name: A\nvoice: NATF2\nsampling: {temperature: 9}",
+        "voice.yaml": "name: A\nvoice: NATF9",
+        "missing.yaml": "prompt: x",
+        "long.yaml": f"name: A\nvoice: NATF2\nprompt: {'x' * 50}",
+        "broken.yaml": "name: [",
+        "good.yaml": "name: A\nvoice: NATF2",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, limit=20)
+    found = caught.value.problems
+    for name, part in {
+        "Bad Name.yaml": "the file's name is the persona's id",
+        "typo.yaml": "promt: unknown key. Did you mean 'prompt'?",
+        "types.yaml": "name: expected str, got int",
+        "hot.yaml": "sampling: temperature must lie between",
+        "voice.yaml": "voice: the voice 'NATF9' is not offered. Offered: NATF2",
+        "missing.yaml": "voice: missing",
+        "long.yaml": "prompt: 50 characters; personas.max_prompt_chars allows 20",
+        "broken.yaml": "not valid YAML",
+    }.items():
+        assert any(problem.startswith(f"{tmp_path / name}: ") and part in problem for problem in found), name
+    assert any("sampling.temprature" in problem for problem in found)
+    assert not any("good.yaml" in problem for problem in found)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="personas cannot be read"):
+        load(tmp_path / "none")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(["name", "voice", "prompt", "description", "sampling", "x"]),
+        st.none()
+        | st.text(max_size=30)
+        | st.floats()
+        | st.lists(st.text(max_size=5), max_size=3)
+        | st.dictionaries(st.sampled_from(["temperature", "top_k", "seed"]), st.floats() | st.integers(), max_size=3),
+    )
+)
+def test_any_yaml_gives_a_persona_or_problems(tmp_path, data):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+    problems: list[str] = []
+    persona = read_persona(tmp_path / "a.yaml", VOICES, 4000, problems)
+    assert (persona is None) == bool(problems)
+    assert all(problem.startswith(f"{tmp_path / 'a.yaml'}: ") for problem in problems)
+    assert persona is None or (persona.id == "a" and persona.voice in VOICES)

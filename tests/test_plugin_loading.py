@@ -1,0 +1,211 @@
+"""Where plugins come from, and what becomes of those that cannot be loaded."""
+
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+
+from core import plugin_loading
+from core.events import Identity, SessionInfo
+from core.plugins import PluginHost
+from tests.plugin_folder import IMPORTS, Folder
+
+SESSION = SessionInfo("s1", Identity("caller"), "teacher", "NATF2", "/ws/chat", "127.0.0.1", "opus")
+FRAME = np.full(1920, 0.25, np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def states(host: PluginHost) -> dict[str, str]:
+    return {info.name: info.state for info in host.describe() if info.state != "replaced"}
+
+
+def test_the_built_ins_are_there(folder):
+    host = folder.load()
+    assert states(host) == {
+        "folder_voices": "on",
+        "loudness": "on",
+        "packaged_voices": "on",
+        "password": "off",
+        "session_log": "on",
+        "yaml_personas": "on",
+    }
+    assert not host.protected
+
+
+def test_the_ten_line_example_works_when_dropped_into_a_folder(folder):
+    folder.plugin(
+        "shout",
+        """
+class Gain:
+    def process(self, frame):
+        return (frame * 2).clip(-1, 1)
+
+@hookimpl
+def transform_output(session):
+    return Gain()
+""",
+    )
+    chain = folder.load("plugins: {disabled: [loudness]}").output_chain(SESSION, folder.failures.append)
+    assert chain.plugins == ("shout",)
+    assert np.array_equal(chain.process(FRAME), np.full(1920, 0.5, np.float32))
+    assert folder.failures == []
+
+
+def test_order_is_packages_then_files_then_built_ins(folder, monkeypatch, tmp_path):
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "acme_voices.py").write_text(
+        IMPORTS + "__version__ = '3.2'\n@hookimpl\ndef list_voices(): return ['acme']\n"
+        "@hookimpl\ndef transform_output(session): return type('A', (), {'process': lambda self, frame: frame})()\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    entry = EntryPoint("acme", "acme_voices", "personaplex")
+    monkeypatch.setattr(plugin_loading, "entry_points", lambda group: [entry] if group == "personaplex" else [])
+    folder.plugin("zebra", "@hookimpl\ndef transform_output():\n  return type('Z', (), {'process': lambda s, f: f})()")
+    host = folder.load()
+    infos = host.describe()
+    assert [info.name for info in infos[:2]] == ["acme", "zebra"]
+    assert infos[0].version == "3.2"
+    assert infos[0].source == "package acme_voices"
+    assert str(tmp_path / "plugins" / "zebra.py") in infos[1].source
+    assert host.output_chain(SESSION, folder.failures.append).plugins == ("acme", "zebra", "loudness")
+
+
+def test_a_file_replaces_the_built_in_of_its_name(folder):
+    host = folder.plugin("loudness", "@hookimpl\ndef shutdown(): pass").load()
+    assert [(info.state, info.hooks) for info in host.describe() if info.name == "loudness"] == [
+        ("on", ("shutdown",)),
+        ("replaced", ()),
+    ]
+    assert host.output_chain(SESSION, folder.failures.append).plugins == ()
+
+
+def test_a_disabled_plugin_is_not_even_run(folder):
+    folder.plugin("bomb", "raise SystemExit('bang')")
+    host = folder.load("plugins: {disabled: [bomb, loudness]}")
+    assert states(host)["bomb"] == states(host)["loudness"] == "disabled"
+
+
+def test_two_hosts_share_no_state(folder):
+    folder.plugin(
+        "counter",
+        """
+class Plugin:
+    def __init__(self): self.names = []
+    @hookimpl
+    def list_voices(self):
+        self.names.append(f"v{len(self.names)}")
+        return self.names
+""",
+    )
+    first, second = folder.load(), folder.load()
+    assert first is not second
+    for host in (first, second):
+        plugin = dict(host._manager.list_name_plugin())["counter"]
+        assert plugin.list_voices() == ["v0"]
+
+
+# Plugins that cannot be loaded
+
+BROKEN = {
+    "syntax": ("def startup(:", "SyntaxError in line 3"),
+    "raises": ("1 / 0", "ZeroDivisionError"),
+    "exits": ("import sys; sys.exit(1)", "SystemExit"),
+    "imports": ("import there_is_no_such_module", "there_is_no_such_module"),
+    "empty": ("def startup(config): pass", "has no hooks"),
+    "misspelt": (
+        "@hookimpl\ndef transform_ouput(session): pass",
+        "no hook 'transform_ouput'. Did you mean 'transform_output'",
+    ),
+    "argument": ("@hookimpl\ndef transform_output(sesion): pass", "sesion"),
+    "wrapper": (
+        "@hookimpl(wrapper=True)\ndef transform_output(session):\n  return (yield)",
+        "wrappers are not supported",
+    ),
+    "both": ("@hookimpl\ndef shutdown(): pass\nclass Plugin:\n  @hookimpl\n  def shutdown(self): pass", "both"),
+    "options": ("class Plugin:\n  Options = dict\n  @hookimpl\n  def shutdown(self): pass", "msgspec.Struct"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_plugin_is_named_and_skipped_unless_strict(folder, kind):
+    source, says = BROKEN[kind]
+    folder.plugin("broken", source)
+    host = folder.load()
+    (info,) = [info for info in host.describe() if info.name == "broken"]
+    assert info.state == "failed"
+    assert "broken.py" in info.problem
+    assert says in info.problem
+    assert states(host)["yaml_personas"] == "on"
+    found = folder.problems("plugins: {strict: true}")
+    assert says in found
+    assert "plugins.disabled" in found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "@hookimpl\ndef authenticate(connection:",
+        "raise RuntimeError\n@hookimpl\ndef authenticate(connection): pass",
+        "1/0\n@hookimpl\nasync def authorize(identity, persona): pass",
+        "@hookimpl\ndef authenticate(conection): pass",
+        "@hookimpl\ndef authentcate(connection): pass",
+        "class Plugin:\n  def __init__(self): raise OSError\n  @hookimpl\n  def authenticate(self, connection): pass",
+    ],
+)
+def test_a_plugin_that_decides_who_may_call_is_always_strict(folder, source):
+    assert "gate.py" in folder.plugin("gate", source).problems()
+    assert states(folder.load("plugins: {disabled: [gate]}"))["gate"] == "disabled"
+
+
+def test_a_package_that_decides_who_may_call_is_strict_too(folder, monkeypatch, tmp_path):
+    package = tmp_path / "site" / "acme_gate"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import there_is_no_such_module")
+    (package / "gate.py").write_text("def authenticate(connection): pass")
+    monkeypatch.syspath_prepend(package.parent)
+    for value in ("acme_gate", "acme_gate.gate", "there_is_no_such_package"):
+        entry = EntryPoint("gate", value, "personaplex")
+        monkeypatch.setattr(plugin_loading, "entry_points", lambda group, entry=entry: [entry])
+        assert value in folder.problems()
+
+
+# Options
+
+WITH_OPTIONS = """
+import msgspec
+class Plugin:
+    class Options(msgspec.Struct):
+        speed: int
+        names: list[str] = []
+    def __init__(self, options): self.options = options
+    @hookimpl
+    def list_voices(self): return [f"v{self.options.speed}", *self.options.names]
+"""
+
+
+async def test_a_plugin_gets_its_own_options_typed(folder):
+    host = await folder.plugin("mine", WITH_OPTIONS).started("plugins: {options: {mine: {speed: 3, names: [a]}}}")
+    assert {"v3", "a"} <= set(await host.list_voices())
+
+
+def test_wrong_options_name_file_and_key_all_at_once(folder):
+    folder.plugin("mine", WITH_OPTIONS)
+    folder.plugin("plain", "@hookimpl\ndef shutdown(): pass")
+    options = "{mine: {sped: 1, names: 3}, plain: {a: 1}, loudness: {target_db: 5}, min: {}}"
+    found = folder.problems(f"plugins: {{disabled: [nobody], options: {options}}}")
+    where = str(folder.path / "config.yaml")
+    for part in (
+        f"{where}: plugins.options.mine.sped: unknown key. Did you mean 'speed'?",
+        f"{where}: plugins.options.mine.names: expected array, got int",
+        f"{where}: plugins.options.mine.speed: missing",
+        f"{where}: plugins.options.plain: this plugin takes no options",
+        f"{where}: plugins.options.loudness: target_db must lie between",
+        f"{where}: plugins.options: there is no plugin 'min'. Did you mean 'mine'?",
+        f"{where}: plugins.disabled: there is no plugin 'nobody'",
+    ):
+        assert part in found

@@ -1,0 +1,279 @@
+"""Each hook, and what a plugin that fails can do to others (nothing)."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.requests import HTTPConnection
+from starlette.routing import Route
+
+from core import hookspecs
+from core.engine.prompt import Voice
+from core.errors import PersonaError, PluginError, VoiceError
+from core.events import FirstAudio, Identity, SessionInfo
+from tests.plugin_folder import Folder
+
+HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "personaplex_spec")]
+NOTE = "def note(path, text):\n  with open(path, 'a') as file:\n    file.write(text)\n"
+CALLER = Identity("caller")
+SESSION = SessionInfo("s1", CALLER, "teacher", "NATF2", "/ws/chat", "127.0.0.1", "opus")
+CONNECTION = HTTPConnection({"type": "http", "headers": []})
+FRAME = np.full(1920, 0.25, np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def test_every_hook_is_documented_with_its_exact_signature():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for name in HOOKS:
+        function = getattr(hookspecs, name)
+        arguments = ", ".join(function.__code__.co_varnames[: function.__code__.co_argcount])
+        assert f"`{name}({arguments})`" in readme
+
+
+def test_every_hook_has_a_test():
+    tests = re.findall(r"def (test_hook_\w+)", Path(__file__).read_text())
+    assert not [hook for hook in HOOKS if not any(test.startswith(f"test_hook_{hook}_") for test in tests)]
+
+
+async def test_hook_startup_may_be_async_and_gets_what_it_names(folder):
+    folder.plugin(
+        "a",
+        """
+class Plugin:
+    @hookimpl
+    async def startup(self, engine, config): self.port = config.server.port
+    @hookimpl
+    def list_voices(self): return [f"p{self.port}"]
+""",
+    )
+    host = await folder.started("server: {port: 7}")
+    assert "p7" in await host.list_voices()
+
+
+async def test_hook_startup_that_raises_stops_the_boot_and_names_the_plugin(folder):
+    log = folder.path / "log"
+    folder.plugin("ok", NOTE + f"@hookimpl\ndef shutdown(): note({str(log)!r}, 'ok down ')")
+    folder.plugin(
+        "zbad",
+        NOTE + "@hookimpl\ndef startup(config): raise RuntimeError('no disk')\n"
+        f"@hookimpl\ndef shutdown(): note({str(log)!r}, 'bad down')",
+    )
+    with pytest.raises(PluginError, match="plugin zbad: startup failed: RuntimeError: no disk"):
+        await folder.started()
+    assert log.read_text() == "ok down "
+
+
+async def test_hook_shutdown_is_called_once_for_each_last_first_whatever_one_raises(folder):
+    log = folder.path / "log"
+    for name in "abc":
+        source = f"@hookimpl\nasync def shutdown():\n  note({str(log)!r}, {name!r})\n  raise ValueError({name!r})"
+        folder.plugin(name, NOTE + source)
+    host = await folder.started()
+    await host.shutdown()
+    await host.shutdown()
+    assert log.read_text() == "cba"
+
+
+def test_hook_register_routes_serves_and_names_who_fails(folder):
+    folder.plugin(
+        "web",
+        "from starlette.routing import Route\n@hookimpl\ndef register_routes(): return [Route('/x', lambda r: r)]",
+    )
+    (route,) = folder.load().routes()
+    assert isinstance(route, Route)
+    assert route.path == "/x"
+    for body in ("raise ValueError('x')", "return ['/x']", "return None"):
+        folder.plugin("web", f"@hookimpl\ndef register_routes(): {body}")
+        with pytest.raises(PluginError, match="plugin web"):
+            folder.load().routes()
+
+
+async def test_hook_authenticate_asks_one_after_another_and_denies_by_default(folder):
+    assert (await folder.load().authenticate(CONNECTION)) == Identity("anonymous")
+    folder.plugin("a", "@hookimpl\nasync def authenticate(connection): return None")
+    host = folder.load()
+    assert host.protected
+    assert await host.authenticate(CONNECTION) is None
+    folder.plugin("b", "@hookimpl\nasync def authenticate(connection): return Identity('b')")
+    folder.plugin("c", "@hookimpl\ndef authenticate(connection): raise RuntimeError")
+    assert await folder.load().authenticate(CONNECTION) == Identity("b")
+
+
+@pytest.mark.parametrize(
+    "body", ["raise RuntimeError('pw')", "return True", "return 'admin'", "import sys; sys.exit()"]
+)
+async def test_hook_authenticate_that_fails_denies(folder, body, caplog):
+    folder.plugin("a", f"@hookimpl\ndef authenticate(connection): {body}")
+    folder.plugin("b", "@hookimpl\ndef authenticate(connection): return Identity('b')")
+    assert await folder.load().authenticate(CONNECTION) is None
+    assert "'plugin': 'a'" in caplog.text
+    assert "pw" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "allowed"),
+    [("return None", True), ("return True", True), ("return False", False), ("return 0", False), ("1/0", False)],
+)
+async def test_hook_authorize_refuses_by_false_and_by_failing(folder, body, allowed):
+    folder.plugin("a", f"@hookimpl\nasync def authorize(identity, persona): {body}")
+    folder.plugin("b", "@hookimpl\ndef authorize(persona): return True")
+    host = await folder.started()
+    persona = await host.resolve_persona("assistant", CALLER)
+    assert await host.authorize(CALLER, persona) is allowed
+    assert bool(await host.list_personas(CALLER)) is allowed
+
+
+MADE = "Persona({id!r}, 'Made', '', 'NATF2', 'You were made.')"
+
+
+async def test_hook_list_personas_joins_all_plugins_each_id_once(folder):
+    made = ", ".join(MADE.format(id=id) for id in ("zoe", "assistant"))
+    folder.plugin("a", f"@hookimpl\nasync def list_personas(identity): return [{made}]")
+    host = await folder.started("personas: {default: hotel}")
+    personas = await host.list_personas(CALLER)
+    assert [persona.id for persona in personas[:4]] == ["hotel", "zoe", "assistant", "astronaut"]
+    assert personas[2].name == "Made"
+
+
+async def test_hook_resolve_persona_takes_the_first_found(folder):
+    folder.plugin(
+        "a", f"@hookimpl\nasync def resolve_persona(name):\n  return {MADE.format(id='zoe')} if name == 'zoe' else None"
+    )
+    host = await folder.started("personas: {default: hotel}")
+    assert (await host.resolve_persona("zoe", CALLER)).name == "Made"
+    assert (await host.resolve_persona("bank", CALLER)).id == "bank"
+    assert (await host.resolve_persona("", CALLER)).id == "hotel"
+    for name in ("nobody", "../personas/bank", "bank.yaml", "x" * 10_000, "\x00", "Bank"):
+        with pytest.raises(PersonaError, match="There is no persona") as caught:
+            await host.resolve_persona(name, CALLER)
+        assert len(str(caught.value)) < 400
+
+
+async def test_hook_resolve_persona_with_a_voice_that_is_not_offered_is_an_error(folder, caplog):
+    folder.plugin("a", f"@hookimpl\ndef resolve_persona(): return {MADE.format(id='zoe')}")
+    host = folder.load("voices: {allow: [NATM*]}\nplugins: {disabled: [yaml_personas]}")
+    with pytest.raises(PersonaError, match="plugin a"):
+        await host.resolve_persona("zoe", CALLER)
+    assert "'NATF2' is not offered" in caplog.text
+    assert "You were made" not in caplog.text
+
+
+async def test_hook_list_voices_joins_all_plugins_and_the_subset_decides(folder):
+    folder.plugin("a", "@hookimpl\nasync def list_voices(): return ['mine', 'NATF2', '../x', 'a b']")
+    host = folder.load("voices: {allow: [mine, NATF2]}")
+    assert await host.list_voices() == ["mine", "NATF2"]
+    assert not {"../x", "a b"} & set(await folder.load().list_voices())
+
+
+async def test_hook_load_voice_takes_the_first_found_and_only_what_is_offered(folder):
+    folder.plugin(
+        "a",
+        """
+import numpy
+@hookimpl
+def list_voices(): return ["mine", "broken", "none"]
+@hookimpl
+async def load_voice(name):
+    if name == "broken": raise OSError("/secret/path")
+    return None if name == "none" else Voice(name, codes=numpy.zeros((3, 8), numpy.int64))
+""",
+    )
+    host = folder.load("voices: {allow: [mine, broken, none]}")
+    assert isinstance(await host.load_voice("mine"), Voice)
+    assert (await host.load_voice("mine.pt")).name == "mine"
+    for name in ("NATF2", "../mine", "/etc/passwd", "", "mine.wav"):
+        with pytest.raises(VoiceError, match="is not offered"):
+            await host.load_voice(name)
+    for name in ("broken", "none"):
+        with pytest.raises(VoiceError, match="cannot be read just now") as caught:
+            await host.load_voice(name)
+        assert "/secret" not in str(caught.value)
+
+
+def test_hook_transform_input_makes_a_chain_for_each_session(folder):
+    folder.plugin(
+        "count",
+        """
+class Count:
+    def __init__(self): self.n = 0
+    def process(self, frame):
+        self.n += 1
+        frame[:] = self.n
+        return frame
+@hookimpl
+def transform_input(session): return Count() if session.persona == "teacher" else None
+""",
+    )
+    host = folder.load()
+    first, second = (host.input_chain(SESSION, folder.failures.append) for _ in range(2))
+    assert [float(first.process(FRAME)[0]) for _ in range(3)] == [1, 2, 3]
+    assert float(second.process(FRAME)[0]) == 1
+    assert float(FRAME[0]) == 0.25
+
+
+@pytest.mark.parametrize("body", ["raise ValueError('x')", "return 3", "return object()"])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_hook_transform_output_that_fails_is_left_out(folder, kind, body):
+    folder.plugin("bad", f"@hookimpl\n{kind} transform_output(session): {body}")
+    chain = folder.load().output_chain(SESSION, folder.failures.append)
+    assert chain.plugins == ("loudness",)
+    assert [failure.plugin for failure in folder.failures] == ["bad"]
+
+
+def test_hook_session_event_reaches_all_whatever_one_raises(folder, caplog):
+    log = folder.path / "log"
+    folder.plugin("a", "@hookimpl\ndef session_event(session, event): raise ValueError('x')")
+    folder.plugin("b", "@hookimpl\nasync def session_event(event): pass")
+    folder.plugin("c", NOTE + f"@hookimpl\ndef session_event(session, event): note({str(log)!r}, session.id)")
+    host = folder.load()
+    for _ in range(3):
+        host.event(SESSION, FirstAudio(10))
+    assert log.read_text() == "s1s1s1"
+    assert caplog.text.count("'plugin': 'a'") == 1  # the first time; frames bring events twelve times a second
+    assert caplog.text.count("'plugin': 'b'") == 1
+
+
+# A plugin that fails wherever it can
+
+FAILS_EVERYWHERE = (
+    "\n".join(
+        f"@hookimpl\ndef {hook}(): raise RuntimeError('{hook}')"
+        for hook in HOOKS
+        if hook
+        not in {"startup", "register_routes", "authenticate", "authorize", "transform_input", "transform_output"}
+    )
+    + """
+class Bad:
+    def process(self, frame):
+        frame[:] = 99
+        raise RuntimeError("process")
+@hookimpl
+def transform_input(): return Bad()
+@hookimpl
+def transform_output(): raise RuntimeError("transform_output")
+"""
+)
+
+
+async def test_a_plugin_that_fails_everywhere_disturbs_nobody(folder):
+    """Boot and auth hooks are not among them: there the boot stops and the caller is denied, as it must be."""
+    healthy = await folder.started()
+    host = folder.plugin("awful", FAILS_EVERYWHERE).load()
+    await host.startup(None)
+    assert await host.list_personas(CALLER) == await healthy.list_personas(CALLER)
+    assert await host.list_voices() == await healthy.list_voices()
+    assert (await host.resolve_persona("bank", CALLER)).id == "bank"
+    for chain in (
+        host.input_chain(SESSION, folder.failures.append),
+        host.output_chain(SESSION, folder.failures.append),
+    ):
+        assert np.allclose(chain.process(FRAME), FRAME, atol=0.05)
+    assert {failure.plugin for failure in folder.failures} == {"awful"}
+    assert len(folder.failures) == 2
+    host.event(SESSION, FirstAudio(1))
+    await host.shutdown()

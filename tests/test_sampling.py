@@ -1,0 +1,74 @@
+"""Sampling: what the distribution is, and that nothing but (seed, position, stream) moves it."""
+
+import numpy as np
+import pytest
+import torch
+
+from core.engine.sampling import Sampling, SlotSampling
+
+CPU = torch.device("cpu")
+DRAWS = 20_000
+
+
+def draws(sampling: Sampling, logits: torch.Tensor, codebook: int = 0) -> torch.Tensor:
+    """Many draws from the same logits: one seed, many positions."""
+    slots = SlotSampling(DRAWS, CPU)
+    for slot in range(DRAWS):
+        slots._seed[slot] = 5
+    slots._temperature[1] = sampling.temperature
+    slots._top_k[1] = sampling.top_k
+    return slots.codebook(codebook, logits.expand(DRAWS, -1), torch.arange(DRAWS))
+
+
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, 500), (0.7, 500), (0.8, 3), (1.5, 10)])
+def test_draws_follow_the_softmax_of_the_top_k(temperature: float, top_k: int) -> None:
+    logits = torch.tensor([0.1, 2.0, -1.0, 1.5, 0.7, -3.0, 2.2, 0.0, 0.3, 1.0, -0.5, 0.9])
+    drawn = draws(Sampling(temperature=temperature, top_k=top_k), logits)
+    counts = torch.bincount(drawn, minlength=len(logits)).double()
+    kept = logits / temperature
+    kept[kept < kept.topk(min(top_k, len(logits))).values[-1]] = -torch.inf
+    expected = torch.softmax(kept.double(), 0) * DRAWS
+    assert (counts[expected == 0] == 0).all()
+    seen = expected > 0
+    chi_squared = float(((counts - expected)[seen] ** 2 / expected[seen]).sum())
+    assert chi_squared < 4 * int(seen.sum()) + 10
+
+
+def test_a_temperature_of_zero_is_greedy() -> None:
+    logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
+    slots = SlotSampling(4, CPU)
+    for slot in range(4):
+        slots.set(slot, Sampling(temperature=0, text_temperature=0), seed=slot)
+    assert torch.equal(slots.text(logits, torch.arange(4)), logits.argmax(-1))
+    assert torch.equal(slots.codebook(3, logits, torch.arange(4)), logits.argmax(-1))
+
+
+def test_streams_positions_and_seeds_are_independent() -> None:
+    logits = torch.zeros(100)
+    by_codebook = [draws(Sampling(top_k=500), logits, codebook) for codebook in range(8)]
+    agreement = [float((by_codebook[a] == by_codebook[b]).float().mean()) for a in range(8) for b in range(a)]
+    assert max(agreement) < 0.02
+    following = float((by_codebook[0][1:] == by_codebook[0][:-1]).float().mean())
+    assert following < 0.02
+
+
+def test_each_slot_has_its_own_settings_and_place_does_not_matter() -> None:
+    logits = torch.randn(1, 300, generator=torch.Generator().manual_seed(2))
+    settings = [Sampling(top_k=1), Sampling(temperature=0), Sampling(temperature=2.0, text_temperature=2.0)]
+    said = []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        slots = SlotSampling(3, CPU)
+        for slot, which in enumerate(order):
+            slots.set(slot, settings[which], seed=which)
+        tokens = slots.codebook(0, logits.expand(3, -1), torch.full((3,), 9))
+        said.append([int(tokens[order.index(which)]) for which in range(3)])
+    assert said[0] == said[1]
+    assert said[0][0] == said[0][1] == int(logits.argmax())
+
+
+def test_the_largest_seed_and_position_are_fine() -> None:
+    slots = SlotSampling(2, CPU)
+    slots.set(0, Sampling(), seed=2**63 - 1)
+    slots.set(1, Sampling(), seed=0)
+    tokens = slots.text(torch.zeros(2, 1000), torch.tensor([2**40, 2**40]))
+    assert np.all((tokens.numpy() >= 0) & (tokens.numpy() < 1000))

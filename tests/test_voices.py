@@ -1,0 +1,277 @@
+"""Voice files: read safely, made, unpacked, offered."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyloudnorm
+import pytest
+import safetensors.numpy
+import sphn
+import torch
+
+from core.engine.prompt import Voice
+from core.errors import VoiceError
+from core.recordings import prepare_recording
+from core.voice_archive import unpack_voices
+from core.voices import VoiceFolder, offered, read_packaged_voice, read_voice, voice_name, write_voice
+
+
+def codes(frames: int = 20) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2048, (frames, 8))
+
+
+def packaged(frames: int = 19, dim: int = 64) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "embeddings": torch.randn((frames, 1, 1, dim), generator=generator).bfloat16(),
+        "cache": torch.randint(0, 2048, (1, 17, 4), generator=generator, dtype=torch.int32),
+    }
+
+
+def murmur(seconds: float, rate: int = 24_000, level: float = 0.1) -> np.ndarray:
+    t = np.arange(int(seconds * rate)) / rate
+    return (level * np.sin(2 * np.pi * 220 * t) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t))).astype(np.float32)
+
+
+def archive(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo):
+                tar.addfile(content)
+            else:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def saved(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def test_codes_and_embeddings_are_the_same_after_writing(tmp_path):
+    rng = np.random.default_rng(1)
+    made = [
+        Voice("coded", codes=codes()),
+        Voice("embedded", embeddings=rng.standard_normal((19, 64), np.float32), ring=rng.integers(0, 2048, (17, 4))),
+    ]
+    for voice in made:
+        write_voice(tmp_path / f"{voice.name}.safetensors", voice)
+        read = read_voice(tmp_path / f"{voice.name}.safetensors")
+        assert read.name == voice.name
+        assert read.fingerprint == voice.fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coded.safetensors", "embedded.safetensors"]
+    with pytest.raises(VoiceError, match="recording"):
+        write_voice(tmp_path / "r.safetensors", Voice("r", pcm=murmur(1)))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"codes": codes()[:, :7]}, "not int64"),
+        ({"codes": codes().astype(np.int32)}, "not int64"),
+        ({"codes": codes() + 2048}, "outside 0 to 2047"),
+        ({"codes": codes()[:0]}, "0 rows"),
+        ({"codes": np.zeros((3000, 8), np.int64)}, "3000 rows"),
+        ({"other": codes()}, "other"),
+        ({"embeddings": np.zeros((3, 4), np.float32)}, "ring"),
+        ({"embeddings": np.full((3, 4), np.nan, np.float32), "ring": np.zeros((17, 4), np.int64)}, "not finite"),
+        ({"embeddings": np.zeros((3, 4), np.float32), "ring": np.full((17, 4), 32000)}, "audio rows"),
+        ({"embeddings": np.zeros((3, 4), np.float32), "ring": np.zeros((16, 4), np.int64)}, "ring is int64"),
+    ],
+)
+def test_tensors_that_are_no_voice_are_refused(tmp_path, tensors, says):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={"format": "personaplex-voice"}))
+    with pytest.raises(VoiceError, match=says) as caught:
+        read_voice(path)
+    assert str(path) in str(caught.value)
+
+
+def test_other_files_in_a_voices_clothes_are_refused(tmp_path):
+    contents = {
+        "garbage.safetensors": b"\xff" * 100,
+        "pickle.safetensors": saved({"codes": torch.zeros(3, 8)}),
+        "foreign.safetensors": safetensors.numpy.save({"codes": codes()}),
+        "empty.safetensors": b"",
+        "garbage.wav": b"RIFF" + b"\x00" * 40,
+        "empty.wav": b"",
+        "packaged.pt": saved(packaged()),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(VoiceError, match=name):
+            read_voice(tmp_path / name)
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
+def test_a_recording_is_resampled_and_made_even(tmp_path, rate):
+    path = tmp_path / "me.wav"
+    sphn.write_wav(str(path), murmur(2, rate), rate)
+    voice = read_voice(path)
+    assert voice.name == "me"
+    assert voice.pcm is not None
+    assert voice.pcm.dtype == np.float32
+    assert abs(len(voice.pcm) - 48_000) <= 1
+    assert pyloudnorm.Meter(24_000).integrated_loudness(voice.pcm.astype(np.float64)) == pytest.approx(-24, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [
+        (murmur(0.5), "at least 1 s"),
+        (murmur(61), "to 60 s or less"),
+        (np.zeros(48_000, np.float32), "silent"),
+        (murmur(2, level=0.0001), "silent"),
+        (np.clip(murmur(2, level=3), -1, 1), "clipped"),
+    ],
+)
+def test_a_recording_that_cannot_be_used_says_what_to_do(tmp_path, samples, says):
+    path = tmp_path / "me.wav"
+    sphn.write_wav(str(path), samples, 24_000)
+    with pytest.raises(VoiceError, match=says) as caught:
+        read_voice(path)
+    assert str(path) in str(caught.value)
+
+
+def test_stereo_becomes_mono_and_wrong_numbers_are_refused():
+    stereo = np.stack([murmur(2), murmur(2)])
+    assert prepare_recording(stereo, 24_000, "x").shape == (48_000,)
+    stereo[0, 7] = np.nan
+    with pytest.raises(VoiceError, match="not numbers"):
+        prepare_recording(stereo, 24_000, "x")
+
+
+def test_nvidias_file_is_read_into_the_engines_form(tmp_path):
+    content = packaged()
+    path = tmp_path / "NATF2.pt"
+    torch.save(content, path)
+    voice = read_packaged_voice(path)
+    assert voice.name == "NATF2"
+    assert voice.embeddings is not None
+    assert voice.ring is not None
+    assert voice.embeddings.shape == (19, 64)
+    assert np.array_equal(voice.embeddings, content["embeddings"][:, 0, 0].float().numpy())
+    assert np.array_equal(voice.ring, content["cache"][0].numpy())
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("echo no > evil_was_here",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Evil(),
+        {"embeddings": Evil(), "cache": torch.zeros(1, 17, 4)},
+        {"embeddings": torch.zeros(3, 1, 2, 8), "cache": torch.zeros(1, 17, 4)},
+        {"embeddings": torch.zeros(3, 1, 1, 8), "cache": torch.zeros(2, 17, 4)},
+        {"embeddings": torch.zeros(3, 1, 1, 8)},
+        [1, 2],
+    ],
+)
+def test_a_packaged_file_of_another_shape_or_with_code_is_refused(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v.pt").write_bytes(saved(content))
+    with pytest.raises(VoiceError, match=r"v\.pt"):
+        read_packaged_voice(tmp_path / "v.pt")
+    assert not (tmp_path / "evil_was_here").exists()
+
+
+def test_an_archive_is_unpacked_once(tmp_path):
+    members = {f"voices/{name}.pt": saved(packaged()) for name in ("NATF2", "VARM0")}
+    source = archive(tmp_path / "voices.tgz", {**members, "voices/README": b"read me"})
+    voices = unpack_voices(source, tmp_path / "out")
+    assert voices.names() == ["NATF2", "VARM0"]
+    assert voices.load("NATF2") is not None
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert unpack_voices(source, tmp_path / "out").names() == ["NATF2", "VARM0"]
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    archive(source, {"voices/NATM0.pt": saved(packaged(10))})
+    assert "NATM0" in unpack_voices(source, tmp_path / "out").names()
+
+
+def link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"../evil.pt": b"x"},
+        {"/evil.pt": b"x"},
+        {"voices/../../evil.pt": b"x"},
+        {"a": link("a", tarfile.SYMTYPE, "/etc")},
+        {"a": link("a.pt", tarfile.LNKTYPE, "/etc/passwd")},
+        {"a": link("a", tarfile.FIFOTYPE, "")},
+        {"voices/a.txt": b"nothing"},
+        {"voices/a.pt": b"not a voice"},
+    ],
+)
+def test_a_hostile_archive_leaves_nothing_behind(tmp_path, members):
+    source = archive(tmp_path / "voices.tgz", members)
+    with pytest.raises(VoiceError, match=r"evil|'a|holds no voices|a\.pt"):
+        unpack_voices(source, tmp_path / "out")
+    assert not list(tmp_path.rglob("evil*"))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_archive_that_is_none_or_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr("core.voice_archive.MAX_VOICE_BYTES", 100)
+    with pytest.raises(VoiceError, match="larger"):
+        unpack_voices(archive(tmp_path / "big.tgz", {"a.pt": b"x" * 101}), tmp_path / "out")
+    whole = archive(tmp_path / "cut.tgz", {"a.pt": os.urandom(90)}).read_bytes()
+    (tmp_path / "cut.tgz").write_bytes(whole[:60])
+    for name in ("cut.tgz", "none.tgz"):
+        with pytest.raises(VoiceError, match="cannot be unpacked"):
+            unpack_voices(tmp_path / name, tmp_path / "out")
+
+
+def test_a_folder_follows_its_files(tmp_path):
+    folder = VoiceFolder(tmp_path / "voices")
+    assert folder.names() == []
+    (tmp_path / "voices").mkdir()
+    path = tmp_path / "voices" / "mine.safetensors"
+    write_voice(path, Voice("mine", codes=codes(5)))
+    assert folder.names() == ["mine"]
+    first = folder.load("mine")
+    assert folder.load("mine") is first
+    write_voice(path, Voice("mine", codes=codes(6)))
+    changed = folder.load("mine")
+    assert changed is not None
+    assert changed.codes is not None
+    assert len(changed.codes) == 6
+    path.unlink()
+    assert folder.load("mine") is None
+
+
+def test_a_name_never_becomes_a_path(tmp_path):
+    write_voice(tmp_path / "secret.safetensors", Voice("secret", codes=codes()))
+    (tmp_path / "voices").mkdir()
+    folder = VoiceFolder(tmp_path / "voices")
+    for name in ("../secret", str(tmp_path / "secret"), "..", "", "a/b", "\x00", "x" * 5000):
+        assert folder.load(name) is None
+
+
+def test_files_that_cannot_be_offered_are_named(tmp_path):
+    for name in ("my voice.wav", "old.pt", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    problems = VoiceFolder(tmp_path).problems()
+    assert len(problems) == 2
+    assert "my voice.wav" in problems[0]
+    assert "carry code" in problems[1]
+
+
+def test_the_allowed_voices_come_in_the_order_of_the_list():
+    available = ["VARM0", "NATF1", "NATF0", "NATM0", "mine"]
+    assert offered(available, ["mine", "NAT*", "NATF1"]) == ["mine", "NATF0", "NATF1", "NATM0"]
+    assert offered(available, ["natf0"]) == []
+    assert voice_name("NATF2.pt") == voice_name("NATF2") == "NATF2"
