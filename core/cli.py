@@ -11,6 +11,7 @@ from core.cli_call import call
 from core.cli_lists import check, personas, plugins, voices
 from core.cli_options import Commands, config_option
 from core.cli_talk import talk
+from core.cli_voice import voice
 from core.config import load_config
 
 
@@ -34,5 +35,5 @@ def serve(config: Path | None, host: str | None, port: int | None) -> None:
     serve_until_stopped(msgspec.structs.replace(loaded, server=msgspec.structs.replace(loaded.server, **changes)))
 
 
-for command in (talk, call, personas, voices, plugins, check):
+for command in (talk, call, voice, personas, voices, plugins, check):
     main.add_command(command)

@@ -2,16 +2,38 @@
 
 import asyncio
 import json
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from core.audio import FRAME_SAMPLES, Samples, open_reader, open_writer
 from core.protocol import Kind
+from tests.conftest import Running, speech
+
+FRAME = 1920
+NVIDIA = {
+    "text_temperature": "0.7",
+    "text_topk": "25",
+    "audio_temperature": "0.8",
+    "audio_topk": "250",
+    "pad_mult": "0",
+    "text_seed": "77",
+    "audio_seed": "88",
+    "repetition_penalty_context": "64",
+    "repetition_penalty": "1",
+    "text_prompt": "You enjoy having a good conversation.",
+    "voice_prompt": "NATM2.pt",
+}
+"""What NVIDIA's web client sends."""
+PLAIN: dict[str, Any] = {"plugins": {"disabled": ["loudness"]}}
+"""No transform, so that PCM comes back as it went."""
 
 
 class Caller:
@@ -87,3 +109,43 @@ async def dial(url: str, audio: str = "opus", **options: Any) -> AsyncIterator[C
     """A connection, not yet shaken hands on."""
     async with connect(url, compression=None, proxy=None, max_size=2**24, **options) as socket:
         yield Caller(socket, audio)
+
+
+async def get(running: Running, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """GET, off the loop."""
+
+    def fetch() -> tuple[int, dict[str, str], bytes]:
+        request = urllib.request.Request(running.url(path, "http"), headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status, dict(response.headers), response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, dict(error.headers), error.read()
+
+    return await asyncio.to_thread(fetch)
+
+
+async def refused(running: Running, path: str, **options: Any) -> tuple[int, str]:
+    """Status and message of an upgrade that is not granted."""
+    with pytest.raises(InvalidStatus) as refusal:
+        async with connect(running.url(path), proxy=None, **options):
+            pass
+    response = refusal.value.response
+    assert response.headers["x-content-type-options"] == "nosniff"
+    return response.status_code, json.loads(response.body or b"")["error"]
+
+
+async def is_fine(running: Running) -> None:
+    """A new caller is served: nothing is left of those before."""
+    async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as caller:
+        await caller.shake_hands()
+        assert len(await caller.talk(speech(0.16))) == 2 * FRAME
+
+
+def audio(data: bytes) -> bytes:
+    """An AUDIO message."""
+    return bytes([Kind.AUDIO]) + data
+
+
+# HTTP.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings as hypothesis_settings
 
 from core.config import load_config
 from core.events import SessionEnded, SessionEvent, SessionInfo
@@ -19,6 +20,9 @@ from core.server import create_app
 from core.service import Service
 from core.serving import Server, bind
 from tests.echo_engine import EchoEngine
+
+hypothesis_settings.register_profile("project", deadline=None)  # a busy machine is no failure
+hypothesis_settings.load_profile("project")
 
 PERSONAS = {
     "assistant": {"name": "Assistant", "description": "Helps.", "voice": "NATF2", "prompt": "You are helpful."},

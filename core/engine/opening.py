@@ -56,6 +56,13 @@ def open_engine(config: EngineConfig, report: Callable[[str], None]) -> SlotEngi
         ) from error
 
 
+def open_voice_encoder(config: EngineConfig, report: Callable[[str], None]) -> VoiceEncoder:
+    """The codec of the checkpoint that `config` asks for, without the rest. Raises CheckpointError or EngineError."""
+    device = pick_device(config.device)
+    checkpoint = Checkpoint.read(find_checkpoint(config, device, report))
+    return VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, device))
+
+
 def assemble(checkpoint: Checkpoint, config: EngineConfig, device: torch.device, dtype: torch.dtype) -> SlotEngine:
     """Load all parts of a checkpoint and put them together."""
     lm = LanguageModel(checkpoint.architecture, device, dtype)
@@ -113,11 +120,14 @@ def pick_device(name: str) -> torch.device:
     """The device of that name; `auto` is a CUDA card where there is one. Raises EngineError when it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    missing = f"engine.device {name!r} is not on this machine; use auto, cpu or cuda."
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise EngineError(f"engine.device {name!r} is not on this machine; use auto, cpu or cuda.") from error
+        raise EngineError(missing) from error
+    if device.type not in ("cpu", "cuda"):
+        raise EngineError(missing)
     return device
 
 

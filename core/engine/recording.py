@@ -1,6 +1,6 @@
 """A recording of a voice to the agent's codes, as the voice prompt wants them."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import numpy as np
 import torch
@@ -24,6 +24,10 @@ class VoiceEncoder:
         self._mimi = mimi
         self._device = next(mimi.parameters()).device
 
+    def pieces(self, pcm: Frame) -> int:
+        """How many pauses the encoding of a recording makes."""
+        return -(-len(pcm) // (FRAME_SAMPLES * PIECE_FRAMES))
+
     def __call__(self, pcm: Frame) -> Generator[None, None, Tokens]:
         """float32[samples] at 24 kHz to int64[frames, 8]; the last frame is filled up with silence."""
         whole = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
@@ -46,10 +50,11 @@ def measure_special_codes(encode: VoiceEncoder) -> SpecialCodes:
     return SpecialCodes(silence, sine)
 
 
-def drain(pieces: Generator[None, None, Tokens]) -> Tokens:
-    """Run an encoding to its end at once."""
+def drain(pieces: Generator[None, None, Tokens], advance: Callable[[], object] = lambda: None) -> Tokens:
+    """Run an encoding to its end at once, calling `advance` after each piece."""
     while True:
         try:
             next(pieces)
+            advance()
         except StopIteration as end:
             return np.asarray(end.value, dtype=np.int64)

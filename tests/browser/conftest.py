@@ -1,0 +1,242 @@
+"""The page in a real Chromium, with a fake microphone that says a sentence, before a real server with the nano engine."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import wave
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sphn
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.conftest import speech
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+)
+DOOR = '''
+"""A password as the page sends it: POST /login sets a cookie; the third wrong try must wait."""
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from core.events import Identity
+from core.hookspecs import hookimpl
+
+
+class Plugin:
+    def __init__(self):
+        self.wrong = 0
+
+    @hookimpl
+    def authenticate(self, connection):
+        return Identity("guest") if connection.cookies.get("door") == "open" else None
+
+    @hookimpl
+    def register_routes(self):
+        return [Route("/login", self.login, methods=["POST"])]
+
+    async def login(self, request):
+        if (await request.form()).get("password") == "open sesame":
+            response = Response(status_code=204)
+            response.set_cookie("door", "open", httponly=True, samesite="strict")
+            return response
+        self.wrong += 1
+        if self.wrong == 2:
+            return JSONResponse({"error": "Too many tries."}, status_code=429, headers={"Retry-After": "1"})
+        return JSONResponse({"error": "Wrong password."}, status_code=401)
+'''
+
+
+@dataclass
+class Served:
+    """`personaplex serve` in a process of its own, to be killed and started again."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}/"
+
+    def start(self) -> None:
+        """Start, and return when it can take a call."""
+        with (self.folder / "log").open("ab") as log:
+            program = "from core.cli import main; main()"
+            arguments = ["serve", "--config", str(self.folder / "config.yaml"), "--port", str(self.port)]
+            self.process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=log, stderr=log)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            try:
+                with urllib.request.urlopen(f"{self.url}health", timeout=2):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture(scope="package")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Two slots, one place in the queue, a password."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "door.py").write_text(DOOR)
+    config = {
+        "server": {"queue": 1},
+        "engine": {"name": "nano", "slots": 2, "device": "cpu"},
+        "personas": {"custom": True},
+    }
+    (folder / "config.yaml").write_text(json.dumps(config))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Served(folder, port)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="package")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, whose microphone plays a voice again and again."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    voice = tmp_path_factory.mktemp("voice") / "voice.wav"
+    with wave.open(str(voice), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(24_000)
+        file.writeframes((speech(5) * 32767).clip(-32768, 32767).astype("<i2").tobytes())
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[*FLAGS, f"--use-file-for-fake-audio-capture={voice}"],
+            ignore_default_args=["--headless", "--mute-audio"],
+        )
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Tab:
+    """One tab, and what the tests do in it again and again. Errors in its console fail the test."""
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+
+    def choose(self, name: str = "") -> "Tab":
+        """Pick the persona of that name, or leave what is chosen."""
+        self.page.locator(".card:not(.ghost)").first.wait_for()
+        if name:
+            self.page.locator(".card", has_text=name).first.click()
+        return self
+
+    def call(self) -> "Tab":
+        """Talk, and wait until it is live."""
+        self.page.get_by_role("button", name="Start talking").click()
+        return self.until("live")
+
+    def until(self, state: str, seconds: float = 30) -> "Tab":
+        """Wait for a state of the call."""
+        self.page.locator(f"body[data-call={state}]").wait_for(timeout=seconds * 1000)
+        return self
+
+    def says(self, text: str, seconds: float = 30) -> None:
+        """Wait until the call's state or its detail says this."""
+        place = self.page.locator("#call-state, #call-detail").filter(has_text=text)
+        place.first.wait_for(timeout=seconds * 1000)
+
+    def figure(self, name: str) -> str:
+        """A figure of the connection panel."""
+        row = self.page.locator("#readout > div").filter(has=self.page.locator(f'dt:text-matches("^{name}")'))
+        return row.locator("dd").inner_text() if row.is_visible() else row.locator("dd").text_content() or ""
+
+    def end(self) -> None:
+        """Hang up."""
+        self.page.get_by_role("button", name="End", exact=True).click()
+        self.until("ended")
+
+    def heard(self, seconds: float = 1.5) -> float:
+        """The RMS of what comes out of the speaker."""
+        return float(self.page.evaluate(HEARD, seconds))
+
+
+HEARD = """async (seconds) => {
+  const context = new AudioContext();
+  const source = context.createMediaStreamSource(document.getElementById("agent-audio").srcObject);
+  const analyser = new AnalyserNode(context, { fftSize: 2048 });
+  source.connect(analyser);
+  const samples = new Float32Array(2048);
+  let sum = 0, count = 0;
+  for (const end = performance.now() + seconds * 1000; performance.now() < end; count++) {
+    await new Promise((resolve) => setTimeout(resolve, 40));
+    analyser.getFloatTimeDomainData(samples);
+    sum += samples.reduce((total, sample) => total + sample * sample, 0) / samples.length;
+  }
+  await context.close();
+  return Math.sqrt(sum / count);
+}"""
+
+
+@pytest.fixture
+def tabs(browser: Browser, served: Served) -> Iterator[Callable[..., Tab]]:
+    """Open tabs: `tabs(path="", enter=True, **context options)`; each in a context of its own, logged in or not."""
+    opened: list[tuple[BrowserContext, Tab]] = []
+
+    def open_tab(path: str = "", *, enter: bool = True, script: str = "", **options: Any) -> Tab:
+        context = browser.new_context(**options)
+        if enter:
+            context.add_cookies([{"name": "door", "value": "open", "url": served.url}])
+        if script:
+            context.add_init_script(script)
+        tab = Tab(context.new_page())
+        tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
+        tab.page.on("console", lambda message: tab.errors.append(message.text) if message.type == "error" else None)
+        tab.page.goto(served.url + path)
+        opened.append((context, tab))
+        return tab
+
+    yield open_tab
+    for context, _ in opened:
+        context.close()
+    for _, tab in opened:
+        # What the network refuses is shown on the page; a script or policy error is a fault.
+        assert [error for error in tab.errors if not error.startswith(("Failed to load resource", "WebSocket connection"))] == []
+
+
+def stereo(path: Path) -> tuple[np.ndarray, int]:
+    """A recording's samples [2, n] and its rate: WAV by the standard library, Ogg/Opus by sphn."""
+    if path.suffix == ".wav":
+        with wave.open(str(path)) as file:
+            raw = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+            return raw.reshape(-1, file.getnchannels()).T, file.getframerate()
+    samples, rate = sphn.read_opus(str(path))
+    return np.asarray(samples), int(rate)

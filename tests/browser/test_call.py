@@ -1,0 +1,151 @@
+"""Calls: talk, hear, read, mute, record, lose the line and find it again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Served, Tab, stereo
+
+SILENT = 1e-3
+NO_OPUS = "delete window.AudioEncoder; delete window.AudioDecoder;"
+
+
+def record(tab: Tab, folder: Path, act: Callable[[], object]) -> tuple[np.ndarray, int, float]:
+    """Record while `act` runs, end the call, download: samples [2, n], rate, and seconds that it should be long."""
+    page = tab.page
+    button = page.get_by_role("button", name="Record")
+    begin = page.evaluate("performance.now()")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    act()
+    button.click()
+    seconds = (page.evaluate("performance.now()") - begin) / 1000
+    tab.end()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download recording").click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return *stereo(path), seconds
+
+
+def level(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(samples**2)))
+
+
+def test_talk_hear_read_mute_record(tabs: Callable[..., Tab], tmp_path: Path) -> None:
+    tab = tabs().choose("Good company").call()
+    page = tab.page
+    expect(page.get_by_role("heading", name="Good company")).to_be_focused()
+    expect(page).to_have_title("Live: Good company")
+    assert tab.heard() > SILENT
+    expect(page.locator("#transcript .passage").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("button", name="Copy transcript")).to_be_enabled()
+    assert tab.figure("Codec") == "Opus"
+    assert tab.figure("Model") == "nano"
+
+    def act() -> None:
+        page.wait_for_timeout(2000)
+        page.get_by_role("button", name="Mute").click()
+        tab.says("You are muted")
+        page.wait_for_timeout(2000)
+        assert tab.heard() > SILENT, "the agent goes on while the caller is muted"
+
+    sound, rate, seconds = record(tab, tmp_path, act)
+    assert sound.shape[0] == 2
+    assert abs(sound.shape[1] / rate - seconds) < 0.25 * seconds
+    caller, agent = sound
+    assert level(caller[: int(1.2 * rate)]) > SILENT
+    assert level(caller[-int(1.2 * rate) :]) < SILENT, "muted"
+    assert level(agent) > SILENT
+    with page.expect_download() as words:
+        page.get_by_role("button", name="Download transcript").click()
+    text = Path(words.value.path()).read_text()
+    assert text.startswith("[0:")
+    expect(page.locator("#call-state")).to_have_text("Call ended")
+
+
+def test_another_voice_and_seed(tabs: Callable[..., Tab]) -> None:
+    tab = tabs().choose("Hotel")
+    page = tab.page
+    page.get_by_label("Voice", exact=True).select_option("NATM2")
+    page.get_by_text("Advanced").click()
+    page.get_by_label("Seed").fill("9007199254740993")
+    page.get_by_label("Text temperature").fill("0.5")
+    tab.call()
+    assert tab.figure("Voice") == "NATM2"
+    assert tab.figure("Seed") == "9007199254740993"
+    tab.end()
+    page.get_by_role("button", name="Choose someone else").click()
+    tab.choose("Clinic")
+    expect(page.get_by_label("Voice", exact=True)).to_have_value("")
+    tab.call()
+    assert tab.figure("Voice") == "VARF0"
+    tab.end()
+
+
+def test_a_prompt_of_ones_own(tabs: Callable[..., Tab]) -> None:
+    tab = tabs().choose("Your own")
+    page = tab.page
+    page.get_by_role("button", name="Start talking").click()
+    expect(page.get_by_label("Who should it be?")).to_be_focused()  # required, so nothing started
+    page.get_by_label("Who should it be?").fill("You enjoy having a good conversation. " * 100)
+    page.get_by_label("Voice", exact=True).select_option("VARM0")
+    tab.call()
+    assert tab.figure("Voice") == "VARM0"
+    tab.end()
+
+
+def test_without_webcodecs(tabs: Callable[..., Tab], tmp_path: Path) -> None:
+    tab = tabs(script=NO_OPUS).choose().call()
+    assert tab.heard() > SILENT
+    expect(tab.page.locator("#readout dd").filter(has_text="PCM")).to_have_count(1)
+    sound, rate, seconds = record(tab, tmp_path, lambda: tab.page.wait_for_timeout(2000))
+    assert (sound.shape[0], rate) == (2, 24_000)
+    assert abs(sound.shape[1] / rate - seconds) < 0.25 * seconds
+    assert level(sound[0]) > SILENT
+    assert level(sound[1]) > SILENT
+
+
+def test_two_tabs_a_queue_and_a_busy_server(tabs: Callable[..., Tab]) -> None:
+    first, second = tabs().choose("Bank").call(), tabs().choose("Pirate").call()
+    assert second.heard() > SILENT
+    assert first.heard() > SILENT
+    third = tabs().choose()
+    third.page.get_by_role("button", name="Start talking").click()
+    third.until("queued")
+    third.says("you are number 1")
+    fourth = tabs().choose()
+    fourth.page.get_by_role("button", name="Start talking").click()
+    fourth.until("ended")
+    fourth.says("Everyone is busy")
+    first.end()
+    third.until("live")
+    third.end()
+    second.end()
+
+
+def test_server_killed_and_started_again(tabs: Callable[..., Tab], served: Served) -> None:
+    tab = tabs().choose().call()
+    expect(tab.page.locator("#transcript .passage").first).to_be_visible(timeout=60_000)
+    served.kill()
+    tab.until("reconnecting")
+    tab.says("The connection was lost")
+    served.start()
+    tab.until("live")
+    expect(tab.page.locator("#transcript .mark")).to_have_text("Connected again. The conversation begins anew.")
+    assert tab.heard() > SILENT
+    tab.end()
+
+
+def test_a_server_out_of_reach(tabs: Callable[..., Tab], served: Served) -> None:
+    tab = tabs().choose()
+    # To the page, the same as a server that is not there.
+    tab.page.context.set_offline(True)
+    tab.page.get_by_role("button", name="Start talking").click()
+    tab.until("ended")
+    tab.says("The server cannot be reached")
+    tab.page.context.set_offline(False)
+    tab.page.get_by_role("button", name="Talk again").click()
+    tab.until("live").end()

@@ -1,0 +1,210 @@
+"""Whatever a client sends, and whenever it leaves: a documented end, the slot back, nobody else disturbed."""
+
+import asyncio
+import contextlib
+import socket as sockets
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from core.events import (
+    SessionEnded,
+    SessionStarted,
+)
+from core.protocol import CloseCode, Kind
+from tests.caller import FRAME, PLAIN, audio, dial, is_fine
+from tests.conftest import Serve, speech
+from tests.echo_engine import EchoEngine
+from tests.test_audio import alike, coded
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "words"),
+    [
+        ("hello", CloseCode.BAD_MESSAGE, "binary"),
+        (b"", CloseCode.BAD_MESSAGE, "empty"),
+        (audio(b"garbage that is no Ogg"), CloseCode.BAD_MESSAGE, "Ogg"),
+        (audio(coded(speech(0.2))[0][:200] + b"OggS" * 50), CloseCode.BAD_MESSAGE, "Ogg"),
+        (bytes([Kind.METADATA]) + b"{not json", CloseCode.BAD_MESSAGE, "JSON"),
+        (bytes([Kind.METADATA]) + b'{"type": "\xff"}', CloseCode.BAD_MESSAGE, "JSON"),
+    ],
+)
+async def test_bad_messages_end_this_call_and_no_other(
+    serve: Serve, message: str | bytes, code: CloseCode, words: str
+) -> None:
+    running = await serve(**PLAIN)
+    samples = speech(1.2)
+    async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as other:
+        await other.shake_hands()
+        half = await other.talk(samples[: 7 * FRAME])
+        async with dial(running.url()) as caller:
+            await caller.shake_hands()
+            await caller.socket.send(message)
+            assert await caller.end() == code
+            assert words in caller.error
+        rest = await other.talk(samples[7 * FRAME :])
+        [end] = await running.record.ended()
+        assert (end.reason, end.code) == ("bad_message", code)
+        assert len(running.engine.calls) == 1
+    np.testing.assert_allclose(np.concatenate([half, rest]), samples, atol=1e-4)
+
+
+async def test_a_message_of_10_mb_closes_the_call(serve: Serve) -> None:
+    running = await serve()
+    async with dial(running.url()) as caller:
+        await caller.shake_hands()
+        with contextlib.suppress(ConnectionClosed):
+            await caller.socket.send(audio(bytes(10 * 2**20)))
+        await caller.end()
+    [end] = await running.record.ended()
+    assert (end.reason, end.code) == ("bad_message", CloseCode.TOO_BIG)
+    await is_fine(running)
+
+
+async def test_unknown_kinds_and_the_servers_own_are_ignored(serve: Serve) -> None:
+    running = await serve()
+    async with dial(running.url()) as caller:
+        await caller.shake_hands()
+        for kind in (0, 2, 3, 5, 6, 7, 99, 255):
+            await caller.socket.send(bytes([kind]) + b"\xff\x00")
+        await caller.socket.send(b'\x04{"type": "something", "else": 1}')
+        await caller.socket.send(bytes([Kind.AUDIO]))
+        assert len(await caller.talk(speech(0.16))) == 2 * FRAME
+
+
+async def test_an_old_streams_pages_are_dropped(serve: Serve) -> None:
+    running = await serve(**PLAIN)
+    samples = speech(0.8, seed=3)
+    async with dial(running.url()) as caller:
+        await caller.shake_hands()
+        for piece in coded(speech(0.8))[4:]:
+            await caller.socket.send(audio(piece))
+        assert alike(samples, await caller.talk(samples))
+    [end] = await running.record.ended()
+    assert end.frames_in == 10
+
+
+async def test_a_truncated_stream_does_not_hold_anything(serve: Serve) -> None:
+    running = await serve()
+    async with dial(running.url()) as caller:
+        await caller.shake_hands()
+        pieces = coded(speech(0.4))
+        for piece in pieces[:-1]:
+            await caller.socket.send(audio(piece))
+        await caller.socket.send(audio(pieces[-1][:-20]))
+        while caller.kinds.count(Kind.AUDIO) < 4:
+            await caller.next()
+    await running.record.ended()
+    assert running.engine.calls == []
+
+
+async def test_a_flood_of_audio_is_ended(serve: Serve) -> None:
+    running = await serve()
+    async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as caller:
+        await caller.shake_hands()
+        for _ in range(30):
+            await caller.socket.send(audio(bytes(48_000)))
+        assert await caller.end() == CloseCode.TOO_FAST
+        assert "real time" in caller.error
+
+
+async def test_a_client_that_vanishes_gives_its_slot_back_in_every_phase(serve: Serve) -> None:
+    engine = EchoEngine(slots=1)
+    running = await serve(engine)
+
+    def cut(socket: Any) -> None:
+        socket.transport.abort()  # no goodbye: the network is gone
+
+    async with dial(running.url()) as caller:  # in mid-call
+        await caller.shake_hands()
+        await caller.talk(speech(0.4))
+        cut(caller.socket)
+        [end] = await running.record.ended(1)
+        assert (end.reason, end.frames_out) == ("left", 5)
+
+    engine.prompts.clear()
+    async with dial(running.url()) as caller:  # while the prompt is prepared
+        await running.record.until(lambda: len(running.record.of(SessionStarted)) == 2)
+        cut(caller.socket)
+        await running.record.ended(2)
+    assert engine.calls == []
+    engine.prompts.set()
+
+    async with dial(running.url()) as holder:
+        await holder.shake_hands()
+        async with dial(running.url()) as caller:  # in the queue
+            assert (await caller.told("queued"))["place"] == 1
+            cut(caller.socket)
+            await running.record.ended(3)
+        assert running.service.admission.waiting == 0
+        engine.steps.clear()
+        await holder.say(speech(0.4))  # with frames that the engine has and has not answered
+        cut(holder.socket)
+        await running.record.ended(4)
+    engine.steps.set()
+
+    async with connect(running.url(), compression=None, proxy=None) as socket:  # right after the upgrade
+        cut(socket)
+    await running.record.ended(5)
+    assert engine.calls == []
+    await is_fine(running)
+    ids = [info.id for info, event in running.record.events if isinstance(event, SessionEnded)]
+    assert len(ids) == len(set(ids))
+
+
+async def test_calls_dropped_in_every_phase_leave_nothing_behind(serve: Serve) -> None:
+    engine = EchoEngine(slots=3)
+    running = await serve(engine)
+    await is_fine(running)
+    tasks, threads = asyncio.all_tasks(), threading.active_count()
+
+    async def drop(index: int) -> None:
+        async with connect(running.url(f"/ws/chat?audio={('opus', 'pcm')[index % 2]}"), proxy=None) as socket:
+            if index % 4 > 0:
+                await socket.recv()
+            if index % 4 > 1:
+                await socket.send(audio(bytes(3840)))
+            if index % 4 > 2:
+                await socket.send(audio(bytes(3840)))
+                socket.transport.abort()
+
+    for start in range(0, 80, 8):
+        await asyncio.gather(*(drop(start + index) for index in range(8)))
+    await running.record.ended(81)
+    assert engine.calls == []
+    assert running.service.admission.waiting == 0
+    assert threading.active_count() <= threads + 8
+    _done, left = await asyncio.wait(asyncio.all_tasks() - tasks | {asyncio.create_task(asyncio.sleep(0))}, timeout=10)
+    assert left == set()
+    ids = [info.id for info, event in running.record.events if isinstance(event, SessionEnded)]
+    assert len(ids) == len(set(ids))
+
+
+async def test_half_a_request_holds_nothing(serve: Serve) -> None:
+    running = await serve()
+    _reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(b"GET /ws/chat HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n")
+    await writer.drain()
+    writer.transport.abort()
+    await is_fine(running)
+
+
+async def test_a_client_that_never_reads_is_closed(serve: Serve) -> None:
+    running = await serve(EchoEngine(max_waiting=500), sndbuf=4096, session={"send_s": 0.2})
+    raw = sockets.socket()
+    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", running.port))
+    async with connect(
+        running.url("/ws/chat?audio=pcm"), sock=raw, compression=None, proxy=None, max_queue=1, close_timeout=0.1
+    ) as socket:
+        for _ in range(150):
+            await socket.send(audio(bytes(3840)))
+        [end] = await running.record.ended()
+        assert (end.reason, end.code) == ("slow", CloseCode.SLOW_READER)
+    assert running.engine.calls == []
+    await is_fine(running)

@@ -1,0 +1,76 @@
+/** The server's HTTP side, as the page uses it. Paths are relative, so the page works below any prefix. */
+
+/**
+ * @typedef {{ name: string, notice: string }} EngineInfo
+ * @typedef {{ authenticated: boolean, identity: string | null, protected: boolean, login: string | null, engine: EngineInfo }} SessionInfo
+ * @typedef {{ id: string, name: string, description: string, voice: string }} Persona
+ * @typedef {{ personas: Persona[], custom: boolean, max_prompt_chars: number, default: string | null }} PersonaList
+ *
+ * @typedef {object} Choice what the caller picked
+ * @property {string} persona its id, or "" for the caller's own prompt
+ * @property {string} voice "" for the persona's own
+ * @property {string} prompt only with no persona
+ * @property {Record<string, string>} sampling `seed`, `temperature`, `top_k`, `text_temperature`, `text_top_k`; absent = the persona's
+ */
+
+/** The server answered with an error, or not at all. */
+export class ApiError extends Error {
+  /**
+   * @param {string} message for people
+   * @param {number} status HTTP's, 0 when the server was not reached
+   * @param {number} [retryAfter] seconds
+   */
+  constructor(message, status, retryAfter = 0) {
+    super(message);
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ * @returns {Promise<any>} the JSON, null when there is none
+ */
+async function request(path, options) {
+  /** @type {Response} */
+  let response;
+  try {
+    response = await fetch(path, { cache: "no-store", ...options });
+  } catch {
+    throw new ApiError("The server cannot be reached.", 0);
+  }
+  const body = await response.json().catch(() => null);
+  if (response.ok) return body;
+  const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  throw new ApiError(body?.error ?? `The server answered with status ${response.status}.`, response.status, retryAfter);
+}
+
+/** @returns {Promise<SessionInfo>} */
+export const getSession = () => request("session");
+/** @returns {Promise<PersonaList>} */
+export const getPersonas = () => request("personas");
+/** @returns {Promise<{ voices: string[] }>} */
+export const getVoices = () => request("voices");
+
+/**
+ * Log in; the answer sets a cookie.
+ * @param {string} path where the session information says to
+ * @param {string} password
+ */
+export const login = (path, password) => request(path, { method: "POST", body: new URLSearchParams({ password }) });
+
+/**
+ * The address of a call's socket.
+ * @param {Choice} choice
+ * @param {boolean} opus
+ * @returns {string}
+ */
+export function callUrl(choice, opus) {
+  const url = new URL("ws/chat", location.href.split(/[?#]/)[0]);
+  url.protocol = url.protocol.replace("http", "ws");
+  const { persona, voice, prompt, sampling } = choice;
+  const parameters = { ...(persona ? { persona } : { prompt }), ...(voice && { voice }), ...sampling };
+  url.search = new URLSearchParams({ ...parameters, audio: opus ? "opus" : "pcm" }).toString();
+  return url.href;
+}

@@ -1,0 +1,62 @@
+/** The page's beginning: ask the server who may come in and what is offered, then show the right view. */
+
+import { ApiError, getPersonas, getSession, getVoices } from "./api.js";
+import { CallView } from "./callview.js";
+import { Chooser } from "./choose.js";
+import { button, element, showView } from "./dom.js";
+import { askPassword } from "./login.js";
+import { loadSettings, saveSettings } from "./settings.js";
+import { listenForKeys } from "./shortcuts.js";
+import { SoundDialog } from "./sounddialog.js";
+
+const settings = loadSettings();
+const view = new CallView(settings, (to) => enter(to === "login"));
+const chooser = new Chooser((choice, name) => {
+  settings.persona = choice.persona;
+  saveSettings(settings);
+  view.start(choice, name);
+});
+new SoundDialog(settings, (changed) => view.apply(changed));
+
+listenForKeys({
+  enabled: () => settings.shortcuts,
+  holding: () => settings.pushToTalk && view.running,
+  talk: (down) => view.talk(down),
+  keys: {
+    m: () => view.toggleMute(),
+    r: () => view.toggleRecord(),
+    e: () => view.hangUp(),
+    "/": () => document.body.dataset.view === "choose" && element("search", HTMLInputElement).focus(),
+  },
+});
+
+/** Show what the server offers; ask for the password before, where it wants one. @param {boolean} [focus] */
+async function enter(focus = true) {
+  if (focus) showView("choose");
+  try {
+    const session = await getSession();
+    describe(session.engine);
+    if (session.protected && !session.authenticated) {
+      await askPassword(session.login);
+      return enter();
+    }
+    const [personas, { voices }] = await Promise.all([getPersonas(), getVoices()]);
+    const address = new URLSearchParams(location.search).get("persona");
+    chooser.show(personas, voices, [chooser.persona, address, settings.persona || null]);
+    showView("choose", focus);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    element("failed-why", HTMLElement).textContent =
+      error.status === 0 ? "It may be starting or your network may be down. Try again in a moment." : error.message;
+    button("failed-again").onclick = () => enter();
+    showView("failed");
+  }
+}
+
+/** Say what the caller talks to. @param {import("./api.js").EngineInfo} engine */
+function describe({ name, notice }) {
+  element("engine", HTMLElement).textContent = `Model: ${name}`;
+  element("notice", HTMLElement).textContent = notice;
+}
+
+enter(false);

@@ -1,0 +1,179 @@
+/**
+ * Sound in and out of the device: the microphone and the agent's voice, with the worklets between them and the line.
+ *
+ *   microphone -> capture -> line            line -> playback -> volume -> <audio> -> speaker
+ *            \------------> both (stereo, for the recording) <------/
+ *
+ * The agent is played by an <audio> element, so that echo cancellation knows it and the speaker can be chosen.
+ */
+
+/**
+ * @typedef {object} SoundListener
+ * @property {(level: number) => void} microphoneLevel peak, 25 times a second
+ * @property {(level: number) => void} agentLevel peak, 25 times a second
+ * @property {(stats: import("./jitter.js").JitterStats) => void} buffer once a second
+ * @property {() => void} microphoneLost it was unplugged and no other was found
+ *
+ * @typedef {object} Ports for the line's worker
+ * @property {MessagePort} microphone
+ * @property {MessagePort} speaker
+ * @property {MessagePort} both
+ */
+
+/** @param {string} deviceId "" for the default */
+function openMicrophone(deviceId) {
+  const wanted = (/** @type {string} */ id) =>
+    navigator.mediaDevices.getUserMedia({
+      audio: {
+        echoCancellation: true,
+        noiseSuppression: true,
+        autoGainControl: true,
+        channelCount: 1,
+        ...(id && { deviceId: { exact: id } }),
+      },
+    });
+  // A remembered microphone that is not there today gives way to the default.
+  return wanted(deviceId).catch((error) => (deviceId && error.name !== "NotAllowedError" ? wanted("") : Promise.reject(error)));
+}
+
+/** A part of the page did not come from the server. */
+export class LoadError extends Error {}
+
+/** Everything between the devices and the line, for one call. */
+export class Sound {
+  #context = new AudioContext({ latencyHint: "interactive" });
+  #element;
+  #listener;
+  #muted = false;
+  #closed = false;
+  /** @type {MediaStream | null} */
+  #stream = null;
+  /** @type {MediaStreamAudioSourceNode | null} */
+  #source = null;
+  /** @type {{ capture: AudioWorkletNode, playback: AudioWorkletNode, both: AudioWorkletNode, merger: ChannelMergerNode, volume: GainNode } | null} */
+  #nodes = null;
+
+  /**
+   * Made in a click, so that the browser lets it sound.
+   * @param {HTMLAudioElement} element plays the agent
+   * @param {SoundListener} listener
+   */
+  constructor(element, listener) {
+    this.#element = element;
+    this.#listener = listener;
+  }
+
+  /** Samples a second of the devices. */
+  get rate() {
+    return this.#context.sampleRate;
+  }
+
+  /**
+   * Ask for the microphone and build the way of the sound. Raises what `getUserMedia` raises, or LoadError.
+   * @param {{ microphone: string, speaker: string, volume: number }} devices
+   * @returns {Promise<Ports>}
+   */
+  async open({ microphone, speaker, volume }) {
+    const context = this.#context;
+    const modules = ["capture-worklet.js", "playback-worklet.js"].map((name) =>
+      context.audioWorklet.addModule(new URL(name, import.meta.url)).catch(() => Promise.reject(new LoadError(name))),
+    );
+    const [stream] = await Promise.all([openMicrophone(microphone), ...modules]);
+    if (this.#closed) {
+      stream.getTracks().forEach((track) => track.stop());
+      throw new DOMException("The call was ended.", "AbortError");
+    }
+    const node = (/** @type {string} */ name, /** @type {AudioWorkletNodeOptions} */ options) => {
+      const { port1, port2 } = new MessageChannel();
+      const made = new AudioWorkletNode(context, name, options);
+      made.port.postMessage(port1, [port1]);
+      return /** @type {const} */ ([made, port2]);
+    };
+    const input = (/** @type {number} */ channels) => ({
+      numberOfOutputs: 0,
+      channelCount: channels,
+      channelCountMode: /** @type {const} */ ("explicit"),
+      processorOptions: { channels },
+    });
+    const [capture, microphonePort] = node("capture", input(1));
+    const [both, bothPort] = node("capture", input(2));
+    const [playback, speakerPort] = node("playback", { numberOfInputs: 0, outputChannelCount: [1] });
+    const merger = context.createChannelMerger(2);
+    const loudness = context.createGain();
+    const destination = context.createMediaStreamDestination();
+    playback.connect(loudness).connect(destination);
+    playback.connect(merger, 0, 1);
+    merger.connect(both);
+    capture.port.onmessage = ({ data }) => this.#listener.microphoneLevel(data);
+    playback.port.onmessage = ({ data }) => {
+      this.#listener.agentLevel(data.level);
+      if (data.stats) this.#listener.buffer(data.stats);
+    };
+    this.#nodes = { capture, playback, both, merger, volume: loudness };
+    this.#use(stream);
+    this.setVolume(volume);
+    this.#element.srcObject = destination.stream;
+    await this.setSpeaker(speaker);
+    await Promise.all([context.resume(), this.#element.play()]);
+    return { microphone: microphonePort, speaker: speakerPort, both: bothPort };
+  }
+
+  /** @param {MediaStream} stream */
+  #use(stream) {
+    this.#drop();
+    this.#stream = stream;
+    this.#source = this.#context.createMediaStreamSource(stream);
+    if (this.#nodes) {
+      this.#source.connect(this.#nodes.capture);
+      this.#source.connect(this.#nodes.merger, 0, 0);
+    }
+    this.setMuted(this.#muted);
+    stream.getAudioTracks()[0].onended = () => this.setMicrophone("").catch(() => this.#listener.microphoneLost());
+  }
+
+  #drop() {
+    this.#source?.disconnect();
+    for (const track of this.#stream?.getTracks() ?? []) {
+      track.onended = null;
+      track.stop();
+    }
+    this.#source = this.#stream = null;
+  }
+
+  /** Change the microphone in mid-call. @param {string} deviceId */
+  async setMicrophone(deviceId) {
+    const stream = await openMicrophone(deviceId);
+    if (this.#closed) stream.getTracks().forEach((track) => track.stop());
+    else this.#use(stream);
+  }
+
+  /** Change the speaker; one that is gone gives way to the default. @param {string} deviceId */
+  async setSpeaker(deviceId) {
+    if ("setSinkId" in this.#element) await this.#element.setSinkId(deviceId).catch(() => {});
+  }
+
+  /** @param {number} volume 0 to 1 */
+  setVolume(volume) {
+    // Squared, because loudness is heard so; set on a node, because some phones ignore the element's volume.
+    this.#nodes?.volume.gain.setTargetAtTime(volume ** 2, this.#context.currentTime, 0.02);
+  }
+
+  /** A muted microphone gives silence; the agent goes on. @param {boolean} muted */
+  setMuted(muted) {
+    this.#muted = muted;
+    for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = !muted;
+  }
+
+  /** Sound again after a phone call or a sleeping tablet has paused it. */
+  wake() {
+    if (!this.#closed && this.#context.state !== "running") this.#context.resume().catch(() => {});
+  }
+
+  /** Let the devices go. May be called at any time. */
+  close() {
+    this.#closed = true;
+    this.#drop();
+    this.#element.srcObject = null;
+    if (this.#context.state !== "closed") this.#context.close();
+  }
+}

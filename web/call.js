@@ -1,0 +1,252 @@
+/** One call, from the click to its end: states, what leads from one to the next, and picking the line up again. */
+
+import { callUrl } from "./api.js";
+import { LoadError, Sound } from "./audio.js";
+import { opusSupported } from "./opus.js";
+import { EchoDetector } from "./echo.js";
+import { BROKEN, HUNG_UP, LOST, REFUSED, UNREACHABLE, endingOf, microphoneEnding, refusal } from "./endings.js";
+
+/**
+ * @typedef {"idle" | "asking" | "connecting" | "queued" | "preparing" | "live" | "reconnecting" | "ended"} State
+ * @typedef {import("./endings.js").Ending} Ending
+ * @typedef {{ session: string, voice: string, seed: string, max_s: number, engine: import("./api.js").EngineInfo }} Ready
+ *
+ * @typedef {object} CallListener what the page is told
+ * @property {(state: State, place: number) => void} state `place` is that in the queue, 0 when there is none
+ * @property {(ending: Ending) => void} ended once, after the state
+ * @property {(ready: Ready) => void} ready
+ * @property {(text: string) => void} text a piece of the agent's words
+ * @property {(limit: string, seconds: number) => void} warning a limit will end the call
+ * @property {() => void} echo the agent hears itself
+ * @property {() => void} microphoneLost
+ * @property {(you: number, agent: number) => void} levels peaks, 25 times a second
+ * @property {(stats: CallStats) => void} stats
+ * @property {(file: Blob) => void} recording after the end, when something was recorded
+ *
+ * @typedef {Partial<import("./jitter.js").JitterStats & import("./line-worker.js").LineStats
+ *   & { input_lag_ms: number, dropped: number }> & { codec: "opus" | "pcm" }} CallStats
+ */
+
+/** @type {Record<State, State[]>} */
+const NEXT = {
+  idle: ["asking"],
+  asking: ["connecting", "ended"],
+  connecting: ["preparing", "ended"],
+  preparing: ["queued", "live", "reconnecting", "ended"],
+  queued: ["queued", "live", "reconnecting", "ended"],
+  live: ["reconnecting", "ended"],
+  reconnecting: ["preparing", "ended"],
+  ended: [],
+};
+
+/** Pauses between attempts to reach the server again, and for how long to try, in milliseconds. */
+const BACK_OFF = [300, 700, 1500, 3000, 5000];
+const GIVE_UP = 120000;
+
+/** A call. Made in a click; used once. */
+export class Call {
+  /** @type {State} */
+  #state = "idle";
+  #choice;
+  #listener;
+  #sound;
+  #worker = new Worker(new URL("line-worker.js", import.meta.url), { type: "module" });
+  #detector = new EchoDetector();
+  #opus = false;
+  #microphoneLevel = 0;
+  /** @type {CallStats} */
+  #stats = { codec: "opus" };
+  #message = "";
+  #attempt = 0;
+  #lostAt = 0;
+  #retry = 0;
+  #recorded = false;
+  #wake = () => this.#again();
+
+  /**
+   * @param {import("./api.js").Choice} choice
+   * @param {HTMLAudioElement} element plays the agent
+   * @param {CallListener} listener
+   */
+  constructor(choice, element, listener) {
+    this.#choice = choice;
+    this.#listener = listener;
+    this.#sound = new Sound(element, {
+      microphoneLevel: (level) => (this.#microphoneLevel = level),
+      agentLevel: (level) => {
+        if (this.#state === "ended") return;
+        listener.levels(this.#microphoneLevel, level);
+        if (this.#state === "live" && this.#detector.add(this.#microphoneLevel, level)) listener.echo();
+      },
+      buffer: (stats) => this.#report(stats),
+      microphoneLost: () => listener.microphoneLost(),
+    });
+    this.#worker.onmessage = ({ data }) => this.#line(data);
+    // Without a message, it is the worker's file that did not come.
+    this.#worker.onerror = ({ message }) => this.#state !== "ended" && this.#end(message ? BROKEN : UNREACHABLE);
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  /** The sound's devices, to be changed in mid-call. */
+  get sound() {
+    return this.#sound;
+  }
+
+  /**
+   * @param {State} state
+   * @param {number} [place]
+   */
+  #enter(state, place = 0) {
+    if (!NEXT[this.#state].includes(state)) throw new Error(`A call cannot go from ${this.#state} to ${state}.`);
+    this.#state = state;
+    this.#listener.state(state, place);
+  }
+
+  /**
+   * @param {import("./line-worker.js").Command} command
+   * @param {Transferable[]} [transfer]
+   */
+  #command(command, transfer = []) {
+    this.#worker.postMessage(command, transfer);
+  }
+
+  /**
+   * Ask for the microphone, then call.
+   * @param {{ microphone: string, speaker: string, volume: number }} devices
+   */
+  async start(devices) {
+    this.#enter("asking");
+    try {
+      const [{ microphone, speaker, both }, opus] = await Promise.all([this.#sound.open(devices), opusSupported()]);
+      this.#opus = opus;
+      this.#command({ type: "ports", microphone, speaker, both, rate: this.#sound.rate }, [microphone, speaker, both]);
+    } catch (error) {
+      if (this.#state === "asking") this.#end(error instanceof LoadError ? UNREACHABLE : microphoneEnding(error));
+      return;
+    }
+    if (this.#state !== "asking") return;
+    this.#enter("connecting");
+    this.#dial();
+  }
+
+  #dial() {
+    this.#message = "";
+    this.#command({ type: "open", url: callUrl(this.#choice, this.#opus), opus: this.#opus });
+  }
+
+  /** @param {import("./line-worker.js").Report} report */
+  #line(report) {
+    if (report.type === "recording") return this.#finish(report.file);
+    if (this.#state === "ended") return;
+    switch (report.type) {
+      case "opened":
+        return this.#enter("preparing");
+      case "handshake":
+        this.#attempt = 0;
+        return this.#enter("live");
+      case "text":
+        return this.#listener.text(report.text);
+      case "error":
+        this.#message = report.message;
+        return;
+      case "metadata":
+        return this.#metadata(report.metadata);
+      case "stats":
+        return this.#report(report.stats);
+      case "codec":
+        // The browser's Opus broke in mid-call: go on without it.
+        this.#opus = false;
+        return this.#lost();
+      case "closed":
+        return void this.#closed(report.code, report.opened);
+    }
+  }
+
+  /** @param {Record<string, any>} metadata */
+  #metadata(metadata) {
+    switch (metadata.type) {
+      case "queued":
+        return this.#enter("queued", metadata.place);
+      case "ready":
+        return this.#listener.ready(/** @type {Ready} */ (metadata));
+      case "warning":
+        return this.#listener.warning(metadata.limit, metadata.seconds);
+      case "stats":
+        return this.#report({ input_lag_ms: metadata.input_lag_ms, dropped: metadata.dropped });
+    }
+  }
+
+  /** @param {Partial<CallStats>} stats */
+  #report(stats) {
+    Object.assign(this.#stats, stats, { codec: this.#opus ? "opus" : "pcm" });
+    if (this.#state === "live") this.#listener.stats(this.#stats);
+  }
+
+  /**
+   * @param {number} code
+   * @param {boolean} opened whether the server had taken the call
+   */
+  async #closed(code, opened) {
+    if (opened) {
+      const ending = endingOf(code, this.#message);
+      return ending ? this.#end(ending) : this.#lost();
+    }
+    const ending = await refusal(this.#choice);
+    if (this.#state === "connecting") this.#end(ending ?? UNREACHABLE);
+    else if (this.#state !== "reconnecting") return;
+    else if (ending && ending !== REFUSED) this.#end(ending);
+    else this.#lost();
+  }
+
+  /** The line is gone: try again, sooner at first. A new connection is a new conversation for the agent. */
+  #lost() {
+    this.#command({ type: "close" });
+    if (this.#state !== "reconnecting") {
+      this.#lostAt = Date.now();
+      this.#enter("reconnecting");
+      addEventListener("online", this.#wake);
+    }
+    if (Date.now() - this.#lostAt > GIVE_UP) return this.#end(LOST);
+    const pause = BACK_OFF[Math.min(this.#attempt++, BACK_OFF.length - 1)];
+    // A little chance keeps the callers of a restarted server from arriving all at once.
+    this.#retry = setTimeout(() => this.#dial(), pause * (0.8 + 0.4 * Math.random()));
+  }
+
+  /** The network is back: no need to wait. */
+  #again() {
+    if (this.#state !== "reconnecting") return;
+    clearTimeout(this.#retry);
+    this.#dial();
+  }
+
+  /** @param {boolean} on */
+  record(on) {
+    this.#recorded ||= on;
+    this.#command({ type: "record", on });
+  }
+
+  /** Hang up. */
+  hangUp() {
+    if (this.#state !== "ended" && this.#state !== "idle") this.#end(HUNG_UP);
+  }
+
+  /** @param {Ending} ending */
+  #end(ending) {
+    removeEventListener("online", this.#wake);
+    clearTimeout(this.#retry);
+    this.#command({ type: "close" });
+    this.#command({ type: "finish" });
+    this.#enter("ended");
+    this.#sound.close();
+    this.#listener.ended(ending);
+  }
+
+  /** @param {Blob | null} file */
+  #finish(file) {
+    this.#worker.terminate();
+    if (file && this.#recorded) this.#listener.recording(file);
+  }
+}

@@ -1,0 +1,75 @@
+/** Small help with the page's elements. */
+
+/**
+ * The element of this id, checked to be what it is taken for.
+ * @template {Element} T
+ * @param {string} id
+ * @param {new () => T} kind
+ * @returns {T}
+ */
+export function element(id, kind) {
+  const found = document.getElementById(id);
+  if (!(found instanceof kind)) throw new Error(`The page has no ${kind.name} #${id}.`);
+  return found;
+}
+
+/** @param {string} id */
+export const button = (id) => element(id, HTMLButtonElement);
+
+/**
+ * A new element with a class and a text.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {string} [className]
+ * @param {string} [text]
+ * @returns {HTMLElementTagNameMap[K]}
+ */
+export function make(tag, className = "", text = "") {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+/** Show one view and put the focus on its heading, where a screen reader goes on. @param {string} id @param {boolean} [focus] */
+export function showView(id, focus = true) {
+  for (const view of document.querySelectorAll("main > section")) view.toggleAttribute("hidden", view.id !== id);
+  document.body.dataset.view = id;
+  if (focus) document.querySelector(`#${id} h1`)?.closest("h1")?.focus({ preventScroll: true });
+  scrollTo(0, 0);
+}
+
+/**
+ * Give a file to the caller.
+ * @param {Blob} file
+ * @param {string} name
+ */
+export function download(file, name) {
+  const link = make("a");
+  link.href = URL.createObjectURL(file);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+/** Date and time for a file's name, local. */
+export function fileStamp() {
+  const now = new Date();
+  const local = new Date(now.getTime() - now.getTimezoneOffset() * 60000);
+  return local.toISOString().slice(0, 16).replace("T", "-").replace(":", "");
+}
+
+/** A sentence that comes over the page and goes by itself, or at a click. @param {string} text @param {number} [seconds] */
+export function note(text, seconds = 10) {
+  const notes = element("notes", HTMLElement);
+  if ([...notes.children].some((one) => one.firstChild?.textContent === text)) return;
+  const one = make("p", "note", text);
+  const close = make("button", "icon");
+  close.type = "button";
+  close.ariaLabel = "Dismiss";
+  close.append("×");
+  close.onclick = () => one.remove();
+  one.append(close);
+  notes.append(one);
+  setTimeout(() => one.remove(), seconds * 1000);
+}

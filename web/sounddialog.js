@@ -1,0 +1,70 @@
+/** The sound settings: microphone, speaker, volume and how to talk, before and during a call. */
+
+import { button, element } from "./dom.js";
+import { saveSettings } from "./settings.js";
+
+/** @typedef {import("./settings.js").Settings} Settings */
+
+/** Keeps the settings and their controls in step. */
+export class SoundDialog {
+  #dialog = element("sound", HTMLDialogElement);
+  #microphone = element("microphone", HTMLSelectElement);
+  #speaker = element("speaker", HTMLSelectElement);
+  #settings;
+
+  /**
+   * @param {Settings} settings changed in place, and remembered
+   * @param {(changed: keyof Settings) => void} changed
+   */
+  constructor(settings, changed) {
+    this.#settings = settings;
+    const volume = element("volume", HTMLInputElement);
+    const pushToTalk = element("push-to-talk", HTMLInputElement);
+    const keys = element("single-keys", HTMLInputElement);
+    volume.value = String(settings.volume);
+    pushToTalk.checked = settings.pushToTalk;
+    keys.checked = settings.shortcuts;
+    /** @type {(name: keyof Settings, value: string | number | boolean) => void} */
+    const set = (name, value) => {
+      Object.assign(settings, { [name]: value });
+      saveSettings(settings);
+      changed(name);
+    };
+    this.#microphone.onchange = () => set("microphone", this.#microphone.value);
+    this.#speaker.onchange = () => set("speaker", this.#speaker.value);
+    volume.oninput = () => set("volume", Number(volume.value));
+    pushToTalk.onchange = () => set("pushToTalk", pushToTalk.checked);
+    keys.onchange = () => set("shortcuts", keys.checked);
+    element("speaker-field", HTMLElement).hidden = !("setSinkId" in HTMLMediaElement.prototype);
+    button("open-sound").onclick = () => this.open();
+    navigator.mediaDevices?.addEventListener("devicechange", () => this.refresh());
+  }
+
+  open() {
+    this.refresh();
+    this.#dialog.showModal();
+  }
+
+  /** List the devices there are now. Browsers name them once the microphone is allowed. */
+  async refresh() {
+    const devices = (await navigator.mediaDevices?.enumerateDevices().catch(() => [])) ?? [];
+    this.#fill(this.#microphone, devices, "audioinput", this.#settings.microphone);
+    this.#fill(this.#speaker, devices, "audiooutput", this.#settings.speaker);
+    element("devices-hint", HTMLElement).hidden = devices.some(({ label }) => label);
+  }
+
+  /**
+   * @param {HTMLSelectElement} select
+   * @param {MediaDeviceInfo[]} devices
+   * @param {MediaDeviceKind} kind
+   * @param {string} chosen
+   */
+  #fill(select, devices, kind, chosen) {
+    const named = devices.filter((device) => device.kind === kind && device.label && !["default", ""].includes(device.deviceId));
+    select.replaceChildren(
+      new Option("The system's default", ""),
+      ...named.map(({ label, deviceId }) => new Option(label, deviceId)),
+    );
+    select.value = named.some(({ deviceId }) => deviceId === chosen) ? chosen : "";
+  }
+}
