@@ -32,6 +32,7 @@ from core.engine.codec import FRAME_SAMPLES, MimiCodec
 from core.engine.lm import LanguageModel
 from core.engine.model import Model
 from core.engine.nano import ARCHITECTURE, MIMI, untrained_language_model, untrained_mimi
+from core.engine.opening import CPU_THREADS
 from core.engine.preparation import Preparation
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
 from core.engine.recording import VoiceEncoder
@@ -235,6 +236,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     arguments = parser.parse_args()
     device, console = torch.device(arguments.device), Console(width=110)
+    torch.set_num_threads(CPU_THREADS)
     callers = [int(number) for number in arguments.callers.split(",")]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     console.print(f"{name}, torch {torch.__version__}")

@@ -58,7 +58,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     slots: Positive | Literal["auto"] = "auto"
     """How many callers at once; `auto` takes what the device holds."""
     threads: NotNegative = 0
-    """CPU threads for the model; 0 leaves it to torch."""
+    """CPU threads of the model; 0 is one, which is best for nano."""
     prompt_cache_mb: NotNegative = 2048
     """Memory for prepared prompts, so that a persona's later calls start at once."""
     max_lag_ms: Annotated[int, Meta(ge=80)] = 400

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import settings as hypothesis_settings
 
@@ -23,6 +24,7 @@ from tests.echo_engine import EchoEngine
 
 hypothesis_settings.register_profile("project", deadline=None)  # a busy machine is no failure
 hypothesis_settings.load_profile("project")
+torch.set_num_threads(1)  # as the engine does: tiny models gain nothing from more
 
 PERSONAS = {
     "assistant": {"name": "Assistant", "description": "Helps.", "voice": "NATF2", "prompt": "You are helpful."},

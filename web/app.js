@@ -10,7 +10,7 @@ import { listenForKeys } from "./shortcuts.js";
 import { SoundDialog } from "./sounddialog.js";
 
 const settings = loadSettings();
-const view = new CallView(settings, (to) => enter(to === "login"));
+const view = new CallView(settings, () => enter());
 const chooser = new Chooser((choice, name) => {
   settings.persona = choice.persona;
   saveSettings(settings);
@@ -32,7 +32,7 @@ listenForKeys({
 
 /** Show what the server offers; ask for the password before, where it wants one. @param {boolean} [focus] */
 async function enter(focus = true) {
-  if (focus) showView("choose");
+  showView("choose", focus);
   try {
     const session = await getSession();
     describe(session.engine);
@@ -43,7 +43,6 @@ async function enter(focus = true) {
     const [personas, { voices }] = await Promise.all([getPersonas(), getVoices()]);
     const address = new URLSearchParams(location.search).get("persona");
     chooser.show(personas, voices, [chooser.persona, address, settings.persona || null]);
-    showView("choose", focus);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     element("failed-why", HTMLElement).textContent =

@@ -21,7 +21,7 @@
  */
 
 /** @param {string} deviceId "" for the default */
-function openMicrophone(deviceId) {
+async function openMicrophone(deviceId) {
   const wanted = (/** @type {string} */ id) =>
     navigator.mediaDevices.getUserMedia({
       audio: {

@@ -53,7 +53,7 @@ export class CallView {
 
   /**
    * @param {import("./settings.js").Settings} settings
-   * @param {(to: "choose" | "login") => void} left the caller wants away from here
+   * @param {() => void} left the caller wants to choose again, or to log in
    */
   constructor(settings, left) {
     this.#settings = settings;
@@ -61,7 +61,7 @@ export class CallView {
     button("mute").onclick = () => this.toggleMute();
     button("record").onclick = () => this.toggleRecord();
     button("end").onclick = () => this.hangUp();
-    button("back").onclick = () => left("choose");
+    button("back").onclick = left;
     const talk = button("talk");
     talk.onpointerdown = (event) => {
       talk.setPointerCapture(event.pointerId);
@@ -243,8 +243,8 @@ export class CallView {
     const again = button("again");
     const ways = {
       again: { label: "Talk again", go: () => this.#who && this.start(this.#who.choice, this.#who.name) },
-      choose: { label: "Choose", go: () => this.#left("choose") },
-      login: { label: "Enter the password", go: () => this.#left("login") },
+      choose: { label: "Choose", go: this.#left },
+      login: { label: "Enter the password", go: this.#left },
       reload: { label: "Reload the page", go: () => location.reload() },
     };
     const { label, go } = ways[ending.next];

@@ -35,9 +35,9 @@ export const REFUSED = { title: "The server refused the call", detail: "Reload t
 /** By close code; the server's own sentence, where it sent one, takes the place of `detail`. @type {Record<number, Ending>} */
 const CODES = {
   1000: { title: "The agent hung up", detail: "Talk again whenever you like.", next: "again" },
-  1003: { title: "The server did not understand this browser", detail: "Reload the page and try again.", next: "reload" },
+  1003: { title: "The server could not take the call", detail: "Choose again, or reload the page.", next: "choose" },
   1008: { title: "The server refused the call", detail: "Reload the page and try again.", next: "reload" },
-  1009: { title: "The server did not understand this browser", detail: "Reload the page and try again.", next: "reload" },
+  1009: { title: "The server could not take the sound", detail: "Reload the page and try again.", next: "reload" },
   1011: { title: "The model stopped working", detail: "Nothing you did. Try again in a moment.", next: "again" },
   1013: { title: "Everyone is busy", detail: "All lines are taken just now. Try again in a few minutes.", next: "again" },
   4000: { title: "Time is up", detail: "The call reached its longest duration. Talk again to go on.", next: "again" },

@@ -41,13 +41,13 @@ OUTPUT_LEVEL = 0.05
 ARCHITECTURE = Architecture(
     dim=256,
     num_heads=4,
-    num_layers=4,
+    num_layers=3,
     context=750,
     text_card=512,
     card=512,
     depformer_dim=128,
     depformer_num_heads=4,
-    depformer_num_layers=2,
+    depformer_num_layers=1,
     depformer_dim_feedforward=528,
 )
 MIMI: dict[str, Any] = {
@@ -56,9 +56,9 @@ MIMI: dict[str, Any] = {
     "frame_rate": 12.5,
     "seanet": {
         "channels": 1,
-        "dimension": 128,
+        "dimension": 64,
         "causal": True,
-        "n_filters": 16,
+        "n_filters": 8,
         "n_residual_layers": 1,
         "activation": "ELU",
         "compress": 2,
@@ -73,16 +73,16 @@ MIMI: dict[str, Any] = {
         "true_skip": True,
     },
     "quantizer": {
-        "dimension": 64,
+        "dimension": 32,
         "n_q": AGENT_CODEBOOKS,
         "bins": 512,
-        "input_dimension": 128,
-        "output_dimension": 128,
+        "input_dimension": 64,
+        "output_dimension": 64,
     },
     "transformer": {
-        "d_model": 128,
+        "d_model": 64,
         "num_heads": 4,
-        "num_layers": 2,
+        "num_layers": 1,
         "causal": True,
         "layer_scale": 0.01,
         "context": 100,
@@ -91,9 +91,9 @@ MIMI: dict[str, Any] = {
         "gating": "none",
         "norm": "layer_norm",
         "positional_embedding": "rope",
-        "dim_feedforward": 512,
-        "input_dimension": 128,
-        "output_dimensions": [128],
+        "dim_feedforward": 256,
+        "input_dimension": 64,
+        "output_dimensions": [64],
     },
 }
 WORDS = """

@@ -27,6 +27,8 @@ from core.errors import EngineError
 from core.voice_archive import unpack_voices
 from core.voices import VoiceFolder
 
+CPU_THREADS = 1
+"""Nano's operations are too small to share: a second thread gains little, and costs much when its core is busy."""
 CPU_SLOTS = 2
 """What `auto` takes without a card: the slots that two cores carry with nano."""
 MAX_SLOTS = 64
@@ -42,9 +44,8 @@ def open_engine(config: EngineConfig, report: Callable[[str], None]) -> SlotEngi
 
     Blocks, for minutes when it fetches. Raises CheckpointError or EngineError, saying what to do.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
     device = pick_device(config.device)
+    torch.set_num_threads(config.threads or CPU_THREADS)
     dtype = pick_dtype(config.dtype, device)
     checkpoint = Checkpoint.read(find_checkpoint(config, device, report))
     report(f"Loading {checkpoint.name} on {device}, {str(dtype).removeprefix('torch.')}")

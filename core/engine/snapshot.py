@@ -37,7 +37,7 @@ class SnapshotStore:
         """`budget` in bytes."""
         shape = (architecture.num_layers, 2, architecture.num_heads, BLOCK, architecture.head_dim)
         count = budget // (2 * architecture.num_layers * architecture.dim * BLOCK * dtype.itemsize)
-        self._blocks = torch.zeros(count, *shape, dtype=dtype, pin_memory=device.type == "cuda")
+        self._blocks = torch.empty(count, *shape, dtype=dtype, pin_memory=device.type == "cuda")
         self._free = list(range(count))
         self._kept: OrderedDict[object, tuple[list[int], Snapshot]] = OrderedDict()
 

@@ -37,6 +37,8 @@ FLAGS = (
 DOOR = '''
 """A password as the page sends it: POST /login sets a cookie; the third wrong try must wait."""
 
+from urllib.parse import parse_qs
+
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -57,7 +59,7 @@ class Plugin:
         return [Route("/login", self.login, methods=["POST"])]
 
     async def login(self, request):
-        if (await request.form()).get("password") == "open sesame":
+        if parse_qs((await request.body()).decode()).get("password") == ["open sesame"]:
             response = Response(status_code=204)
             response.set_cookie("door", "open", httponly=True, samesite="strict")
             return response
