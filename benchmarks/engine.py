@@ -145,9 +145,10 @@ class Bench:
     def half_window(self) -> Snapshot:
         """As if a caller had talked for half the window."""
         a = self.architecture
-        shape = (a.num_layers, 2, a.num_heads, a.context // 2, a.head_dim)
+        length = a.context // 10
+        shape = (a.num_layers, 2, a.num_heads, length, a.head_dim)
         kept = torch.randn(shape, device=self.device, dtype=self.dtype, generator=self.generator())
-        return Snapshot((kept,), a.context // 2, kept.new_zeros(a.dim))
+        return Snapshot((kept,) * 5, 5 * length, kept.new_zeros(a.dim))
 
     def floor_ms(self, callers: int, bytes_per_second: float) -> float:
         """Reading every weight once and each caller's half window once."""

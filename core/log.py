@@ -13,7 +13,6 @@ ROOT = "personaplex"
 _LINE: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
-    structlog.stdlib.ExtraAdder(),
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
@@ -22,7 +21,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger `personaplex.{name}`: `get_logger("session").info("session ended", session=id, ...)`."""
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(f"{ROOT}.{name}"),
-        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *_LINE, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     return logger
@@ -40,7 +39,7 @@ def configure_logging(config: LogConfig, stream: TextIO = sys.stderr) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_LINE,
-            processors=[*_LINE, structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -27,7 +27,10 @@ class Kind(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """Why the server closed the socket. 1000 is never used to refuse: LiveKit's client takes it as "connect again at once"."""
+    """Why the server closed the socket.
+
+    1000 is never used to refuse: LiveKit's client takes it as "connect again at once".
+    """
 
     NORMAL = 1000
     GOING_AWAY = 1001

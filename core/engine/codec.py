@@ -39,7 +39,10 @@ class MimiCodec:
     """`moshi`'s Mimi, streaming `slots` conversations."""
 
     def __init__(self, mimi: MimiModel, slots: int) -> None:
+        """Streams anew, with as many slots, where `mimi` is streaming already."""
         self._mimi = mimi
+        if mimi.is_streaming:
+            mimi._stop_streaming()
         with plainly():
             mimi.streaming_forever(slots)
         states = mimi.get_streaming_state()

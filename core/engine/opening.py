@@ -1,11 +1,12 @@
 """From config to a running engine: which checkpoint, on what device, with how many slots."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
 import torch
+from moshi.models.compression import MimiModel
 
 from core.config import EngineConfig
 from core.engine.architecture import Architecture
@@ -18,12 +19,14 @@ from core.engine.lm import LanguageModel
 from core.engine.model import Model
 from core.engine.nano import nano_folder
 from core.engine.preparation import Preparation
+from core.engine.prompt import SpecialCodes
 from core.engine.recording import VoiceEncoder, measure_special_codes
 from core.engine.scheduler import SlotEngine
 from core.engine.snapshot import SnapshotStore
 from core.engine.text import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi
 from core.errors import EngineError
+from core.log import get_logger
 from core.voice_archive import unpack_voices
 from core.voices import VoiceFolder
 
@@ -31,12 +34,13 @@ CPU_THREADS = 1
 """Nano's operations are too small to share: a second thread gains little, and costs much when its core is busy."""
 CPU_SLOTS = 2
 """What `auto` takes without a card: the slots that two cores carry with nano."""
-MAX_SLOTS = 64
-"""What `auto` takes at most: more callers would wait longer than a frame."""
+STEP_BUDGET_MS = 50.0
+"""What a step may take of a frame's 80 ms with the slots that `auto` takes."""
+TIMED_STEPS = 5
 WORKSPACE = 0.06
 """Share of a card's memory left to kernels' workspaces and the allocator's gaps."""
 
-log = structlog.get_logger("engine")
+log = get_logger("engine")
 
 
 def open_engine(config: EngineConfig, report: Callable[[str], None]) -> SlotEngine:
@@ -68,18 +72,34 @@ def assemble(checkpoint: Checkpoint, config: EngineConfig, device: torch.device,
     """Load all parts of a checkpoint and put them together."""
     lm = LanguageModel(checkpoint.architecture, device, dtype)
     load_language_model(lm, checkpoint.weights)
-    encode_voice = VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, device))
+    mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device)
+    encode_voice = VoiceEncoder(mimi)
     special = checkpoint.special or measure_special_codes(encode_voice)
     slots = count_slots(config.slots, checkpoint.architecture, device, dtype)
-    model = Model(lm, MimiCodec(load_mimi(checkpoint.mimi, checkpoint.mimi_config, device), slots), special, slots)
-    model.warm_up()
+    model, step_ms = start(lm, mimi, special, slots)
+    if config.slots == "auto" and step_ms > STEP_BUDGET_MS and slots > 1:
+        slots = max(1, int(slots * STEP_BUDGET_MS / step_ms))
+        log.info("fewer slots, for time", slots=slots, step_ms=round(step_ms, 1))
+        del model
+        model, step_ms = start(lm, mimi, special, slots)
     tokenizer = SentencePieceTokenizer(checkpoint.tokenizer)
     store = SnapshotStore(checkpoint.architecture, config.prompt_cache_mb << 20, device, dtype)
     preparation = Preparation(lm, tokenizer, special, encode_voice, store)
     voices = packaged_voices(checkpoint.folder, cache_folder(config))
     info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots)
-    log.info("engine ready", **memory(device), slots=slots, device=info.device, checkpoint=checkpoint.name)
+    measured = {"slots": slots, "step_ms": round(step_ms, 1)} | memory(device)
+    log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
     return SlotEngine(info, model, preparation, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)
+
+
+def start(lm: LanguageModel, mimi: MimiModel, special: SpecialCodes, slots: int) -> tuple[Model, float]:
+    """A warm model, and the milliseconds of its step, which reads all windows whether they are full or not."""
+    model = Model(lm, MimiCodec(mimi, slots), special, slots)
+    model.warm_up()
+    begin = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        model.step({})
+    return model, (time.perf_counter() - begin) / TIMED_STEPS * 1000
 
 
 def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable[[str], None]) -> Path:
@@ -154,7 +174,7 @@ def count_slots(wanted: int | str, architecture: Architecture, device: torch.dev
         raise EngineError(f"engine.slots is {wanted}, but only {max(fitting, 0)} fit: {gib}. Lower it, or use auto.")
     if fitting < 1:
         raise EngineError(f"Not one slot fits on {device}: {gib}.")
-    return min(fitting, MAX_SLOTS) if wanted == "auto" else int(wanted)
+    return fitting if wanted == "auto" else int(wanted)
 
 
 def device_name(device: torch.device) -> str:

@@ -1,6 +1,8 @@
 """A recording of a voice to the agent's codes, as the voice prompt wants them."""
 
+import copy
 from collections.abc import Callable, Generator
+from itertools import chain
 
 import numpy as np
 import torch
@@ -20,8 +22,9 @@ class VoiceEncoder:
     """Mimi for one recording at a time, frame by frame, sharing its weights with the slots' codec."""
 
     def __init__(self, mimi: MimiModel) -> None:
-        """`mimi` must not be streaming already."""
-        self._mimi = mimi
+        """`mimi` must not be streaming already; afterwards it may."""
+        shared = {id(tensor): tensor for tensor in chain(mimi.parameters(), mimi.buffers())}
+        self._mimi = copy.deepcopy(mimi, shared)
         self._device = next(mimi.parameters()).device
 
     def pieces(self, pcm: Frame) -> int:

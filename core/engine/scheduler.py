@@ -8,7 +8,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator
 
-import structlog
 
 from core.engine.call import EngineHealth, EngineInfo, Frame, OutputFrame
 from core.engine.codec import FRAME_SECONDS
@@ -20,13 +19,14 @@ from core.engine.slot_call import SlotCall
 from core.engine.snapshot import Snapshot
 from core.engine.text import Tokenizer
 from core.errors import EngineBusyError, EngineError, PersonaplexError
+from core.log import get_logger
 
 STALL_SECONDS = 10.0
 """A step that takes longer than this will not come back."""
 MAX_FAILURES = 3
 """Steps that may fail in a row before the engine says that it cannot go on."""
 
-log = structlog.get_logger("engine")
+log = get_logger("engine")
 Deliveries = dict[asyncio.AbstractEventLoop, list[tuple[SlotCall, OutputFrame]]]
 
 
@@ -128,10 +128,10 @@ class SlotEngine:
                 arrival = self._arrivals[0] if self._arrivals else None
             self._working_since = time.monotonic()
             try:
-                if batch:
-                    self._step(batch)
                 if arrival:
                     self._prepare(*arrival)
+                if batch:
+                    self._step(batch)
             except Exception as error:
                 self._recover(error)
             self._working_since = None

@@ -1,4 +1,4 @@
-"""The page in a real Chromium, with a fake microphone that says a sentence, before a real server with the nano engine."""
+"""The page in a real Chromium, with a fake microphone that has a voice, before a real server with the nano engine."""
 
 import json
 import shutil
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import sphn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -68,6 +69,10 @@ class Plugin:
             return JSONResponse({"error": "Too many tries."}, status_code=429, headers={"Retry-After": "1"})
         return JSONResponse({"error": "Wrong password."}, status_code=401)
 '''
+
+
+SILENT = 1e-3
+"""RMS below which nothing is heard (-60 dB)."""
 
 
 @dataclass
@@ -179,7 +184,7 @@ class Tab:
     def figure(self, name: str) -> str:
         """A figure of the connection panel."""
         row = self.page.locator("#readout > div").filter(has=self.page.locator(f'dt:text-matches("^{name}")'))
-        return row.locator("dd").inner_text() if row.is_visible() else row.locator("dd").text_content() or ""
+        return row.locator("dd").text_content() or ""
 
     def end(self) -> None:
         """Hang up."""
@@ -231,14 +236,15 @@ def tabs(browser: Browser, served: Served) -> Iterator[Callable[..., Tab]]:
         context.close()
     for _, tab in opened:
         # What the network refuses is shown on the page; a script or policy error is a fault.
-        assert [error for error in tab.errors if not error.startswith(("Failed to load resource", "WebSocket connection"))] == []
+        shown = ("Failed to load resource", "WebSocket connection")
+        assert [error for error in tab.errors if not error.startswith(shown)] == []
 
 
-def stereo(path: Path) -> tuple[np.ndarray, int]:
+def stereo(path: Path) -> tuple[npt.NDArray[np.float32], int]:
     """A recording's samples [2, n] and its rate: WAV by the standard library, Ogg/Opus by sphn."""
     if path.suffix == ".wav":
         with wave.open(str(path)) as file:
-            raw = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
-            return raw.reshape(-1, file.getnchannels()).T, file.getframerate()
+            raw = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+            return np.float32(raw / 32768).reshape(-1, file.getnchannels()).T, file.getframerate()
     samples, rate = sphn.read_opus(str(path))
-    return np.asarray(samples), int(rate)
+    return np.asarray(samples, np.float32), int(rate)

@@ -1,18 +1,20 @@
-"""Calls: talk, hear, read, mute, record, lose the line and find it again."""
+"""Calls: talk, hear, read, mute, record, wait in the queue."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Served, Tab, stereo
+from tests.browser.conftest import SILENT, Tab, stereo
 
-SILENT = 1e-3
 NO_OPUS = "delete window.AudioEncoder; delete window.AudioDecoder;"
 
+Sound = npt.NDArray[np.float32]
 
-def record(tab: Tab, folder: Path, act: Callable[[], object]) -> tuple[np.ndarray, int, float]:
+
+def record(tab: Tab, folder: Path, act: Callable[[], object]) -> tuple[Sound, int, float]:
     """Record while `act` runs, end the call, download: samples [2, n], rate, and seconds that it should be long."""
     page = tab.page
     button = page.get_by_role("button", name="Record")
@@ -30,7 +32,7 @@ def record(tab: Tab, folder: Path, act: Callable[[], object]) -> tuple[np.ndarra
     return *stereo(path), seconds
 
 
-def level(samples: np.ndarray) -> float:
+def level(samples: Sound) -> float:
     return float(np.sqrt(np.mean(samples**2)))
 
 
@@ -126,20 +128,7 @@ def test_two_tabs_a_queue_and_a_busy_server(tabs: Callable[..., Tab]) -> None:
     second.end()
 
 
-def test_server_killed_and_started_again(tabs: Callable[..., Tab], served: Served) -> None:
-    tab = tabs().choose().call()
-    expect(tab.page.locator("#transcript .passage").first).to_be_visible(timeout=60_000)
-    served.kill()
-    tab.until("reconnecting")
-    tab.says("The connection was lost")
-    served.start()
-    tab.until("live")
-    expect(tab.page.locator("#transcript .mark")).to_have_text("Connected again. The conversation begins anew.")
-    assert tab.heard() > SILENT
-    tab.end()
-
-
-def test_a_server_out_of_reach(tabs: Callable[..., Tab], served: Served) -> None:
+def test_a_server_out_of_reach(tabs: Callable[..., Tab]) -> None:
     tab = tabs().choose()
     # To the page, the same as a server that is not there.
     tab.page.context.set_offline(True)

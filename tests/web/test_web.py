@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import sphn
 
@@ -26,7 +27,7 @@ def node(*arguments: str, given: bytes = b"") -> bytes:
     return done.stdout
 
 
-def decode(stream: bytes) -> np.ndarray:
+def decode(stream: bytes) -> npt.NDArray[np.float32]:
     """The samples that the server's decoder finds in an Ogg/Opus stream."""
     return np.asarray(sphn.OpusStreamReader(24_000).append_bytes(stream))
 
