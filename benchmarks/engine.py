@@ -145,10 +145,10 @@ class Bench:
     def half_window(self) -> Snapshot:
         """As if a caller had talked for half the window."""
         a = self.architecture
-        length = a.context // 10
+        length = a.context // 30
         shape = (a.num_layers, 2, a.num_heads, length, a.head_dim)
         kept = torch.randn(shape, device=self.device, dtype=self.dtype, generator=self.generator())
-        return Snapshot((kept,) * 5, 5 * length, kept.new_zeros(a.dim))
+        return Snapshot((kept,) * 15, 15 * length, kept.new_zeros(a.dim))
 
     def floor_ms(self, callers: int, bytes_per_second: float) -> float:
         """Reading every weight once and each caller's half window once."""

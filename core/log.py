@@ -16,6 +16,9 @@ _LINE: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
+_TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Without local variables, which hold prompts and passwords."""
+
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger `personaplex.{name}`: `get_logger("session").info("session ended", session=id, ...)`."""
@@ -31,9 +34,9 @@ def configure_logging(config: LogConfig, stream: TextIO = sys.stderr) -> None:
     """Send every log line of the process, uvicorn's too, to `stream`: columns for people, JSON for machines."""
     console = config.format == "console" or (config.format == "auto" and stream.isatty())
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(

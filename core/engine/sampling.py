@@ -80,18 +80,17 @@ class SlotSampling:
         """Gumbel's trick: the best of logit / temperature + noise among the top k is a draw from their softmax."""
         temperature, top_k = self._temperature[row, :, None], self._top_k[row, :, None]
         greedy = temperature == 0
-        scaled = logits / temperature.masked_fill(greedy, 1.0)
-        card = logits.shape[-1]
-        best = scaled.topk(min(MAX_TOP_K, card)).values
-        least = best.gather(-1, top_k.clamp(max=card) - 1)
-        noise = gumbel(self._seed, position, stream, card).masked_fill(greedy, 0.0)
-        return (scaled + noise).masked_fill(scaled < least, -torch.inf).argmax(dim=-1)
+        best, tokens = (logits / temperature.masked_fill(greedy, 1.0)).topk(min(MAX_TOP_K, logits.shape[-1]))
+        noise = gumbel(self._seed, position, stream, tokens).masked_fill(greedy, 0.0)
+        beyond = torch.arange(best.shape[-1], device=best.device) >= top_k
+        chosen = (best + noise).masked_fill(beyond, -torch.inf).argmax(dim=-1, keepdim=True)
+        return tokens.gather(-1, chosen)[:, 0]
 
 
-def gumbel(seed: Tensor, position: Tensor, stream: int, card: int) -> Tensor:
-    """Gumbel noise, float32[slots, card], from int64[slots] seeds and positions."""
+def gumbel(seed: Tensor, position: Tensor, stream: int, tokens: Tensor) -> Tensor:
+    """Gumbel noise for some tokens, float32[slots, tokens], from int64[slots] seeds and positions."""
     key = scramble(seed + scramble(position * STREAMS + stream))
-    bits = scramble(key[:, None] + GOLDEN * torch.arange(1, card + 1, device=seed.device))
+    bits = scramble(key[:, None] + GOLDEN * (tokens + 1))
     uniform = ((bits >> 41 & 0x7FFFFF).float() + 0.5) * 2.0**-23  # never 0 or 1 in float32
     return -torch.log(-torch.log(uniform))
 

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator
 
-
 from core.engine.call import EngineHealth, EngineInfo, Frame, OutputFrame
 from core.engine.codec import FRAME_SECONDS
 from core.engine.model import Model
