@@ -24,7 +24,7 @@ from core.engine.opening import open_engine
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
-from core.engine.weights import PER_STEP, STACKED
+from core.engine.weights import PER_STEP, STACKED, stored_name
 from core.errors import EngineBusyError
 
 STORED_STEPS = 2 * AGENT_CODEBOOKS
@@ -36,7 +36,8 @@ def write_checkpoint(folder: Path) -> None:
     generator = torch.Generator("cuda").manual_seed(1)
     lm = untrained_language_model(Architecture(), generator, torch.bfloat16)
     tensors = {}
-    for name, weight in lm.named_parameters():
+    for parameter, weight in lm.named_parameters():
+        name = stored_name(parameter)
         tensors[name] = weight.data.cpu().clone()
         if STACKED.fullmatch(name):
             tensors[name] = tensors[name].repeat(2, *[1] * (weight.dim() - 1))

@@ -19,7 +19,7 @@ from core.engine.preparation import Preparation
 from core.engine.prompt import SpecialCodes, Tokens
 from core.engine.scheduler import SlotEngine
 from core.engine.snapshot import SnapshotStore
-from core.engine.weights import load_language_model
+from core.engine.weights import load_language_model, stored_name
 
 GOLDEN = Path(__file__).parent / "golden" / "golden.npz"
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def golden_weights(path: Path, architecture: Architecture, steps: int = 16) -> N
     """Write the golden model in the checkpoint's layout: weights are a function of a tensor's name and shape."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in LanguageModel(architecture, CPU, torch.float32).named_parameters():
-        for stored, shape in stored_as(name, list(parameter.shape), steps):
+        for stored, shape in stored_as(stored_name(name), list(parameter.shape), steps):
             tensors[stored] = torch.from_numpy(golden_tensor(stored, shape))
     save_file(tensors, path)
 

@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.engine.architecture import FIXED, Architecture
+from core.engine.cache import PromptCache
 from core.engine.checkpoint import Checkpoint
+from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
 from core.engine.nano import nano_folder
 from core.engine.prompt import SpecialCodes
 from core.engine.text import SentencePieceTokenizer
-from core.engine.weights import load_language_model, load_mimi
+from core.engine.weights import load_language_model, load_mimi, stored_name
 from core.errors import CheckpointError
 from tests.engines import CPU, golden_architecture, golden_weights
 
@@ -44,7 +46,7 @@ def test_sixteen_depformer_steps_load_as_eight(tmp_path: Path, steps: int) -> No
     load_language_model(lm, tmp_path / "model.safetensors")
     stored = load_file(tmp_path / "model.safetensors")
     for name, parameter in lm.named_parameters():
-        assert torch.equal(parameter, stored[name][: parameter.shape[0]]), name
+        assert torch.equal(parameter, stored[stored_name(name)][: parameter.shape[0]]), name
 
 
 def test_weights_are_converted_to_the_model_dtype(tmp_path: Path) -> None:
@@ -159,3 +161,26 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.model").write_text("no")
     with pytest.raises(CheckpointError, match=r"x\.model"):
         SentencePieceTokenizer(tmp_path / "x.model")
+
+
+def test_eight_bit_weights_are_near_the_stored_ones(tmp_path: Path) -> None:
+    """Rounded while loading, depformer steps apart; the logits stay near, the tables as they are."""
+    architecture = golden_architecture(200)
+    golden_weights(tmp_path / "model.safetensors", architecture)
+    plain = LanguageModel(architecture, CPU, torch.float32)
+    rounded = LanguageModel(architecture, CPU, torch.float32, int8=True)
+    for lm in (plain, rounded):
+        load_language_model(lm, tmp_path / "model.safetensors")
+    assert torch.equal(plain.input_tables, rounded.input_tables)
+    matrices = {name: module for name, module in rounded.named_modules() if isinstance(module, Int8Linear)}
+    assert len(matrices) == 3 * 4 + 2 * (2 + 2 * 8)
+    for name, module in matrices.items():
+        exact = dict(plain.named_modules())[name].weight
+        error = (module.weight * module.scale[:, None] - exact).abs()
+        assert bool((error <= module.scale[:, None] / 2 * 1.001).all()), name
+    tokens = torch.randint(0, 512, (1, 40, 17), generator=torch.Generator().manual_seed(1))
+    said = []
+    for lm in (plain, rounded):
+        cache = PromptCache(architecture, 40, CPU, torch.float32)
+        said.append(lm.text_logits(lm(lm.embed(tokens), torch.arange(40)[None], cache)[0]))
+    assert float((said[0] - said[1]).norm() / said[0].norm()) < 0.03

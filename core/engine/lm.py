@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
-from core.engine.transformer import Attend, Depformer, Linear, Norm, Transformer, empty
+from core.engine.linear import Linear, WeightFormat, empty
+from core.engine.transformer import Attend, Depformer, Norm, Transformer
 
 
 class Table(nn.Module):
@@ -39,10 +40,14 @@ class LanguageModel(nn.Module):
     All seventeen input tables share one storage, so that a frame's sum is one gather.
     """
 
-    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, architecture: Architecture, device: torch.device, dtype: torch.dtype, int8: bool = False
+    ) -> None:
+        """With `int8` the layers' matrices have 8-bit weights; tables and the matrices at both ends keep `dtype`."""
         super().__init__()
         self.architecture = architecture
         self.device, self.dtype = device, dtype
+        held = WeightFormat(device, dtype, int8)
         dim, depformer_dim, card = architecture.dim, architecture.depformer_dim, architecture.card
         rows = [architecture.text_card + 1] + [card + 1] * (STREAMS - 1)
         self.input_tables = torch.empty(sum(rows), dim, device=device, dtype=dtype)
@@ -51,17 +56,17 @@ class LanguageModel(nn.Module):
         self.emb = nn.ModuleList(Table(part) for part in audio)
         self.first_rows = torch.tensor([0, *rows[:-1]], device=device).cumsum(0)
 
-        self.transformer = Transformer(architecture, device, dtype)
-        self.out_norm = Norm(dim, device, dtype)
-        self.text_linear = Linear(dim, architecture.text_card, device, dtype)
+        self.transformer = Transformer(architecture, held)
+        self.out_norm = Norm(dim, held)
+        self.text_linear = Linear(dim, architecture.text_card, held)
 
-        self.depformer_in = nn.ModuleList(Linear(dim, depformer_dim, device, dtype) for _ in range(AGENT_CODEBOOKS))
+        self.depformer_in = nn.ModuleList(Linear(dim, depformer_dim, held) for _ in range(AGENT_CODEBOOKS))
         self.depformer_text_emb = Table(empty(architecture.text_card + 1, depformer_dim, device=device, dtype=dtype))
         self.depformer_emb = nn.ModuleList(
             Table(empty(card + 1, depformer_dim, device=device, dtype=dtype)) for _ in range(AGENT_CODEBOOKS - 1)
         )
-        self.depformer = Depformer(architecture, device, dtype)
-        self.linears = nn.ModuleList(Linear(depformer_dim, card, device, dtype) for _ in range(AGENT_CODEBOOKS))
+        self.depformer = Depformer(architecture, held)
+        self.linears = nn.ModuleList(Linear(depformer_dim, card, held) for _ in range(AGENT_CODEBOOKS))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """The sum of the streams' embeddings: int64[batch, time, 17] -> `[batch, time, dim]`."""

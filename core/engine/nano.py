@@ -21,8 +21,10 @@ from safetensors.torch import save_file
 
 from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED, Architecture
 from core.engine.checkpoint import EXTENSION
+from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
 from core.engine.prompt import Voice
+from core.engine.weights import stored_name
 from core.voices import write_voice
 
 SEED = 20260
@@ -132,7 +134,7 @@ def make_checkpoint(folder: Path, architecture: Architecture = ARCHITECTURE, see
     (folder / "mimi.json").write_text(json.dumps(MIMI, indent=1))
     (folder / TEXT_TOKENIZER_NAME).write_bytes(make_tokenizer(architecture.text_card))
     lm = untrained_language_model(architecture, generator)
-    save_file({name: weight.data.clone() for name, weight in lm.named_parameters()}, folder / MOSHI_NAME)
+    save_file({stored_name(name): weight.data.clone() for name, weight in lm.named_parameters()}, folder / MOSHI_NAME)
     save_file(untrained_mimi(generator).state_dict(), folder / "mimi.safetensors")
     for name in VOICES:
         codes = torch.randint(architecture.card, (VOICE_FRAMES, AGENT_CODEBOOKS), generator=generator)
@@ -159,17 +161,21 @@ def make_tokenizer(size: int) -> bytes:
 
 
 def untrained_language_model(
-    architecture: Architecture, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    architecture: Architecture, generator: torch.Generator, dtype: torch.dtype = torch.float32, int8: bool = False
 ) -> LanguageModel:
     """Random weights, on the generator's device, whose text stream is mostly padding, as in speech.
 
     Channel 0 carries a constant from every text token through to the padding's logit, and against single bytes.
     """
-    lm = LanguageModel(architecture, generator.device, dtype)
+    lm = LanguageModel(architecture, generator.device, dtype, int8)
+    for matrix in lm.modules():
+        if isinstance(matrix, Int8Linear):
+            rows, columns = matrix.weight.shape
+            matrix.round(torch.randn(rows, columns, device=generator.device, generator=generator) * columns**-0.5)
     for name, weight in lm.named_parameters():
         if name.endswith("alpha"):
             weight.data.fill_(1.0)
-        else:
+        elif weight.dtype == dtype:
             weight.data.normal_(0.0, 1.0 if "emb" in name else weight.shape[-1] ** -0.5, generator=generator)
     lm.text_emb.weight.data[:, 0] = 40.0
     lm.text_linear.weight.data[:, 0] = 0.0

@@ -70,7 +70,7 @@ def open_voice_encoder(config: EngineConfig, report: Callable[[str], None]) -> V
 
 def assemble(checkpoint: Checkpoint, config: EngineConfig, device: torch.device, dtype: torch.dtype) -> SlotEngine:
     """Load all parts of a checkpoint and put them together."""
-    lm = LanguageModel(checkpoint.architecture, device, dtype)
+    lm = LanguageModel(checkpoint.architecture, device, dtype, int8=config.weights == "int8")
     load_language_model(lm, checkpoint.weights)
     mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device)
     encode_voice = VoiceEncoder(mimi)

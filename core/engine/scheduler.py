@@ -13,7 +13,7 @@ from core.engine.codec import FRAME_SECONDS
 from core.engine.model import Model
 from core.engine.preparation import Preparation
 from core.engine.prompt import Prompt, Voice
-from core.engine.sampling import MAX_SEED, Sampling
+from core.engine.sampling import Sampling
 from core.engine.slot_call import SlotCall
 from core.engine.snapshot import Snapshot
 from core.engine.text import Tokenizer
@@ -22,6 +22,8 @@ from core.log import get_logger
 
 STALL_SECONDS = 10.0
 """A step that takes longer than this will not come back."""
+MAX_FRESH_SEED = 2**53
+"""Beyond it, JSON numbers are not exact in every language."""
 MAX_FAILURES = 3
 """Steps that may fail in a row before the engine says that it cannot go on."""
 
@@ -83,7 +85,7 @@ class SlotEngine:
             if not self._free:
                 self._wake.notify()  # A look for calls whose event loop is gone.
                 raise EngineBusyError("All lines are taken. Try again in a moment.")
-            seed = secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed
+            seed = secrets.randbelow(MAX_FRESH_SEED) if sampling.seed is None else sampling.seed
             call = SlotCall(self, self._free.pop(), seed, self._max_waiting, self._tokenizer.words())
             self._calls[call.slot] = call
             self._arrivals.append((call, self._preparation.prepare(prompt), sampling))

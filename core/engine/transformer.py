@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
+from core.engine.linear import WeightFormat, empty
 
 NORM_EPSILON = 1e-8
 """Of `rms_norm_f32` in `moshi.modules.transformer`."""
@@ -22,28 +23,12 @@ class Attend(Protocol):
         """All `[batch, heads, time, head_dim]`, the result too."""
 
 
-def empty(*shape: int, device: torch.device, dtype: torch.dtype) -> nn.Parameter:
-    """A parameter for a checkpoint's tensor to be written into."""
-    return nn.Parameter(torch.empty(shape, device=device, dtype=dtype), requires_grad=False)
-
-
-class Linear(nn.Module):
-    """A matrix without bias: `[..., columns] -> [..., rows]`."""
-
-    def __init__(self, columns: int, rows: int, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.weight = empty(rows, columns, device=device, dtype=dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
-
-
 class Norm(nn.Module):
     """Root-mean-square norm, computed in float32 whatever the dtype."""
 
-    def __init__(self, dim: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, dim: int, held: WeightFormat) -> None:
         super().__init__()
-        self.alpha = empty(1, 1, dim, device=device, dtype=dtype)
+        self.alpha = empty(1, 1, dim, device=held.device, dtype=held.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), self.alpha.view(-1), NORM_EPSILON)
@@ -52,10 +37,10 @@ class Norm(nn.Module):
 class Gating(nn.Module):
     """Feed-forward layer gated by SiLU."""
 
-    def __init__(self, dim: int, hidden: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, dim: int, hidden: int, held: WeightFormat) -> None:
         super().__init__()
-        self.linear_in = Linear(dim, 2 * hidden, device, dtype)
-        self.linear_out = Linear(hidden, dim, device, dtype)
+        self.linear_in = held.matrix(dim, 2 * hidden)
+        self.linear_out = held.matrix(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.linear_in(x).chunk(2, dim=-1)
@@ -80,40 +65,35 @@ class Rotation:
 
 
 class Attention(nn.Module):
-    """Self-attention with one set of matrices a step: one step for the transformer, eight for the depformer.
+    """Self-attention with one set of matrices a step: one step for the transformer, eight for the depformer."""
 
-    The checkpoint stacks the steps' matrices along the first dimension.
-    """
-
-    def __init__(self, dim: int, heads: int, steps: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, dim: int, heads: int, steps: int, held: WeightFormat) -> None:
         super().__init__()
         self.heads = heads
-        self.steps = steps
-        self.in_proj_weight = empty(steps * 3 * dim, dim, device=device, dtype=dtype)
-        self.out_proj = Linear(dim, steps * dim, device, dtype)
+        self.in_proj = held.matrix(dim, 3 * dim, steps)
+        self.out_proj = held.matrix(dim, dim, steps)
 
     def forward(self, x: Tensor, layer: int, attend: Attend, rotation: Rotation | None = None, step: int = 0) -> Tensor:
         batch, time, dim = x.shape
-        weight_in = self.in_proj_weight.view(self.steps, 3 * dim, dim)[step]
-        weight_out = self.out_proj.weight.view(self.steps, dim, dim)[step]
-        projected = F.linear(x, weight_in).view(batch, time, 3, self.heads, dim // self.heads)
+        projected = self.in_proj(x, step).view(batch, time, 3, self.heads, dim // self.heads)
         query, key, value = projected.permute(2, 0, 3, 1, 4)
         if rotation is not None:
             query, key = rotation(query), rotation(key)
         seen = attend(layer, query, key, value)
-        return F.linear(seen.transpose(1, 2).reshape(batch, time, dim), weight_out)
+        out: Tensor = self.out_proj(seen.transpose(1, 2).reshape(batch, time, dim), step)
+        return out
 
 
 class Layer(nn.Module):
     """One layer of the transformer."""
 
-    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, architecture: Architecture, held: WeightFormat) -> None:
         super().__init__()
         dim = architecture.dim
-        self.norm1 = Norm(dim, device, dtype)
-        self.self_attn = Attention(dim, architecture.num_heads, 1, device, dtype)
-        self.norm2 = Norm(dim, device, dtype)
-        self.gating = Gating(dim, architecture.hidden, device, dtype)
+        self.norm1 = Norm(dim, held)
+        self.self_attn = Attention(dim, architecture.num_heads, 1, held)
+        self.norm2 = Norm(dim, held)
+        self.gating = Gating(dim, architecture.hidden, held)
 
     def forward(self, x: Tensor, layer: int, attend: Attend, rotation: Rotation) -> Tensor:
         x = x + self.self_attn(self.norm1(x), layer, attend, rotation)
@@ -124,11 +104,11 @@ class Layer(nn.Module):
 class Transformer(nn.Module):
     """The large transformer over time."""
 
-    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, architecture: Architecture, held: WeightFormat) -> None:
         super().__init__()
         self.head_dim = architecture.head_dim
         self.max_period = architecture.max_period
-        self.layers = nn.ModuleList(Layer(architecture, device, dtype) for _ in range(architecture.num_layers))
+        self.layers = nn.ModuleList(Layer(architecture, held) for _ in range(architecture.num_layers))
 
     def forward(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """`x`: `[batch, time, dim]`; `positions`: int64[batch, time]."""
@@ -141,13 +121,13 @@ class Transformer(nn.Module):
 class DepformerLayer(nn.Module):
     """One layer of the depformer: norms are shared by the steps, matrices are not."""
 
-    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, architecture: Architecture, held: WeightFormat) -> None:
         super().__init__()
         dim, steps = architecture.depformer_dim, AGENT_CODEBOOKS
-        self.norm1 = Norm(dim, device, dtype)
-        self.self_attn = Attention(dim, architecture.depformer_num_heads, steps, device, dtype)
-        self.norm2 = Norm(dim, device, dtype)
-        self.gating = nn.ModuleList(Gating(dim, architecture.depformer_hidden, device, dtype) for _ in range(steps))
+        self.norm1 = Norm(dim, held)
+        self.self_attn = Attention(dim, architecture.depformer_num_heads, steps, held)
+        self.norm2 = Norm(dim, held)
+        self.gating = nn.ModuleList(Gating(dim, architecture.depformer_hidden, held) for _ in range(steps))
 
     def forward(self, x: Tensor, layer: int, attend: Attend, step: int) -> Tensor:
         x = x + self.self_attn(self.norm1(x), layer, attend, step=step)
@@ -158,10 +138,10 @@ class DepformerLayer(nn.Module):
 class Depformer(nn.Module):
     """The small transformer over the codebooks of one frame. It starts anew each frame and has no positions."""
 
-    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, architecture: Architecture, held: WeightFormat) -> None:
         super().__init__()
         count = architecture.depformer_num_layers
-        self.layers = nn.ModuleList(DepformerLayer(architecture, device, dtype) for _ in range(count))
+        self.layers = nn.ModuleList(DepformerLayer(architecture, held) for _ in range(count))
 
     def forward(self, x: Tensor, step: int, attend: Attend) -> Tensor:
         """`x`: `[batch, 1, depformer_dim]`, the input of codebook `step`."""

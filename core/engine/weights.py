@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from core.engine.architecture import AGENT_CODEBOOKS
+from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
 from core.errors import CheckpointError
 
@@ -23,7 +24,7 @@ SHOWN_PROBLEMS = 8
 
 
 def load_language_model(lm: LanguageModel, path: Path) -> None:
-    """Fill `lm` from a safetensors file in the hub's layout, converting to its dtype.
+    """Fill `lm` from a safetensors file in the hub's layout, converting to its dtype or rounding to 8 bits.
 
     PersonaPlex's depformer has 16 steps, of which the last 8 predict the user, whose codes are always given: their
     tensors are never read. Raises CheckpointError naming every missing, extra or misshapen tensor.
@@ -31,7 +32,8 @@ def load_language_model(lm: LanguageModel, path: Path) -> None:
     problems: list[str] = []
     with opened(path) as file:
         present = set(file.keys())
-        wanted = dict(lm.named_parameters())
+        wanted = {stored_name(name): parameter for name, parameter in lm.named_parameters()}
+        matrices = {stored_name(f"{name}.weight"): m for name, m in lm.named_modules() if isinstance(m, Int8Linear)}
         problems += [f"{name} is missing" for name in wanted if name not in present]
         problems += [f"{name} is not one of this model's" for name in sorted(present) if not expected(name, wanted)]
         for name in [name for name in wanted if name in present]:
@@ -41,9 +43,16 @@ def load_language_model(lm: LanguageModel, path: Path) -> None:
                 shape = [rows, *shape[1:]]
             if shape != list(parameter.shape):
                 problems.append(f"{name} has shape {stored.get_shape()}, not {list(parameter.shape)}")
+            elif not problems and name in matrices:
+                matrices[name].round(stored[:rows])
             elif not problems:
                 parameter.data.copy_(stored[:rows])
     complain(path, problems)
+
+
+def stored_name(name: str) -> str:
+    """The name that a checkpoint gives to one of the engine's parameters."""
+    return name.replace("self_attn.in_proj.weight", "self_attn.in_proj_weight")
 
 
 def expected(name: str, wanted: dict[str, nn.Parameter]) -> bool:
