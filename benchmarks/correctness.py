@@ -5,13 +5,13 @@ import torch
 from rich.console import Console
 
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
-from core.engine.cache import PromptCache
+from core.engine.cache import PromptCache, Rotation, SlotView
 from core.engine.codec import FRAME_SAMPLES, MimiCodec
 from core.engine.lm import LanguageModel
 from core.engine.model import Model
 from core.engine.nano import MIMI, untrained_language_model, untrained_mimi
 from core.engine.prompt import SpecialCodes, Tokens
-from core.engine.sampling import Sampling
+from core.engine.sampling import Sampling, draw_plainly
 from core.engine.snapshot import Snapshot
 
 FRAMES = 60
@@ -34,6 +34,10 @@ SMALL = Architecture(
 
 def check_all(device: torch.device, console: Console) -> None:
     """Raise AssertionError where a device gives other tokens than it must, in float32 and bfloat16."""
+    if device.type == "cuda":
+        for name, error in kernel_errors(device).items():
+            assert error < 1e-2, f"{name}: {error:.1e}"
+            console.print(f"kernel against plain torch in float32 or better: {name} {error:.1e}")
     for dtype in (torch.float32, torch.bfloat16):
         generator = torch.Generator(device).manual_seed(1)
         lm = untrained_language_model(SMALL, generator, dtype)
@@ -45,12 +49,58 @@ def check_all(device: torch.device, console: Console) -> None:
         console.print(f"{dtype}: tokens alone = batched; prefilled against stepped, relative error {error:.1e}")
 
 
+def kernel_errors(device: torch.device) -> dict[str, float]:
+    """How far our kernels are from their twins in higher precision, on fresh random inputs."""
+    from core.engine.attention_kernel import attend_new_frame
+    from core.engine.int8_kernel import int8_linear
+    from core.engine.sampling_kernel import draw
+
+    errors = {}
+    for batch, rows, columns in ((1, 4096, 4096), (9, 22528, 4096), (40, 1000, 2816), (200, 4096, 11264)):
+        x = torch.randn(batch, columns, device=device, dtype=torch.bfloat16)
+        weight = torch.randint(-127, 128, (rows, columns), device=device, dtype=torch.int8)
+        scale = torch.rand(rows, device=device)
+        exact = x.double() @ weight.double().T * scale
+        errors[f"int8 {batch} x {rows} x {columns}"] = relative(int8_linear(x, weight, scale), exact)
+
+    slots, architecture = 7, Architecture(num_layers=1)
+    for dtype in (torch.float32, torch.bfloat16):
+        heads, width, context = architecture.num_heads, architecture.head_dim, architecture.context
+        kept = torch.randn(2, slots, heads, context, width, device=device).to(dtype)
+        positions = torch.tensor([0, 1, 255, 256, 2999, 3000, 100_000], device=device)
+        projected = torch.randn(slots, 1, 3, heads, width, device=device).to(dtype).permute(2, 0, 3, 1, 4)
+        plain = kept.float()[None]
+        rotation = Rotation(positions[:, None], architecture)
+        query, key, value = projected
+        exact = SlotView(plain, positions, rotation)(0, query.float(), key.float(), value.float())
+        got = attend_new_frame(query, key, value, kept, positions, rotation)
+        errors[f"attention, {dtype}"] = relative(got, exact)
+        errors[f"its new keys, {dtype}"] = relative(kept, plain[0])
+
+    for card in (512, 2048, 32_000):
+        logits = torch.randn(64, card, device=device) * 3
+        temperature = torch.linspace(0, 2, 64, device=device)
+        top_k = torch.arange(1, 65, device=device) * 7
+        seed = torch.randint(2**62, (64,), device=device)
+        position = torch.randint(10_000, (64,), device=device)
+        for stream in range(9):
+            settings = (temperature, top_k, seed, position, stream)
+            other = (draw(logits, *settings) != draw_plainly(logits, *settings)).float().mean()
+            errors[f"draws of {card} that differ"] = max(float(other), errors.get(f"draws of {card} that differ", 0.0))
+    return errors
+
+
+def relative(got: torch.Tensor, exact: torch.Tensor) -> float:
+    """The relative error in the Euclidean norm."""
+    return float((got.double() - exact.double()).norm() / exact.double().norm())
+
+
 def snapshot(lm: LanguageModel, length: int) -> Snapshot:
     """A prompt of random tokens, read in one pass."""
     tokens = random_tokens(lm, length)
     cache = PromptCache(lm.architecture, length, lm.device, lm.dtype)
     with torch.inference_mode():
-        hidden = lm(lm.embed(tokens[None]), torch.arange(length, device=lm.device)[None], cache)[0, -1]
+        hidden = lm(lm.embed(tokens[None]), cache.piece(length))[0, -1]
     return Snapshot((cache.kept,), length, hidden)
 
 
@@ -89,7 +139,5 @@ def prefill_error(lm: LanguageModel) -> float:
     hidden = torch.empty(0)
     with torch.inference_mode():
         for position in range(length):
-            here = torch.tensor([[position]], device=lm.device)
-            hidden = lm(lm.embed(tokens[None, position : position + 1]), here, cache)[0, -1]
-            cache.advance(1)
+            hidden = lm(lm.embed(tokens[None, position : position + 1]), cache.piece(1))[0, -1]
     return float((hidden - whole.hidden).float().norm() / whole.hidden.float().norm())

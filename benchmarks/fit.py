@@ -102,7 +102,7 @@ def compare() -> dict[str, float]:
     with torch.inference_mode():
         for lm in (plain, rounded):
             cache = PromptCache(lm.architecture, POSITIONS, CUDA, lm.dtype)
-            hidden = lm(lm.embed(tokens[None]), torch.arange(POSITIONS, device=CUDA)[None], cache)[0]
+            hidden = lm(lm.embed(tokens[None]), cache.piece(POSITIONS))[0]
             results["text"].append(lm.text_logits(hidden))
             frame, codebooks = CodebookCache(), []
             for codebook in range(AGENT_CODEBOOKS):

@@ -11,7 +11,7 @@ COLUMNS = 256
 """Columns of a tile."""
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _int8_linear(  # type: ignore[no-untyped-def]
     x_pointer,
     weight_pointer,

@@ -72,9 +72,9 @@ class LanguageModel(nn.Module):
         """The sum of the streams' embeddings: int64[batch, time, 17] -> `[batch, time, dim]`."""
         return F.embedding(tokens + self.first_rows, self.input_tables).sum(dim=2)
 
-    def forward(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
         """What the transformer makes of embedded positions: `[batch, time, dim]` in and out."""
-        hidden: Tensor = self.out_norm(self.transformer(x, positions, attend))
+        hidden: Tensor = self.out_norm(self.transformer(x, attend))
         return hidden
 
     def text_logits(self, hidden: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ class Model:
         user = self.codec.encode(self._pcm_in, self._active)
         tokens = torch.cat([self._text[:, None], self._agent, user[:, :1], self._user[:, 1:]], dim=1)
         view = self.cache.at(self._position)
-        hidden = self.lm(self.lm.embed(tokens[:, None]), self._position[:, None], view)[:, 0]
+        hidden = self.lm(self.lm.embed(tokens[:, None]), view)[:, 0]
 
         position = self._position + 1
         text = self.sampling.text(self.lm.text_logits(hidden), position)

@@ -67,8 +67,6 @@ class Preparation:
                 if layout.embeddings is not None and start < len(layout.embeddings):
                     saved = torch.from_numpy(layout.embeddings[start : start + PIECE]).to(lm.device, lm.dtype)
                     x[:, : len(saved)] = saved
-                positions = torch.arange(start, start + len(piece), device=lm.device)
-                hidden = lm(x, positions[None], cache)[0, -1]
-                cache.advance(len(piece))
+                hidden = lm(x, cache.piece(len(piece)))[0, -1]
             yield
         return Snapshot((cache.kept,), layout.length, hidden)

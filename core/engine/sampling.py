@@ -78,13 +78,24 @@ class SlotSampling:
 
     def _pick(self, logits: Tensor, position: Tensor, stream: int, row: int) -> Tensor:
         """Gumbel's trick: the best of logit / temperature + noise among the top k is a draw from their softmax."""
-        temperature, top_k = self._temperature[row, :, None], self._top_k[row, :, None]
-        greedy = temperature == 0
-        best, tokens = (logits / temperature.masked_fill(greedy, 1.0)).topk(min(MAX_TOP_K, logits.shape[-1]))
-        noise = gumbel(self._seed, position, stream, tokens).masked_fill(greedy, 0.0)
-        beyond = torch.arange(best.shape[-1], device=best.device) >= top_k
-        chosen = (best + noise).masked_fill(beyond, -torch.inf).argmax(dim=-1, keepdim=True)
-        return tokens.gather(-1, chosen)[:, 0]
+        temperature, top_k = self._temperature[row], self._top_k[row]
+        if logits.is_cuda:
+            from core.engine.sampling_kernel import draw  # Triton comes with torch's CUDA builds only
+
+            return draw(logits, temperature, top_k, self._seed, position, stream)
+        return draw_plainly(logits, temperature, top_k, self._seed, position, stream)
+
+
+def draw_plainly(
+    logits: Tensor, temperature: Tensor, top_k: Tensor, seed: Tensor, position: Tensor, stream: int
+) -> Tensor:
+    """int64[slots] from float32[slots, card]; the others are one value a slot. Greedy at temperature 0."""
+    greedy = (temperature == 0)[:, None]
+    best, tokens = (logits / temperature[:, None].masked_fill(greedy, 1.0)).topk(min(MAX_TOP_K, logits.shape[-1]))
+    noise = gumbel(seed, position, stream, tokens).masked_fill(greedy, 0.0)
+    beyond = torch.arange(best.shape[-1], device=best.device) >= top_k[:, None]
+    chosen = (best + noise).masked_fill(beyond, -torch.inf).argmax(dim=-1, keepdim=True)
+    return tokens.gather(-1, chosen)[:, 0]
 
 
 def gumbel(seed: Tensor, position: Tensor, stream: int, tokens: Tensor) -> Tensor:

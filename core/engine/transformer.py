@@ -5,7 +5,6 @@ Parameters carry the names that the checkpoint gives them, so that loading is a 
 
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ NORM_EPSILON = 1e-8
 
 
 class Attend(Protocol):
-    """Keeps a layer's new keys and values and lets the queries look at all it has kept."""
+    """Turns a layer's queries and keys to their positions, keeps keys and values, and lets the queries look at them."""
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """All `[batch, heads, time, head_dim]`, the result too."""
@@ -48,22 +47,6 @@ class Gating(nn.Module):
         return out
 
 
-class Rotation:
-    """Rotary embedding of some positions, shared by all layers: pairs of neighbouring channels turn together."""
-
-    def __init__(self, positions: Tensor, head_dim: int, max_period: float) -> None:
-        """`positions`: int64[batch, time]."""
-        pairs = torch.arange(head_dim // 2, device=positions.device, dtype=torch.float32)
-        frequencies = torch.exp(pairs * (-torch.log(torch.tensor(max_period)).item() * 2 / head_dim))
-        angles = positions.float()[:, None, :, None] * frequencies
-        self._turn = torch.polar(torch.ones_like(angles), angles)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Turn `[batch, heads, time, head_dim]`."""
-        pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
-        return torch.view_as_real(pairs * self._turn).flatten(-2).to(x.dtype)
-
-
 class Attention(nn.Module):
     """Self-attention with one set of matrices a step: one step for the transformer, eight for the depformer."""
 
@@ -73,12 +56,10 @@ class Attention(nn.Module):
         self.in_proj = held.matrix(dim, 3 * dim, steps)
         self.out_proj = held.matrix(dim, dim, steps)
 
-    def forward(self, x: Tensor, layer: int, attend: Attend, rotation: Rotation | None = None, step: int = 0) -> Tensor:
+    def forward(self, x: Tensor, layer: int, attend: Attend, step: int = 0) -> Tensor:
         batch, time, dim = x.shape
         projected = self.in_proj(x, step).view(batch, time, 3, self.heads, dim // self.heads)
         query, key, value = projected.permute(2, 0, 3, 1, 4)
-        if rotation is not None:
-            query, key = rotation(query), rotation(key)
         seen = attend(layer, query, key, value)
         out: Tensor = self.out_proj(seen.transpose(1, 2).reshape(batch, time, dim), step)
         return out
@@ -95,8 +76,8 @@ class Layer(nn.Module):
         self.norm2 = Norm(dim, held)
         self.gating = Gating(dim, architecture.hidden, held)
 
-    def forward(self, x: Tensor, layer: int, attend: Attend, rotation: Rotation) -> Tensor:
-        x = x + self.self_attn(self.norm1(x), layer, attend, rotation)
+    def forward(self, x: Tensor, layer: int, attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.norm1(x), layer, attend)
         out: Tensor = x + self.gating(self.norm2(x))
         return out
 
@@ -106,15 +87,12 @@ class Transformer(nn.Module):
 
     def __init__(self, architecture: Architecture, held: WeightFormat) -> None:
         super().__init__()
-        self.head_dim = architecture.head_dim
-        self.max_period = architecture.max_period
         self.layers = nn.ModuleList(Layer(architecture, held) for _ in range(architecture.num_layers))
 
-    def forward(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """`x`: `[batch, time, dim]`; `positions`: int64[batch, time]."""
-        rotation = Rotation(positions, self.head_dim, self.max_period)
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """`x`: `[batch, time, dim]`; `attend` knows the positions."""
         for number, layer in enumerate(self.layers):
-            x = layer(x, number, attend, rotation)
+            x = layer(x, number, attend)
         return x
 
 
@@ -130,7 +108,7 @@ class DepformerLayer(nn.Module):
         self.gating = nn.ModuleList(Gating(dim, architecture.depformer_hidden, held) for _ in range(steps))
 
     def forward(self, x: Tensor, layer: int, attend: Attend, step: int) -> Tensor:
-        x = x + self.self_attn(self.norm1(x), layer, attend, step=step)
+        x = x + self.self_attn(self.norm1(x), layer, attend, step)
         out: Tensor = x + self.gating[step](self.norm2(x))
         return out
 

@@ -1,0 +1,67 @@
+"""Drawing every slot's token on a CUDA card in one launch. Its twin is in `sampling.py`."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from core.engine.architecture import STREAMS
+
+GOLDEN: tl.constexpr = tl.constexpr(0x9E3779B97F4A7C15)
+
+
+@triton.jit
+def _scramble(x):  # type: ignore[no-untyped-def]
+    """The finaliser of SplitMix64."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB
+    return x ^ (x >> 31)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _draw(  # type: ignore[no-untyped-def]
+    logits_pointer,
+    temperature_pointer,
+    top_k_pointer,
+    seed_pointer,
+    position_pointer,
+    out_pointer,
+    card,
+    stream,
+    STREAMS: tl.constexpr,
+    PADDED: tl.constexpr,
+):
+    slot = tl.program_id(0)
+    token = tl.arange(0, PADDED)
+    real = token < card
+    temperature = tl.load(temperature_pointer + slot)
+    logits = tl.load(logits_pointer + slot.to(tl.int64) * card + token, mask=real, other=-float("inf"))
+    scaled = logits / tl.where(temperature == 0, 1.0, temperature)
+    # The k-th largest, found bit by bit in an order-preserving integer form of float32.
+    bits = scaled.to(tl.int32, bitcast=True)
+    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+    top_k = tl.minimum(tl.load(top_k_pointer + slot), card)
+    least = tl.full((), -(1 << 31), dtype=tl.int64)
+    for bit in tl.static_range(31, -1, -1):
+        higher = least + (1 << bit)
+        least = tl.where(tl.sum((order >= higher).to(tl.int32)) >= top_k, higher, least)
+    seed = tl.load(seed_pointer + slot).to(tl.uint64)
+    position = tl.load(position_pointer + slot).to(tl.uint64)
+    key = _scramble(seed + _scramble(position * STREAMS + stream))
+    noise = _scramble(key + GOLDEN * (token + 1).to(tl.uint64))
+    uniform = ((noise >> 41).to(tl.float32) + 0.5) * 1.1920928955078125e-07
+    gumbel = -tl.log(-tl.log(uniform))
+    score = scaled + tl.where(temperature == 0, 0.0, gumbel)
+    tl.store(out_pointer + slot, tl.argmax(tl.where((order >= least) & real, score, -float("inf")), axis=0))
+
+
+def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, seed: Tensor, position: Tensor, stream: int) -> Tensor:
+    """int64[slots] from float32[slots, card]; the others are one value a slot."""
+    slots, card = logits.shape
+    out = torch.empty(slots, dtype=torch.int64, device=logits.device)
+    padded = triton.next_power_of_2(card)
+    warps = 8 if padded <= 4096 else 16
+    _draw[(slots,)](
+        logits, temperature, top_k, seed, position, out, card, stream, STREAMS=STREAMS, PADDED=padded, num_warps=warps
+    )
+    return out
