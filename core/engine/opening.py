@@ -21,8 +21,9 @@ from core.engine.nano import nano_folder
 from core.engine.preparation import Preparation
 from core.engine.prompt import SpecialCodes
 from core.engine.recording import VoiceEncoder, measure_special_codes
+from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
-from core.engine.snapshot import SnapshotStore
+from core.engine.snapshot import Snapshot, SnapshotStore
 from core.engine.text import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi
 from core.errors import EngineError
@@ -93,13 +94,18 @@ def assemble(checkpoint: Checkpoint, config: EngineConfig, device: torch.device,
 
 
 def start(lm: LanguageModel, mimi: MimiModel, special: SpecialCodes, slots: int) -> tuple[Model, float]:
-    """A warm model, and the milliseconds of its step, which reads all windows whether they are full or not."""
+    """A warm model, and the milliseconds of its step when every window is full."""
     model = Model(lm, MimiCodec(mimi, slots), special, slots)
     model.warm_up()
+    hidden = torch.zeros(lm.architecture.dim, device=lm.device, dtype=lm.dtype)
+    for slot in range(slots):
+        model.begin(slot, Snapshot((), lm.architecture.context, hidden), Sampling(), seed=0)
     begin = time.perf_counter()
     for _ in range(TIMED_STEPS):
         model.step({})
-    return model, (time.perf_counter() - begin) / TIMED_STEPS * 1000
+    step_ms = (time.perf_counter() - begin) / TIMED_STEPS * 1000
+    model.reset()
+    return model, step_ms
 
 
 def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable[[str], None]) -> Path:
