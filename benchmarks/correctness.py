@@ -7,11 +7,12 @@ from rich.console import Console
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
 from core.engine.cache import PromptCache, Rotation, SlotView
 from core.engine.codec import FRAME_SAMPLES, MimiCodec
+from core.engine.drawing import draw_plainly
 from core.engine.lm import LanguageModel
 from core.engine.model import Model
 from core.engine.nano import MIMI, untrained_language_model, untrained_mimi
 from core.engine.prompt import SpecialCodes, Tokens
-from core.engine.sampling import Sampling, draw_plainly
+from core.engine.sampling import Sampling
 from core.engine.snapshot import Snapshot
 
 FRAMES = 60
@@ -52,8 +53,8 @@ def check_all(device: torch.device, console: Console) -> None:
 def kernel_errors(device: torch.device) -> dict[str, float]:
     """How far our kernels are from their twins in higher precision, on fresh random inputs."""
     from core.engine.attention_kernel import attend_new_frame
+    from core.engine.drawing_kernel import draw
     from core.engine.int8_kernel import int8_linear
-    from core.engine.sampling_kernel import draw
 
     errors = {}
     for batch, rows, columns in ((1, 4096, 4096), (9, 22528, 4096), (40, 1000, 2816), (200, 4096, 11264)):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyloudnorm
 import sphn
 
 from core.errors import VoiceError
@@ -58,6 +57,8 @@ def prepare_recording(samples: npt.NDArray[np.float32], rate: int, source: str) 
         raise VoiceError(
             f"{source}: clipped ({clipped:.1%} of its samples are at full scale). Record it again, more quietly."
         )
+    import pyloudnorm  # brings SciPy, which takes seconds to import, and only this needs it
+
     loudness = float(pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(mono.astype(np.float64)))
     if not loudness > SILENCE_LUFS:  # also -inf and NaN
         raise VoiceError(f"{source}: silent, or nearly so. Record it again, closer to the microphone.")

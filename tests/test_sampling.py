@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.engine.sampling import Sampling, SlotSampling
+from core.engine.drawing import SlotDraws
+from core.engine.sampling import Sampling
 
 CPU = torch.device("cpu")
 DRAWS = 20_000
@@ -12,7 +13,7 @@ DRAWS = 20_000
 
 def draws(sampling: Sampling, logits: torch.Tensor, codebook: int = 0) -> torch.Tensor:
     """Many draws from the same logits: one seed, many positions."""
-    slots = SlotSampling(DRAWS, CPU)
+    slots = SlotDraws(DRAWS, CPU)
     for slot in range(DRAWS):
         slots._seed[slot] = 5
     slots._temperature[1] = sampling.temperature
@@ -36,7 +37,7 @@ def test_draws_follow_the_softmax_of_the_top_k(temperature: float, top_k: int) -
 
 def test_a_temperature_of_zero_is_greedy() -> None:
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
-    slots = SlotSampling(4, CPU)
+    slots = SlotDraws(4, CPU)
     for slot in range(4):
         slots.set(slot, Sampling(temperature=0, text_temperature=0), seed=slot)
     assert torch.equal(slots.text(logits, torch.arange(4)), logits.argmax(-1))
@@ -57,7 +58,7 @@ def test_each_slot_has_its_own_settings_and_place_does_not_matter() -> None:
     settings = [Sampling(top_k=1), Sampling(temperature=0), Sampling(temperature=2.0, text_temperature=2.0)]
     said = []
     for order in ([0, 1, 2], [2, 0, 1]):
-        slots = SlotSampling(3, CPU)
+        slots = SlotDraws(3, CPU)
         for slot, which in enumerate(order):
             slots.set(slot, settings[which], seed=which)
         tokens = slots.codebook(0, logits.expand(3, -1), torch.full((3,), 9))
@@ -67,7 +68,7 @@ def test_each_slot_has_its_own_settings_and_place_does_not_matter() -> None:
 
 
 def test_the_largest_seed_and_position_are_fine() -> None:
-    slots = SlotSampling(2, CPU)
+    slots = SlotDraws(2, CPU)
     slots.set(0, Sampling(), seed=2**63 - 1)
     slots.set(1, Sampling(), seed=0)
     tokens = slots.text(torch.zeros(2, 1000), torch.tensor([2**40, 2**40]))

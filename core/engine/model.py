@@ -16,9 +16,10 @@ from core.engine.architecture import AGENT_CODEBOOKS
 from core.engine.cache import SlotCache
 from core.engine.call import Frame
 from core.engine.codec import FRAME_SAMPLES, Codec
+from core.engine.drawing import SlotDraws
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.prompt import SpecialCodes
-from core.engine.sampling import Sampling, SlotSampling
+from core.engine.sampling import Sampling
 from core.engine.snapshot import Snapshot
 
 WARM_UP_STEPS = 3
@@ -32,7 +33,7 @@ class Model:
         self.lm, self.codec, self.slots = lm, codec, slots
         device = lm.device
         self.cache = SlotCache(lm.architecture, slots, device, lm.dtype)
-        self.sampling = SlotSampling(slots, device)
+        self.draws = SlotDraws(slots, device)
         self._silence = torch.tensor(special.silence, device=device)
         self._sine = torch.tensor(special.sine, device=device)
         # What each slot reads at its next position, but for the user's codebook 0, which comes with the next frame.
@@ -60,17 +61,17 @@ class Model:
         codebooks of the position after it.
         """
         self.cache.load(slot, snapshot)
-        self.sampling.set(slot, sampling, seed)
+        self.draws.set(slot, sampling, seed)
         chosen = torch.zeros(self.slots, dtype=torch.bool, device=self.lm.device)
         chosen[slot] = True
         self.codec.reset(chosen)
         self._position[slot] = snapshot.length
         hidden = snapshot.hidden.expand(self.slots, -1)
-        text = self.sampling.text(self.lm.text_logits(hidden), self._position)
+        text = self.draws.text(self.lm.text_logits(hidden), self._position)
         first = self.lm.codebook_logits(hidden, 0, text, CodebookCache())
         self._text[slot] = text[slot]
         self._agent[slot] = self._silence
-        self._agent[slot, 0] = self.sampling.codebook(0, first, self._position)[slot]
+        self._agent[slot, 0] = self.draws.codebook(0, first, self._position)[slot]
         self._user[slot] = self._sine
 
     @torch.inference_mode()
@@ -124,11 +125,11 @@ class Model:
         hidden = self.lm(self.lm.embed(tokens[:, None]), view)[:, 0]
 
         position = self._position + 1
-        text = self.sampling.text(self.lm.text_logits(hidden), position)
+        text = self.draws.text(self.lm.text_logits(hidden), position)
         frame, previous, codes = CodebookCache(), text, []
         for codebook in range(AGENT_CODEBOOKS):
             logits = self.lm.codebook_logits(hidden, codebook, previous, frame)
-            previous = self.sampling.codebook(codebook, logits, position)
+            previous = self.draws.codebook(codebook, logits, position)
             codes.append(previous)
         agent = torch.stack(codes, dim=1)
 

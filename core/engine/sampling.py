@@ -1,19 +1,13 @@
-"""How a slot picks its tokens: temperature, top-k and seed, each slot its own."""
+"""What a call may ask of the sampler: temperatures, top-k and seed."""
 
 from dataclasses import dataclass, fields
 
-import torch
-from torch import Tensor
-
-from core.engine.architecture import STREAMS
 from core.errors import ProtocolError
 
 MAX_TEMPERATURE = 2.0
 MAX_TOP_K = 500
 """The end of the slider in NVIDIA's web client."""
 MAX_SEED = 2**63 - 1
-GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
-"""SplitMix64's increment, 2^64 divided by the golden ratio, as int64."""
 
 
 @dataclass(frozen=True)
@@ -45,69 +39,3 @@ class Sampling:
             low, high = limits[field.name]
             if value is not None and not low <= value <= high:  # NaN fails both comparisons
                 raise ProtocolError(f"{field.name} must lie between {low} and {high}, not {value}.")
-
-
-class SlotSampling:
-    """Every slot's sampling as tensors on the device, so that one step serves them all.
-
-    Randomness is a function of (seed, position, stream, token) alone, a counter-based generator as in Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3" (2011): no state, and no slot can touch another's.
-    """
-
-    def __init__(self, slots: int, device: torch.device) -> None:
-        self._seed = torch.zeros(slots, dtype=torch.int64, device=device)
-        self._temperature = torch.zeros(2, slots, device=device)
-        self._top_k = torch.ones(2, slots, dtype=torch.int64, device=device)
-
-    def set(self, slot: int, sampling: Sampling, seed: int) -> None:
-        """Sample this slot so from now on."""
-        self._seed[slot] = seed
-        for row, (temperature, top_k) in enumerate(
-            [(sampling.text_temperature, sampling.text_top_k), (sampling.temperature, sampling.top_k)]
-        ):
-            self._temperature[row, slot] = temperature
-            self._top_k[row, slot] = top_k
-
-    def text(self, logits: Tensor, position: Tensor) -> Tensor:
-        """The text tokens, int64[slots], at `position` (int64[slots]) from float32[slots, text_card]."""
-        return self._pick(logits, position, stream=0, row=0)
-
-    def codebook(self, codebook: int, logits: Tensor, position: Tensor) -> Tensor:
-        """The same for one of the agent's codebooks."""
-        return self._pick(logits, position, stream=1 + codebook, row=1)
-
-    def _pick(self, logits: Tensor, position: Tensor, stream: int, row: int) -> Tensor:
-        """Gumbel's trick: the best of logit / temperature + noise among the top k is a draw from their softmax."""
-        temperature, top_k = self._temperature[row], self._top_k[row]
-        if logits.is_cuda:
-            from core.engine.sampling_kernel import draw  # Triton comes with torch's CUDA builds only
-
-            return draw(logits, temperature, top_k, self._seed, position, stream)
-        return draw_plainly(logits, temperature, top_k, self._seed, position, stream)
-
-
-def draw_plainly(
-    logits: Tensor, temperature: Tensor, top_k: Tensor, seed: Tensor, position: Tensor, stream: int
-) -> Tensor:
-    """int64[slots] from float32[slots, card]; the others are one value a slot. Greedy at temperature 0."""
-    greedy = (temperature == 0)[:, None]
-    best, tokens = (logits / temperature[:, None].masked_fill(greedy, 1.0)).topk(min(MAX_TOP_K, logits.shape[-1]))
-    noise = gumbel(seed, position, stream, tokens).masked_fill(greedy, 0.0)
-    beyond = torch.arange(best.shape[-1], device=best.device) >= top_k[:, None]
-    chosen = (best + noise).masked_fill(beyond, -torch.inf).argmax(dim=-1, keepdim=True)
-    return tokens.gather(-1, chosen)[:, 0]
-
-
-def gumbel(seed: Tensor, position: Tensor, stream: int, tokens: Tensor) -> Tensor:
-    """Gumbel noise for some tokens, float32[slots, tokens], from int64[slots] seeds and positions."""
-    key = scramble(seed + scramble(position * STREAMS + stream))
-    bits = scramble(key[:, None] + GOLDEN * (tokens + 1))
-    uniform = ((bits >> 41 & 0x7FFFFF).float() + 0.5) * 2.0**-23  # never 0 or 1 in float32
-    return -torch.log(-torch.log(uniform))
-
-
-def scramble(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) on int64, which wraps as uint64 does."""
-    x = (x ^ (x >> 30 & (1 << 34) - 1)) * (0xBF58476D1CE4E5B9 - (1 << 64))
-    x = (x ^ (x >> 27 & (1 << 37) - 1)) * (0x94D049BB133111EB - (1 << 64))
-    return x ^ (x >> 31 & (1 << 33) - 1)

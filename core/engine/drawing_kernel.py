@@ -1,4 +1,4 @@
-"""Drawing every slot's token on a CUDA card in one launch. Its twin is in `sampling.py`."""
+"""Drawing every slot's token on a CUDA card in one launch. Its twin is `draw_plainly` in `drawing.py`."""
 
 import torch
 import triton
