@@ -26,18 +26,6 @@ FIXED: Mapping[str, Any] = {
     "depformer_weights_per_step": True,
 }
 """What every PersonaPlex and Moshi checkpoint has in common, and this engine is written for."""
-UNUSED = {
-    "cross_attention",
-    "dep_q",
-    "depformer_causal",
-    "depformer_context",
-    "depformer_layer_scale",
-    "depformer_max_period",
-    "depformer_weights_per_step_schedule",
-    "existing_text_end_padding_id",
-    "layer_scale",
-}
-"""Keys of Moshi's configs that say nothing this engine needs, as long as they are null or as Moshi has them."""
 
 
 @dataclass(frozen=True)

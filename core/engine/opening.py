@@ -1,6 +1,7 @@
 """From config to a running engine: which checkpoint, on what device, with how many slots."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +34,12 @@ from core.voices import VoiceFolder
 
 CPU_THREADS = 1
 """Nano's operations are too small to share: a second thread gains little, and costs much when its core is busy."""
+SWITCH_SECONDS = 0.0005
+"""On a CPU the engine's thread is nearly always in Python, and the event loop would wait Python's usual 5 ms for a turn."""
 CPU_SLOTS = 2
 """What `auto` takes without a card: the slots that two cores carry with nano."""
 STEP_BUDGET_MS = 50.0
-"""What a step may take of a frame's 80 ms with the slots that `auto` takes."""
+"""What a step may take of a frame's 80 ms with the slots that `auto` takes on a card."""
 TIMED_STEPS = 5
 WORKSPACE = 0.06
 """Share of a card's memory left to kernels' workspaces and the allocator's gaps."""
@@ -51,6 +54,8 @@ def open_engine(config: EngineConfig, report: Callable[[str], None]) -> SlotEngi
     """
     device = pick_device(config.device)
     torch.set_num_threads(config.threads or CPU_THREADS)
+    if device.type == "cpu":
+        sys.setswitchinterval(SWITCH_SECONDS)
     dtype = pick_dtype(config.dtype, device)
     checkpoint = Checkpoint.read(find_checkpoint(config, device, report))
     report(f"Loading {checkpoint.name} on {device}, {str(dtype).removeprefix('torch.')}")
@@ -78,7 +83,7 @@ def assemble(checkpoint: Checkpoint, config: EngineConfig, device: torch.device,
     special = checkpoint.special or measure_special_codes(encode_voice)
     slots = count_slots(config.slots, checkpoint.architecture, device, dtype)
     model, step_ms = start(lm, mimi, special, slots)
-    if config.slots == "auto" and step_ms > STEP_BUDGET_MS and slots > 1:
+    if config.slots == "auto" and device.type == "cuda" and step_ms > STEP_BUDGET_MS and slots > 1:
         slots = max(1, int(slots * STEP_BUDGET_MS / step_ms))
         log.info("fewer slots, for time", slots=slots, step_ms=round(step_ms, 1))
         del model
