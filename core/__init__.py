@@ -4,11 +4,15 @@ from core.config import Config, Secret
 from core.engine.call import Frame
 from core.engine.prompt import Voice
 from core.engine.sampling import Sampling
+from core.errors import RefusedError
 from core.events import (
+    CallRefused,
     FirstAudio,
     FramesDropped,
     FrameTimed,
     Identity,
+    PluginFailed,
+    ServiceEvent,
     SessionEnded,
     SessionEvent,
     SessionInfo,
@@ -16,13 +20,16 @@ from core.events import (
     SessionReady,
     SessionStarted,
     SessionWarned,
+    SettingsReloaded,
     TextSaid,
     TransformFailed,
 )
+from core.guard import public
 from core.hookspecs import Transform, hookimpl
 from core.personas import Persona
 
 __all__ = [
+    "CallRefused",
     "Config",
     "FirstAudio",
     "Frame",
@@ -30,8 +37,11 @@ __all__ = [
     "FramesDropped",
     "Identity",
     "Persona",
+    "PluginFailed",
+    "RefusedError",
     "Sampling",
     "Secret",
+    "ServiceEvent",
     "SessionEnded",
     "SessionEvent",
     "SessionInfo",
@@ -39,9 +49,11 @@ __all__ = [
     "SessionReady",
     "SessionStarted",
     "SessionWarned",
+    "SettingsReloaded",
     "TextSaid",
     "Transform",
     "TransformFailed",
     "Voice",
     "hookimpl",
+    "public",
 ]

@@ -12,6 +12,8 @@ from core.events import TransformFailed
 from core.hookspecs import Transform
 
 FRAME_SAMPLES = 1920
+Times = tuple[tuple[str, float], ...]
+"""Plugins, each with the milliseconds that its transform took for a frame."""
 OVERRUNS = 5
 WINDOW = 50
 """A transform that makes the chain overrun its budget in 5 of 50 frames (4 s) is not unlucky but too slow."""
@@ -45,6 +47,8 @@ class Chain:
         self._budget = budget_ms / 1000
         self._on_failure = on_failure
         self._clock = clock
+        self.times: Times = ()
+        """What the last frame took, failed transforms included."""
 
     @property
     def plugins(self) -> tuple[str, ...]:
@@ -53,7 +57,8 @@ class Chain:
 
     def process(self, frame: Frame) -> Frame:
         """Take and return float32[1920]. Never raises for what a plugin does; never in two threads at once."""
-        for step in tuple(self._steps):
+        steps = tuple(self._steps)
+        for step in steps:
             began = self._clock()
             try:
                 changed = step.transform.process(frame.copy())  # a copy: one that fails half-way leaves no trace
@@ -65,6 +70,7 @@ class Chain:
                 self._leave_out(step, problem)
             else:
                 frame = changed
+        self.times = tuple((step.plugin, step.seconds * 1000) for step in steps)
         self._watch_budget()
         return frame
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from core.cli_bench import bench
 from core.cli_call import call
 from core.cli_lists import check, personas, plugins, voices
 from core.cli_options import Commands, config_option
@@ -25,15 +26,16 @@ def main() -> None:
 @config_option
 @click.option("--host", help="Address to listen on; 0.0.0.0 is every network.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 is any free one.")
-def serve(config: Path | None, host: str | None, port: int | None) -> None:
+@click.option("--insecure", is_flag=True, default=None, help="Let everybody call who reaches a public address.")
+def serve(config: Path | None, host: str | None, port: int | None, insecure: bool | None) -> None:
     """Serve the page and the WebSocket until Ctrl-C."""
     from core.cli_serve import serve_until_stopped  # the engine's libraries take seconds to load
 
     loaded = load_config(config, os.environ)
-    given: dict[str, Any] = {"host": host, "port": port}
+    given: dict[str, Any] = {"host": host, "port": port, "insecure": insecure}
     changes = {name: value for name, value in given.items() if value is not None}
     serve_until_stopped(msgspec.structs.replace(loaded, server=msgspec.structs.replace(loaded.server, **changes)))
 
 
-for command in (talk, call, voice, personas, voices, plugins, check):
+for command in (talk, call, bench, voice, personas, voices, plugins, check):
     main.add_command(command)

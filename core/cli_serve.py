@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 
+import msgspec
 from rich.console import Console
 from starlette.applications import Starlette
 
@@ -12,8 +14,9 @@ from core.engine.opening import open_engine
 from core.log import configure_logging
 from core.offline import OPERATOR
 from core.plugins import PluginHost
+from core.remote import RemoteEngine
 from core.server import create_app
-from core.serving import Server, bind
+from core.serving import Server, bind, require_protection
 
 
 def serve_until_stopped(config: Config) -> None:
@@ -22,12 +25,20 @@ def serve_until_stopped(config: Config) -> None:
     console = Console(stderr=True, highlight=False)
     with bind(config.server) as listener:
         host = PluginHost.load(config)
-        engine = open_engine(config.engine, lambda line: console.print(line, markup=False))
+        require_protection(config.server, host.protected)
+        engine = _open(config, lambda line: console.print(line, markup=False))
         try:
             asyncio.run(_serve(create_app(config, engine, host), config, engine, host, listener, console))
         finally:
             engine.close()
     console.print("Stopped.")
+
+
+def _open(config: Config, report: Callable[[str], None]) -> Engine:
+    """The engine; for a process with the page alone only what there is to know of it, without fetching anything."""
+    if config.server.role == "page":
+        return RemoteEngine.find(msgspec.structs.replace(config.engine, offline=True), report)
+    return open_engine(config.engine, report)
 
 
 async def _serve(

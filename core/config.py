@@ -7,6 +7,7 @@ its text is taken as it is where text is wanted, and else read as YAML.
 """
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,9 @@ NotNegative = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Name = Annotated[str, Meta(min_length=1)]
+WebOrigin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.:\[\]_-]+$")]
+"""As browsers write it: no path, no default port, small letters."""
+SocketOrigin = Annotated[str, Meta(pattern=r"^(wss?://[a-z0-9.:\[\]_-]+)?$")]
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,13 +36,46 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     host: Name = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8998
     """0 takes any free port."""
-    queue: NotNegative = 32
+    insecure: bool = False
+    """Whether everybody may call who reaches a service that other machines can reach, and no plugin asks who it is."""
+    origins: tuple[WebOrigin, ...] = ()
+    """Other sites whose pages may use the service, such as `https://example.com`. Its own page always may."""
+    trusted_proxies: tuple[Name, ...] = ()
+    """Addresses or networks of proxies that are believed when they say whom they forward for; `*` is any."""
+    queue: Annotated[int, Meta(ge=0, le=1000)] = 32
     """How many callers may wait for a slot."""
     queue_wait_s: Seconds = 120
+    calls_per_identity: NotNegative = 0
+    """How many callers of one name may talk or wait at once; 0 is any number."""
+    calls_per_address: NotNegative = 0
+    """The same for callers from one address; an IPv6 network of 64 bits is one."""
     max_message_bytes: Annotated[int, Meta(ge=8192)] = 65536
     """A frame of PCM has 3840 bytes; larger messages than this close the call."""
+    request_s: Seconds = 10
+    """A client must have sent its whole request in this time, and may keep an unused connection for as long."""
+    drain_s: Annotated[float, Meta(ge=0)] = 8
+    """How long running calls may go on when the service is told to stop."""
     web: str = ""
     """The folder of the page; "" is the one that comes with the package."""
+    role: Literal["all", "page", "gpu"] = "all"
+    """What this process serves: `page` everything but the calls, without an engine; `gpu` the calls alone."""
+    socket: SocketOrigin = ""
+    """For the role `page`: where the calls are served, such as `wss://calls.example.com`."""
+    wake: Literal["call", "page"] = "call"
+    """For the role `page`: whether that process is woken by a call, or as soon as somebody opens the page."""
+    wake_s: Seconds = 30
+    """For the role `page`: how long waking usually takes, which callers are told while they wait."""
+
+    def __post_init__(self) -> None:
+        if self.role == "page" and not self.socket:
+            raise ValueError("socket: the role page needs it: where the calls are served, wss://...")
+        for proxy in self.trusted_proxies:
+            try:
+                proxy == "*" or ip_network(proxy)
+            except ValueError:
+                raise ValueError(
+                    f"trusted_proxies: {proxy} is no address or network; give one such as 127.0.0.1 or 10.0.0.0/8."
+                ) from None
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +92,8 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     device: Name = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:1`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    weights: Literal["auto", "int8"] = "auto"
+    """`int8` halves what the weights take and what a frame reads, at a little precision; `auto` is `dtype`."""
     slots: Positive | Literal["auto"] = "auto"
     """How many callers at once; `auto` takes what the device holds."""
     threads: NotNegative = 0
@@ -93,11 +132,19 @@ class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     idle_s: Seconds = 120
     """The caller may be silent for so long."""
     warn_s: Annotated[float, Meta(ge=0)] = 30
-    """The caller is told so long before a limit ends the call."""
+    """The caller is told so long before one of these two ends the call."""
+    auth_s: Seconds = 10
+    """Who is calling, and the persona and voice, must be found out in this time."""
     prompt_s: Seconds = 30
     """The prompt must be ready in this time."""
+    first_audio_s: Seconds = 60
+    """The agent's first sound, which answers the caller's, must come in this time after the handshake."""
     send_s: Seconds = 5
     """A client that does not read for so long is closed."""
+    max_messages_per_s: Positive = 400
+    """Twice what a client sends that passes on each 128 samples of a browser's audio worklet."""
+    max_ahead_s: Seconds = 15
+    """How far the caller's audio may run ahead of the clock: what a network that stalled delivers together."""
     transform_budget_ms: Seconds = 8
     """What the audio transforms of plugins may take of each frame's 80 ms, in each direction."""
 

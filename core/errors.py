@@ -1,6 +1,7 @@
 """Every error a person may meet. Each message names the thing that is wrong and says what to do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 
 
 class PersonaplexError(Exception):
@@ -52,3 +53,16 @@ class EngineBusyError(EngineError):
 
 class PromptError(EngineError):
     """A prompt cannot be used: too long for the context, or a voice of another checkpoint."""
+
+
+class RefusedError(PersonaplexError):
+    """A request is not served. Raised by `authenticate`, it refuses at once; no other plugin is asked."""
+
+    def __init__(
+        self, status: int, message: str, *, reason: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """`status` is that of HTTP; `reason` is a word for logs and metrics, the status' own name unless given."""
+        self.status = status
+        self.reason = reason or HTTPStatus(status).name.lower()
+        self.headers = dict(headers or {})
+        super().__init__(message)

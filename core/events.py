@@ -1,4 +1,7 @@
-"""What happens in a session, as typed events for `session_event`. None of them carries a prompt's text or a secret."""
+"""What happens, as typed events: in a session for `session_event`, outside of any for `service_event`.
+
+None of them carries a prompt's text or a secret.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +72,10 @@ class FrameTimed:
     encode_ms: float
     total_ms: float
     """From the last byte of the user's frame received to the agent's frame handed to the socket."""
+    lag_ms: float = 0.0
+    """The caller's audio that waits for its answer now."""
+    transforms: tuple[tuple[str, float], ...] = ()
+    """Plugins, each with the milliseconds that its transform took; one with two transforms is there twice."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +135,35 @@ SessionEvent = (
     | SessionWarned
     | SessionEnded
 )
+
+
+@dataclass(frozen=True)
+class CallRefused:
+    """Somebody asked for a call and got no session."""
+
+    reason: str
+    """A word: what was wrong."""
+    status: int
+    """The HTTP status of the answer."""
+    route: str
+    address: str
+    """The client's address as the server sees it."""
+
+
+@dataclass(frozen=True)
+class PluginFailed:
+    """A plugin raised in one of its hooks. `error` is the error's type alone: its text may hold a secret."""
+
+    plugin: str
+    hook: str
+    error: str
+
+
+@dataclass(frozen=True)
+class SettingsReloaded:
+    """config.yaml was edited. Without `problems` the edit is in force; else everything stays as it was."""
+
+    problems: tuple[str, ...]
+
+
+ServiceEvent = CallRefused | PluginFailed | SettingsReloaded

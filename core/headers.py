@@ -1,5 +1,7 @@
 """Headers that tell a browser what this service's pages may do, on every response."""
 
+from collections.abc import Sequence
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,14 +38,17 @@ HEADERS = {
 class SecurityHeaders:
     """ASGI middleware; a response that sets one of these headers itself keeps its own."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, connect: Sequence[str] = ()) -> None:
+        """`connect` are the origins, beside our own, that the page may open connections to."""
         self._app = app
+        policy = POLICY.replace("connect-src 'self'", " ".join(("connect-src 'self'", *connect)))
+        self._headers = {**HEADERS, "content-security-policy": policy}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in self._headers.items():
                     headers.setdefault(name, value)
             await send(message)
 

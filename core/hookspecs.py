@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute
 
 from core.engine.call import Engine, Frame
 from core.engine.prompt import Voice
-from core.events import Identity, SessionEvent, SessionInfo
+from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo
 
 if TYPE_CHECKING:
     from core.config import Config
@@ -44,7 +44,20 @@ def shutdown() -> Awaitable[None] | None:
 
 @hookspec
 def register_routes() -> Sequence[BaseRoute]:
-    """Starlette routes to serve beside the core's own. Called once, when the app is made."""
+    """Starlette routes to serve beside the core's own. Called once, when the app is made.
+
+    Only callers who are let in reach them, found in `request.state.identity`; `@public` endpoints are open to all.
+    """
+
+
+@hookspec
+def notices() -> Sequence[str]:
+    """Sentences that callers must read before they call, such as that calls are recorded. Asked for every page."""
+
+
+@hookspec
+def problems() -> Sequence[str]:
+    """Sentences for the operator about what is wrong now, for `/health`. Asked often: be quick."""
 
 
 @hookspec
@@ -92,3 +105,8 @@ def transform_output(session: SessionInfo) -> Transform | None:
 @hookspec
 def session_event(session: SessionInfo, event: SessionEvent) -> None:
     """Something happened in a session. Called on the event loop: be quick; hand slow work to a thread."""
+
+
+@hookspec
+def service_event(event: ServiceEvent) -> None:
+    """Something happened outside of any session. Called on the event loop, like `session_event`."""

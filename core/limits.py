@@ -18,11 +18,8 @@ Clock = Callable[[], float]
 
 SPEECH_RMS = 10 ** (-46 / 20)
 """A frame louder than -46 dBFS counts as speech: quiet talk is above it, the hum of a muted room below."""
-MOST_MESSAGES_A_SECOND = 400
-"""Twice what a client sends that passes on each 128 samples of a browser's audio worklet."""
-MESSAGES_AT_ONCE = 2000
-AUDIO_AT_ONCE_S = 15.0
-"""How far audio may run ahead of the clock: what a network that stalled delivers together."""
+BURST_S = 5.0
+"""As many messages may come at once as in so many seconds: a network that stalled delivers them together."""
 
 Limit = Literal["time", "idle"]
 
@@ -80,20 +77,21 @@ class TimeLimits:
 class Traffic:
     """How fast messages and audio come in. The allowances refill with the clock."""
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    def __init__(self, config: SessionConfig, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._last = clock()
-        self._messages = float(MESSAGES_AT_ONCE)
-        self._audio_s = AUDIO_AT_ONCE_S
+        self._rate = config.max_messages_per_s
+        self._messages = self._rate * BURST_S
+        self._ahead_s = self._audio_s = config.max_ahead_s
 
     def message(self) -> None:
         """Count a message. Raises Hangup when there are too many."""
         now = self._clock()
         passed, self._last = now - self._last, now
-        self._messages = min(self._messages + passed * MOST_MESSAGES_A_SECOND, MESSAGES_AT_ONCE) - 1
-        self._audio_s = min(self._audio_s + passed, AUDIO_AT_ONCE_S)
+        self._messages = min(self._messages + passed * self._rate, self._rate * BURST_S) - 1
+        self._audio_s = min(self._audio_s + passed, self._ahead_s)
         if self._messages < 0:
-            raise _too_fast(f"More than {MOST_MESSAGES_A_SECOND} messages a second. Put more audio in each.")
+            raise _too_fast(f"More than {self._rate} messages a second. Put more audio in each.")
 
     def audio(self, samples: int) -> None:
         """Count audio. Raises Hangup when it comes faster than it can have been spoken."""

@@ -14,8 +14,8 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +55,7 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plugin that was found, not loaded yet."""
+    """A plugin that was found. `load` gives its module or class."""
 
     name: str
     source: str
@@ -65,33 +65,74 @@ class Candidate:
     """Whether its source text speaks of an auth hook, or cannot be read: then it must not be skipped when it fails."""
 
 
-def load_plugins(config: Config) -> tuple[pluggy.PluginManager, tuple[PluginInfo, ...]]:
-    """A manager with all plugins that can be used, and what became of each that was found, in order of precedence.
+@dataclass(frozen=True)
+class Found:
+    """What became of a candidate. `plugin` is the object with the hooks, or None when it is not used."""
 
-    Raises ConfigError with all that must stop the boot.
-    """
+    candidate: Candidate
+    info: PluginInfo
+    plugin: Any = None
+
+
+@dataclass(frozen=True)
+class PluginSet:
+    """A manager with all plugins that are used, and all that were found, in order of precedence."""
+
+    manager: pluggy.PluginManager
+    found: tuple[Found, ...]
+
+
+def load_plugins(config: Config) -> PluginSet:
+    """Find and load every plugin. Raises ConfigError with all that must stop the boot."""
     problems: list[str] = []
-    infos: dict[str, list[PluginInfo]] = {}
-    plugins: list[tuple[str, Any]] = []
+    found: dict[str, list[Found]] = {}
     for candidate in find_plugins(config):
         name = candidate.name
-        if name in infos or name in config.plugins.disabled:
+        if name in found or name in config.plugins.disabled:
             state: State = "disabled" if name in config.plugins.disabled else "replaced"
-            infos.setdefault(name, []).append(PluginInfo(name, candidate.source, candidate.version, (), state))
-            continue
-        info, plugin = load_plugin(candidate, config, problems)
-        infos[name] = [info]
-        if plugin is not None:
-            plugins.append((name, plugin))
-    problems.extend(_unknown(config, "disabled", config.plugins.disabled, infos))
-    problems.extend(_unknown(config, "options", list(config.plugins.options), infos))
+            info = PluginInfo(name, candidate.source, candidate.version, (), state)
+            found.setdefault(name, []).append(Found(candidate, info))
+        else:
+            candidate = replace(candidate, load=cache(candidate.load))
+            found[name] = [Found(candidate, *load_plugin(candidate, config, problems))]
+    problems.extend(_unknown(config, "disabled", config.plugins.disabled, found))
+    problems.extend(_unknown(config, "options", list(config.plugins.options), found))
     if problems:
         raise ConfigError(problems)
+    everything = tuple(one for same in found.values() for one in same)
+    return PluginSet(_manager(everything), everything)
+
+
+def remake_plugins(plugins: PluginSet, names: Collection[str], config: Config) -> PluginSet:
+    """The same plugins, those of these `names` made anew with the options that `config` has for them.
+
+    No file of a plugin is run again. Raises ConfigError with everything that is wrong; `plugins` stay as they were.
+    """
+    problems = _unknown(config, "options", list(config.plugins.options), [one.info.name for one in plugins.found])
+    found = []
+    for one in plugins.found:
+        if one.info.name in names and one.info.state in ("on", "off"):
+            before = len(problems)
+            one = Found(one.candidate, *load_plugin(one.candidate, config, problems))
+            if one.info.state == "failed" and len(problems) == before:
+                problems.append(one.info.problem)
+        found.append(one)
+    if problems:
+        raise ConfigError(problems)
+    manager = _manager(found)
+    for name, plugin in plugins.manager.list_name_plugin():
+        if all(name != one.info.name for one in found):
+            manager.register(plugin, name)  # one that was not found, but registered by whoever runs the app
+    return PluginSet(manager, tuple(found))
+
+
+def _manager(found: Sequence[Found]) -> pluggy.PluginManager:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    for name, plugin in reversed(plugins):  # pluggy asks the one that came last first
-        manager.register(plugin, name)
-    return manager, tuple(info for found in infos.values() for info in found)
+    for one in reversed(found):  # pluggy asks the one that came last first
+        if one.plugin is not None:
+            manager.register(one.plugin, one.info.name)
+    return manager
 
 
 def _unknown(config: Config, key: str, given: Sequence[str], known: Collection[str]) -> list[str]:

@@ -6,107 +6,131 @@ of the same name. pluggy's `tryfirst` and `trylast` change a hook's place in thi
 What happens when a plugin raises, or answers with something that is no answer:
 
 - `startup`, `register_routes`: the boot stops, naming the plugin. `shutdown`: logged.
-- `authenticate`, `authorize`: denied.
+- `authenticate`, `authorize`: denied; a RefusedError of `authenticate` says with which status.
 - personas, voices: logged, and the next plugin is asked; when none has an answer, this caller gets an error.
 - audio: the transform is left out for this session, which is told.
-- `session_event`: logged, the first time.
+- `session_event`, `service_event`: logged, the first time.
+- `notices`, `problems`: logged, and those of the others are shown.
+
+Every failure of a hook is a PluginFailed for `service_event`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import pluggy
-from pluggy import HookImpl
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
+from core.catalogue import Catalogue
 from core.chain import Chain
 from core.config import Config
-from core.decoding import suggest
 from core.engine.call import Engine
 from core.engine.prompt import Voice
-from core.errors import ConfigError, PersonaError, PluginError, VoiceError
-from core.events import Identity, SessionEvent, SessionInfo, TransformFailed
-from core.hook_calls import FAULTS, ask, call_sync, describe, hook_name, place
+from core.errors import ConfigError, PersonaError, PluginError, RefusedError
+from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
+from core.hook_calls import FAULTS, Hooks, ask, call_sync, describe
 from core.hookspecs import Transform
 from core.log import get_logger
-from core.personas import PERSONA_ID, Persona
-from core.plugin_loading import PluginInfo, load_plugins
-from core.voices import VOICE_NAME, not_offered, offered, voice_name
+from core.personas import Persona
+from core.plugin_loading import PluginInfo, PluginSet, load_plugins, remake_plugins
 
 __all__ = ["Chain", "PluginHost", "PluginInfo"]
 
-STARTUP = Identity("startup")
-"""Who asks for the personas when they are checked at boot."""
 ANONYMOUS = Identity("anonymous")
 
 
 class PluginHost:
-    """All plugins of one app. Made by `load`; `startup` before the first caller, `shutdown` after the last."""
+    """All plugins of one app, with the settings they run by. Neither changes: an edit of the settings makes another.
 
-    def __init__(self, config: Config, manager: pluggy.PluginManager, plugins: Sequence[PluginInfo]) -> None:
-        self._config = config
-        self._manager = manager
-        self._plugins = tuple(plugins)
+    Made by `load`; `startup` before the first caller, `shutdown` after the last.
+    """
+
+    def __init__(self, config: Config, plugins: PluginSet) -> None:
+        self.config = config
+        self._plugins = plugins
+        self._manager = plugins.manager
+        self._hooks = Hooks(plugins.manager)
+        self._catalogue = Catalogue(config, self._hooks)
         self._running: set[str] = set()
-        self._reported: set[tuple[str, ...]] = set()
-        self._log = get_logger("plugins")
+        self._routes: list[BaseRoute] | None = None
 
     @classmethod
     def load(cls, config: Config) -> "PluginHost":
         """Find and load every plugin. Raises ConfigError with all that must stop the boot."""
-        manager, plugins = load_plugins(config)
-        host = cls(config, manager, plugins)
-        for info in plugins:
+        host = cls(config, load_plugins(config))
+        for info in host.describe():
             if info.problem:
-                host._log.warning("plugin skipped", plugin=info.name, problem=info.problem)
+                get_logger("plugins").warning("plugin skipped", plugin=info.name, problem=info.problem)
+        return host
+
+    def reloaded(self, config: Config) -> "PluginHost":
+        """A host for other settings, not started yet, that shares with this one all plugins but those that depend on
+        what changed: their own options, or, where their `startup` takes `config`, anything.
+
+        Raises ConfigError with everything that is wrong.
+        """
+        changed = {name for name in self._names() if config.options(name) != self.config.options(name)}
+        changed |= {hook.plugin_name for hook in self._hooks.of("startup") if "config" in hook.argnames}
+        host = PluginHost(config, remake_plugins(self._plugins, changed, config))
+        host._running = self._running - changed
         return host
 
     def describe(self) -> list[PluginInfo]:
         """Every plugin that was found, in order of precedence."""
-        return list(self._plugins)
+        return [one.info for one in self._plugins.found]
 
     async def startup(self, engine: Engine | None) -> None:
-        """Start every plugin, and check that personas and voices fit. With None only settings are checked.
+        """Start every plugin that does not run, and check that personas and voices fit. With None only settings are
+        checked.
 
         Raises PluginError naming the plugin that failed, or ConfigError with every problem; plugins that had started
         are shut down before.
         """
-        starts = self._hooks("startup")
-        names = {name for name, _ in self._manager.list_name_plugin()}
-        self._running = names - {hook.plugin_name for hook in starts}
+        carried = frozenset(self._running)
+        starts = [hook for hook in self._hooks.of("startup") if hook.plugin_name not in carried]
+        self._running |= {name for name, _ in self._manager.list_name_plugin()} - {hook.plugin_name for hook in starts}
         problems: list[str] = []
         try:
             for hook in starts:
                 try:
-                    await ask(hook, config=self._config, engine=engine)
+                    await ask(hook, config=self.config, engine=engine)
                 except ConfigError as error:
                     problems.extend(error.problems)
                 except FAULTS as error:
                     raise PluginError(f"plugin {hook.plugin_name}: startup failed: {describe(error)}") from error
                 else:
                     self._running.add(hook.plugin_name)
-            problems.extend(await self._check())
+            problems.extend(await self._catalogue.check())
             if problems:
                 raise ConfigError(problems)
         except BaseException:
+            self._running -= carried  # they go on in the host that they come from
             await self.shutdown()
             raise
 
-    async def shutdown(self) -> None:
-        """Stop every plugin that has started, the last one first. One that raises is logged."""
-        for hook in reversed(self._hooks("shutdown")):
-            if hook.plugin_name in self._running:
+    async def shutdown(self, heir: "PluginHost | None" = None) -> None:
+        """Stop every plugin that has started, the last one first, but not those that `heir` has too.
+
+        One that raises is logged.
+        """
+        for hook in reversed(self._hooks.of("shutdown")):
+            inherited = heir is not None and heir._manager.is_registered(hook.plugin)
+            if hook.plugin_name in self._running and not inherited:
                 try:
                     await ask(hook)
                 except FAULTS as error:
-                    self._fault(hook, error)
+                    self._hooks.fault(hook, error)
         self._running = set()
 
     def routes(self) -> list[BaseRoute]:
         """The routes that plugins serve. Raises PluginError naming the plugin that failed."""
+        if self._routes is None:
+            self._routes = self._ask_for_routes()
+        return self._routes
+
+    def _ask_for_routes(self) -> list[BaseRoute]:
         routes: list[BaseRoute] = []
-        for hook in self._hooks("register_routes"):
+        for hook in self._hooks.of("register_routes"):
             try:
                 given: list[Any] = list(call_sync(hook))
             except FAULTS as error:
@@ -122,34 +146,44 @@ class PluginHost:
     @property
     def protected(self) -> bool:
         """Whether any plugin authenticates; without one, everybody is `anonymous`."""
-        return bool(self._hooks("authenticate"))
+        return bool(self._hooks.of("authenticate"))
+
+    def notices(self) -> list[str]:
+        """What callers must read before they call."""
+        return self._hooks.sentences("notices")
+
+    def problems(self) -> list[str]:
+        """What the plugins find wrong now, for the operator."""
+        return self._hooks.sentences("problems")
 
     async def authenticate(self, connection: HTTPConnection) -> Identity | None:
-        """Who is calling; None is denied."""
+        """Who is calling; None is denied. Raises RefusedError when a plugin does."""
         if not self.protected:
             return ANONYMOUS
-        for hook in self._hooks("authenticate"):
+        for hook in self._hooks.of("authenticate"):
             try:
                 identity = await ask(hook, connection=connection)
+            except RefusedError:
+                raise
             except FAULTS as error:
-                self._fault(hook, error, secret=True)
+                self._hooks.fault(hook, error, secret=True)
                 return None
             if isinstance(identity, Identity):
                 return identity
             if identity is not None:
-                self._report(hook, f"gave {type(identity).__name__}, not an Identity")
+                self._hooks.report(hook, f"gave {type(identity).__name__}, not an Identity")
                 return None
         return None
 
     async def authorize(self, identity: Identity, persona: Persona) -> bool:
         """Whether no plugin refuses this persona to this caller."""
-        for hook in self._hooks("authorize"):
+        for hook in self._hooks.of("authorize"):
             try:
                 answer = await ask(hook, identity=identity, persona=persona)
                 if answer is not None and not answer:
                     return False
             except FAULTS as error:
-                self._fault(hook, error, secret=True)
+                self._hooks.fault(hook, error, secret=True)
                 return False
         return True
 
@@ -158,11 +192,11 @@ class PluginHost:
 
         Raises PersonaError when there is none because a plugin failed.
         """
-        found, failed = await self._personas(identity)
+        found, failed = await self._catalogue.personas(identity)
         allowed = [persona for persona in found if await self.authorize(identity, persona)]
         if failed and not allowed:
             raise PersonaError(f"The personas cannot be listed just now: the plugin {failed} failed. The log says why.")
-        return sorted(allowed, key=lambda persona: persona.id != self._config.personas.default)
+        return allowed
 
     async def resolve_persona(self, name: str, identity: Identity) -> Persona:
         """The persona of that id; "" is the first of this caller's list. Raises PersonaError.
@@ -174,45 +208,15 @@ class PluginHost:
             if not personas:
                 raise PersonaError("There is no persona for you here. Ask the operator for one.")
             return personas[0]
-        failed = ""
-        if PERSONA_ID.fullmatch(name):
-            voices = await self.list_voices()
-            for hook in self._hooks("resolve_persona"):
-                try:
-                    persona = await ask(hook, name=name, identity=identity, voices=tuple(voices))
-                except FAULTS as error:
-                    failed = self._fault(hook, error)
-                    continue
-                if self._usable(hook, persona, voices):
-                    return persona  # type: ignore[no-any-return] # _usable has looked
-                failed = failed if persona is None else hook.plugin_name
-        if failed:
-            raise PersonaError(
-                f"The persona {name!r} cannot be used just now: the plugin {failed} failed. The log says why."
-            )
-        raise PersonaError(f"There is no persona {name[:64]!r}. GET /personas lists those that there are.")
+        return await self._catalogue.persona(name, identity)
 
     async def list_voices(self) -> list[str]:
         """Names of the voices on offer, in the order of `voices.allow`."""
-        return offered(await self._voices(), self._config.voices.allow)
+        return await self._catalogue.voices()
 
     async def load_voice(self, name: str) -> Voice:
         """The voice of that name, with or without `.pt`. Raises VoiceError when it is not offered or cannot be read."""
-        name = voice_name(name)
-        voices = await self.list_voices()
-        if name not in voices:
-            raise VoiceError(not_offered(name, voices))
-        for hook in self._hooks("load_voice"):
-            try:
-                voice = await ask(hook, name=name)
-            except FAULTS as error:
-                self._fault(hook, error)
-                continue
-            if isinstance(voice, Voice):
-                return voice
-            if voice is not None:
-                self._report(hook, f"gave {type(voice).__name__}, not a Voice")
-        raise VoiceError(f"The voice {name!r} cannot be read just now. The log says why.")
+        return await self._catalogue.voice(name)
 
     def input_chain(self, session: SessionInfo, on_failure: Callable[[TransformFailed], None]) -> Chain:
         """The transforms of the caller's frames, new for this session."""
@@ -223,17 +227,16 @@ class PluginHost:
         return self._chain("transform_output", session, on_failure)
 
     def event(self, session: SessionInfo, event: SessionEvent) -> None:
-        """Tell every plugin. Never raises for what a plugin does."""
-        for hook in self._hooks("session_event"):
-            try:
-                call_sync(hook, session=session, event=event)
-            except FAULTS as error:
-                if self._first(hook.plugin_name, "session_event", type(event).__name__, type(error).__name__):
-                    self._fault(hook, error)
+        """Tell every plugin what happened in a session. Never raises for what a plugin does."""
+        self._hooks.tell("session_event", session=session, event=event)
+
+    def service_event(self, event: ServiceEvent) -> None:
+        """Tell every plugin what happened outside of any session. Never raises for what a plugin does."""
+        self._hooks.tell("service_event", event=event)
 
     def _chain(self, name: str, session: SessionInfo, on_failure: Callable[[TransformFailed], None]) -> Chain:
         transforms: list[tuple[str, Transform]] = []
-        for hook in self._hooks(name):
+        for hook in self._hooks.of(name):
             try:
                 transform = call_sync(hook, session=session)
                 if transform is None:
@@ -241,92 +244,11 @@ class PluginHost:
                 if not callable(getattr(transform, "process", None)):
                     raise TypeError(f"{type(transform).__name__} has no method process(frame)")
             except FAULTS as error:
-                self._fault(hook, error)
+                self._hooks.log_fault(hook, error)
                 on_failure(TransformFailed(hook.plugin_name, describe(error)))
             else:
                 transforms.append((hook.plugin_name, transform))
-        return Chain(transforms, self._config.session.transform_budget_ms, on_failure)
+        return Chain(transforms, self.config.session.transform_budget_ms, on_failure)
 
-    async def _personas(self, identity: Identity) -> tuple[list[Persona], str]:
-        """Every usable persona, each id once, and a plugin that failed, or ""."""
-        voices = await self.list_voices()
-        found: dict[str, Persona] = {}
-        failed = ""
-        for hook in self._hooks("list_personas"):
-            try:
-                for persona in await ask(hook, identity=identity, voices=tuple(voices)):
-                    if self._usable(hook, persona, voices):
-                        found.setdefault(persona.id, persona)
-            except FAULTS as error:
-                failed = self._fault(hook, error)
-        return list(found.values()), failed
-
-    async def _voices(self) -> list[str]:
-        found: list[str] = []
-        for hook in self._hooks("list_voices"):
-            try:
-                found.extend(name for name in await ask(hook) if VOICE_NAME.fullmatch(name))
-            except FAULTS as error:
-                self._fault(hook, error)
-        return found
-
-    async def _check(self) -> list[str]:
-        """Problems of settings that only plugins know about: the allowed voices and the personas."""
-        config, problems = self._config, []
-        available = set(await self._voices())
-        for name in config.voices.allow:
-            if not offered(available, [name]):
-                known = suggest(name, available) or " There are no voices at all."
-                problems.append(f"{config.source}: voices.allow: there is no voice '{name}'.{known}")
-        voices = offered(available, config.voices.allow)
-        ids: list[str] = []
-        for hook in self._hooks("list_personas"):
-            try:
-                personas = await ask(hook, identity=STARTUP, voices=tuple(voices))
-                ids.extend(persona.id for persona in personas if self._usable(hook, persona, voices))
-            except ConfigError as error:
-                problems.extend(error.problems)
-            except FAULTS as error:
-                self._fault(hook, error)
-        if not problems and config.personas.default and config.personas.default not in ids:
-            problems.append(
-                f"{config.source}: personas.default: there is no persona '{config.personas.default}'."
-                f"{suggest(config.personas.default, ids)}"
-            )
-        return problems
-
-    def _usable(self, hook: HookImpl, persona: Any, voices: Sequence[str]) -> bool:
-        """Whether a plugin's answer is a persona that can be used now. What is wrong is logged, the first time."""
-        if persona is None:
-            return False
-        problem = ""
-        if not isinstance(persona, Persona):
-            problem = f"gave {type(persona).__name__}, not a Persona"
-        elif not PERSONA_ID.fullmatch(persona.id):
-            problem = f"gave a persona with the id {persona.id!r}: only small letters, digits, '-' and '_'"
-        elif persona.voice not in voices:
-            problem = f"gave the persona {persona.id!r}: {not_offered(persona.voice, voices)}"
-        if problem:
-            self._report(hook, problem)
-        return not problem
-
-    def _hooks(self, name: str) -> list[HookImpl]:
-        """The implementations of a hook, the first to be asked first."""
-        return list(reversed(getattr(self._manager.hook, name).get_hookimpls()))
-
-    def _first(self, *what: str) -> bool:
-        if what in self._reported:
-            return False
-        self._reported.add(what)
-        return True
-
-    def _report(self, hook: HookImpl, problem: str) -> None:
-        name = hook_name(hook)
-        if self._first(hook.plugin_name, name, problem):
-            self._log.error("plugin answered wrongly", plugin=hook.plugin_name, hook=name, problem=problem)
-
-    def _fault(self, hook: HookImpl, error: BaseException, secret: bool = False) -> str:
-        """Log what a plugin raised; with `secret` only its type and place, since its text may hold a password."""
-        what = type(error).__name__ if secret else describe(error)
-        self._log.error("plugin failed", plugin=hook.plugin_name, hook=hook_name(hook), error=what, at=place(error))
-        return hook.plugin_name
+    def _names(self) -> list[str]:
+        return [one.info.name for one in self._plugins.found]

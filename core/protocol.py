@@ -41,7 +41,7 @@ class CloseCode(IntEnum):
     INTERNAL = 1011
     """The engine failed; the message before says so."""
     BUSY = 1013
-    """No slot, and the queue is full or the wait too long."""
+    """No slot, and the queue is full or the wait too long; or one caller with more calls than allowed."""
     TIME_LIMIT = 4000
     """The call reached its longest duration."""
     IDLE = 4001

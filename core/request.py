@@ -4,6 +4,7 @@ Both routes take our names and those of NVIDIA's server. Parameters that are nei
 (a ticket, for one), and NVIDIA's clients send some that have no meaning here (`pad_mult`, `repetition_penalty`).
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
@@ -14,7 +15,7 @@ from core.audio import AudioFormat
 from core.config import PersonasConfig
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
-from core.errors import PersonaError, PersonaplexError, PluginError, ProtocolError, VoiceError
+from core.errors import PersonaError, PluginError, ProtocolError, RefusedError, VoiceError
 from core.events import Identity
 from core.personas import Persona
 from core.plugins import PluginHost
@@ -24,14 +25,6 @@ CUSTOM = "custom"
 """The id of the persona that a caller brings along."""
 SYSTEM_TAG = "<system>"
 """NVIDIA's clients may put it around a prompt; the engine adds it itself."""
-
-
-class RefusedError(PersonaplexError):
-    """The request is not served; `status` is the HTTP status that says so."""
-
-    def __init__(self, status: int, message: str) -> None:
-        self.status = status
-        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -120,10 +113,18 @@ async def resolve_request(connection: HTTPConnection, host: PluginHost, personas
 
 
 async def authenticate(connection: HTTPConnection, host: PluginHost) -> Identity:
-    """Who is calling. Raises RefusedError when nobody says so."""
-    identity = await host.authenticate(connection)
+    """Who is calling. Raises RefusedError when nobody says so in time."""
+    try:
+        async with asyncio.timeout(host.config.session.auth_s):
+            identity = await host.authenticate(connection)
+    except TimeoutError:
+        raise RefusedError(503, "Finding out who you are took too long. Try again.", reason="timeout") from None
     if identity is None:
-        raise RefusedError(401, "You must log in first: the password is missing or wrong.")
+        raise RefusedError(
+            401,
+            "You must log in first: the password is missing or wrong.",
+            headers={"www-authenticate": "Bearer"},  # not Basic, for which browsers open a window of their own
+        )
     return identity
 
 

@@ -1,9 +1,11 @@
 """`create_app`: the routes and the lifespan of the service."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,15 +13,18 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from core.config import Config, shipped
 from core.engine.call import Engine
-from core.errors import PersonaplexError
+from core.errors import PersonaplexError, RefusedError
 from core.events import Identity
-from core.headers import SecurityHeaders
+from core.guard import PluginRoutes, SameSite
+from core.headers import HEADERS, SecurityHeaders
 from core.plugins import PluginHost
-from core.request import RefusedError, authenticate
-from core.service import RICH_ROUTE, Service
+from core.reload import RefreshFirst
+from core.request import authenticate
+from core.service import ROUTES, Service
 from core.static import StaticFiles
 
 LOGIN = "/login"
@@ -33,9 +38,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
     """
     service = Service(config, engine, host)
     api = _Api(service)
-    static = StaticFiles(Path(config.server.web) if config.server.web else shipped("web"))
-    extra = host.routes()
-    api.login = LOGIN if any(getattr(route, "path", None) == LOGIN for route in extra) else None
+    role, remote = config.server.role, config.server.socket
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -45,21 +48,30 @@ def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
         finally:
             await service.stop()
 
-    routes: list[BaseRoute] = [
-        WebSocketRoute(RICH_ROUTE, service.chat),
-        WebSocketRoute("/api/chat", service.chat),
-        Route("/personas", api.personas),
-        Route("/voices", api.voices),
-        Route("/health", api.health),
-        Route("/session", api.session),
-        *extra,
-        Route("/{name:path}", static.serve),
-    ]
+    routes: list[BaseRoute] = [Route("/health", api.health)]
+    if role != "page":
+        routes += [WebSocketRoute(route, service.chat) for route in ROUTES]
+    if role != "gpu":
+        routes += [Route("/personas", api.personas), Route("/voices", api.voices), Route("/session", api.session)]
+    routes.append(PluginRoutes(lambda: service.host))
+    if role != "gpu":
+        static = StaticFiles(Path(config.server.web) if config.server.web else shipped("web"))
+        routes.append(Route("/{name:path}", static.serve))
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(SecurityHeaders)],
-        exception_handlers={HTTPException: _error, PersonaplexError: _error},
+        middleware=[
+            Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
+            Middleware(SecurityHeaders, connect=(remote, remote.replace("ws", "http", 1)) if remote else ()),
+            Middleware(RefreshFirst, reloader=service.reloader),
+            Middleware(
+                SameSite,
+                origins=config.server.origins,
+                local_only=lambda: not (service.host.protected or config.server.insecure),
+                refused=service.refused,
+            ),
+        ],
+        exception_handlers={HTTPException: _error, PersonaplexError: _error, Exception: _fault},
     )
     app.state.service = service
     return app
@@ -70,7 +82,6 @@ class _Api:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self.login: str | None = None
 
     async def personas(self, request: Request) -> Response:
         """`GET /personas`: whom this caller may talk with, the default first."""
@@ -99,12 +110,20 @@ class _Api:
         await authenticate(request, self._service.host)
         return JSONResponse({"voices": await self._service.host.list_voices()})
 
-    async def health(self, _request: Request) -> Response:
-        """`GET /health`: 200 while the engine serves, else 503 with the problem. Open to everybody."""
-        engine = self._service.engine
+    async def health(self, request: Request) -> Response:
+        """`GET /health`: 200 while calls are taken and the engine serves, else 503. Open to everybody.
+
+        `problems` counts what is wrong beside that, such as a broken edit; callers get the sentences, as `details`.
+        """
+        engine, host = self._service.engine, self._service.host
+        origin = request.headers.get("origin")
+        known = origin in host.config.server.origins  # whose page may wait here for us to wake up
+        headers = {"access-control-allow-origin": origin, "vary": "origin"} if origin and known else None
         health = engine.health()
-        body = {
-            "status": "failed" if health.problem else "ok",
+        problems = [*self._service.reloader.problems, *host.problems()]
+        status = "failed" if health.problem else "stopping" if self._service.stopping else "ok"
+        body: dict[str, Any] = {
+            "status": status,
             "engine": {
                 "name": engine.info.name,
                 "notice": engine.info.notice,
@@ -115,23 +134,36 @@ class _Api:
             "waiting": self._service.admission.waiting,
             "version": _version(),
         }
+        if problems:
+            body["problems"] = len(problems)
+            with contextlib.suppress(RefusedError):
+                await authenticate(request, host)
+                body["details"] = problems
         if health.problem:
             body["problem"] = health.problem
-        return JSONResponse(body, status_code=503 if health.problem else 200)
+        return JSONResponse(body, status_code=200 if status == "ok" else 503, headers=headers)
 
     async def session(self, request: Request) -> Response:
         """`GET /session`: what the page must know before it asks for more. Open to everybody."""
         host = self._service.host
-        identity: Identity | None = await host.authenticate(request)
-        info = self._service.engine.info
+        identity: Identity | None = None
+        try:
+            identity = await authenticate(request, host)
+        except RefusedError as error:
+            if error.status != 401:
+                raise
+        info, server = self._service.engine.info, host.config.server
+        remote = {"url": server.socket, "ticket": host.protected, "wake": server.wake, "wake_s": server.wake_s}
         return JSONResponse(
             {
                 "authenticated": identity is not None,
                 "identity": identity.name if identity else None,
                 "protected": host.protected,
-                "login": self.login,
+                "login": LOGIN if any(getattr(route, "path", None) == LOGIN for route in host.routes()) else None,
                 "engine": {"name": info.name, "notice": info.notice},
+                "notices": host.notices(),
             }
+            | ({"calls": remote} if server.role == "page" else {})
         )
 
 
@@ -139,7 +171,14 @@ async def _error(_request: Request, error: Exception) -> Response:
     """Every error as JSON: one of ours, or Starlette's own such as 405."""
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
-    return JSONResponse({"error": str(error)}, status_code=error.status if isinstance(error, RefusedError) else 500)
+    if isinstance(error, RefusedError):
+        return JSONResponse({"error": str(error)}, status_code=error.status, headers=error.headers)
+    return JSONResponse({"error": str(error)}, status_code=500)
+
+
+async def _fault(_request: Request, _error: Exception) -> Response:
+    """Any other error. It answers outside of all middleware, so it brings its headers; uvicorn logs the error."""
+    return JSONResponse({"error": "Something failed in the server."}, status_code=500, headers=HEADERS)
 
 
 def _version() -> str:

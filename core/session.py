@@ -12,8 +12,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from core.admission import Admission
+from core.addresses import neighbourhood
+from core.admission import Admission, Party, TooManyCallsError
 from core.audio import FRAME_S
+from core.chain import Times
 from core.config import SessionConfig
 from core.engine.call import Call, EngineInfo, OutputFrame
 from core.errors import AudioError, EngineBusyError, EngineError, PromptError, ProtocolError
@@ -54,7 +56,7 @@ class _UnderWay:
 
     received: float
     decode_ms: float
-    transform_ms: float
+    transforms: Times
 
 
 class Session:
@@ -84,11 +86,12 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._order: asyncio.Future[Hangup] = self._loop.create_future()
         self._ready = asyncio.Event()
+        self._first_audio = asyncio.Event()
         self._hangup: Hangup | None = None
         self._call: Call | None = None
         """Set while frames may be pushed."""
         self._limits = TimeLimits(config)
-        self._traffic = Traffic()
+        self._traffic = Traffic(config)
         self._under_way: deque[_UnderWay] = deque()
         """The user frames that the engine has and has not answered, oldest first."""
         self._next_answer = 0
@@ -102,9 +105,19 @@ class Session:
         if not self._order.done():
             self._order.set_result(hangup)
 
+    async def warn(self, limit: str, seconds: float) -> None:
+        """Tell the caller that the conversation will be ended. Raises Hangup when the client is gone."""
+        self._event(SessionWarned(limit, seconds))
+        await self._wire.tell("warning", limit=limit, seconds=round(seconds, 1))
+
+    @property
+    def talking(self) -> bool:
+        """Whether it has had its handshake: before, nobody is cut off in the middle of a word."""
+        return self._ready.is_set()
+
     async def run(self) -> None:
         """Hold the conversation. Returns when the slot is back and the socket closed; `SessionEnded` has fired once."""
-        parts = (self._receive, self._speak, self._watch, self._beat, self._obey)
+        parts = (self._receive, self._speak, self._expect_audio, self._watch, self._beat, self._obey)
         try:
             async with asyncio.TaskGroup() as group:
                 for part in parts:
@@ -146,11 +159,11 @@ class Session:
         self._traffic.audio(heard.samples)
         if self._call is None:
             return
-        for frame, transform_ms in heard.frames:
+        for frame, transforms in heard.frames:
             self._limits.heard(frame)
             self._frames_in += 1
             dropped = self._call.push(frame)
-            self._under_way.append(_UnderWay(received, heard.decode_ms, transform_ms))
+            self._under_way.append(_UnderWay(received, heard.decode_ms, transforms))
             if dropped:
                 self._dropped += dropped
                 for _ in range(min(dropped, len(self._under_way))):
@@ -160,7 +173,8 @@ class Session:
     async def _speak(self) -> None:
         """Wait for a slot, prepare it, shake hands, and send what the agent says."""
         request = self._request
-        async with self._admission.slot(request.prompt, request.persona.sampling, self._moved) as call:
+        party = Party(self.info.identity.name, neighbourhood(self.info.address))
+        async with self._admission.slot(party, request.prompt, request.persona.sampling, self._moved) as call:
             admitted = time.monotonic()
             self._event(SessionStarted((admitted - self._asked) * 1000, call.seed))
             try:
@@ -202,6 +216,7 @@ class Session:
         await self._wire.send(Kind.AUDIO, spoken.data)
         now = time.monotonic()
         if self._frames_out == 0:
+            self._first_audio.set()
             self._event(FirstAudio((now - self._handshake) * 1000))
         self._frames_out += 1
         if output.text:
@@ -209,14 +224,17 @@ class Session:
             self._event(TextSaid(output.text, output.index))
         asked = self._answered_by(output)
         if asked is not None:
+            transforms = asked.transforms + spoken.transforms
             self._event(
                 FrameTimed(
                     decode_ms=asked.decode_ms,
-                    transform_ms=asked.transform_ms + spoken.transform_ms,
+                    transform_ms=sum(ms for _, ms in transforms),
                     wait_ms=output.wait_ms,
                     step_ms=output.step_ms,
                     encode_ms=spoken.encode_ms,
                     total_ms=(now - asked.received) * 1000,
+                    lag_ms=self._lag_ms,
+                    transforms=transforms,
                 )
             )
 
@@ -228,6 +246,17 @@ class Session:
             self._next_answer += 1
         return asked
 
+    async def _expect_audio(self) -> None:
+        """End the call when nothing is said at all: a client that is stuck must not keep a slot, nor must an engine."""
+        await self._ready.wait()
+        try:
+            async with asyncio.timeout(self._config.first_audio_s):
+                await self._first_audio.wait()
+        except TimeoutError:
+            if self._frames_in:
+                raise EngineError("The model does not answer. Call again.") from None
+            raise Hangup("no_audio", CloseCode.IDLE, "No sound came from you. Check your microphone.") from None
+
     async def _watch(self) -> None:
         """Warn of the limits of time, and end the call when one is reached."""
         await self._ready.wait()
@@ -235,8 +264,7 @@ class Session:
             for due in self._limits.due():
                 if due.seconds <= 0:
                     raise Hangup(due.limit, *_LIMITS[due.limit])
-                self._event(SessionWarned(due.limit, due.seconds))
-                await self._wire.tell("warning", limit=due.limit, seconds=round(due.seconds, 1))
+                await self.warn(due.limit, due.seconds)
             await asyncio.sleep(min(self._limits.next_s(), BEAT_S))
 
     async def _beat(self) -> None:
@@ -246,7 +274,7 @@ class Session:
             if self._call is not None:
                 await self._wire.tell(
                     "stats",
-                    input_lag_ms=round(len(self._under_way) * FRAME_S * 1000),
+                    input_lag_ms=round(self._lag_ms),
                     dropped=self._dropped,
                     frames=self._frames_out,
                 )
@@ -266,6 +294,11 @@ class Session:
     def _transform_failed(self, failure: TransformFailed) -> None:
         """Called where the chain runs: in a thread, or on the loop while the chain is made."""
         self._loop.call_soon_threadsafe(self._event, failure)
+
+    @property
+    def _lag_ms(self) -> float:
+        """How much of the caller's audio waits for its answer."""
+        return len(self._under_way) * FRAME_S * 1000
 
     def _event(self, event: SessionEvent) -> None:
         self._host.event(self.info, event)
@@ -293,6 +326,8 @@ def _hangup_for(error: Exception) -> Hangup:
     match error:
         case AudioError() | ProtocolError() | PromptError():
             return Hangup("bad_message", CloseCode.BAD_MESSAGE, str(error))
+        case TooManyCallsError():
+            return Hangup("too_many_calls", CloseCode.BUSY, str(error))
         case EngineBusyError():
             return Hangup("busy", CloseCode.BUSY, str(error))
         case EngineError():

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from core.audio import AudioFormat, Framer, open_reader, open_writer
+from core.chain import Chain, Times
 from core.engine.call import Frame
-from core.plugins import Chain
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Heard:
     """What one message of the caller held."""
 
     samples: int
-    frames: tuple[tuple[Frame, float], ...]
-    """The frames it completed, each with the milliseconds its transforms took."""
+    frames: tuple[tuple[Frame, Times], ...]
+    """The frames it completed, each with the times its transforms took."""
     decode_ms: float
 
 
@@ -26,7 +26,7 @@ class Spoken:
     """One frame of the agent, as it goes on the wire."""
 
     data: bytes
-    transform_ms: float
+    transforms: Times
     encode_ms: float
 
 
@@ -51,9 +51,8 @@ class CallerAudio:
             return Heard(len(samples), (), decode_ms)
         frames = []
         for frame in self._framer.frames(samples):
-            start = perf_counter()
             transformed = self._chain.process(frame)
-            frames.append((transformed, _ms_since(start)))
+            frames.append((transformed, self._chain.times))
         return Heard(len(samples), tuple(frames), decode_ms)
 
 
@@ -66,12 +65,10 @@ class AgentAudio:
 
     def give(self, frame: Frame) -> Spoken:
         """Encode a frame."""
-        start = perf_counter()
         transformed = self._chain.process(frame)
-        transform_ms = _ms_since(start)
         start = perf_counter()
         data = self._writer.write(transformed)
-        return Spoken(data, transform_ms, _ms_since(start))
+        return Spoken(data, self._chain.times, _ms_since(start))
 
 
 def _ms_since(start: float) -> float:

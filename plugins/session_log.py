@@ -1,6 +1,7 @@
 """A line in the log when a conversation starts, one with a summary when it ends, and one for each fault between.
 
-Every line carries the session's id. What is said, the prompt and anything secret stay out of it.
+Every such line carries the session's id; a call that was refused has a line, too. What is said, the prompt and anything
+secret stay out of it.
 """
 
 import logging
@@ -10,8 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.events import (
+    CallRefused,
     FirstAudio,
     FrameTimed,
+    ServiceEvent,
     SessionEnded,
     SessionEvent,
     SessionInfo,
@@ -42,6 +45,13 @@ class Plugin:
     def __init__(self) -> None:
         self._running: dict[str, _Running] = {}
         self._log = get_logger("session")
+
+    @hookimpl
+    def service_event(self, event: ServiceEvent) -> None:
+        if isinstance(event, CallRefused):
+            self._log.info(
+                "call refused", reason=event.reason, status=event.status, route=event.route, address=event.address
+            )
 
     @hookimpl
     def session_event(self, session: SessionInfo, event: SessionEvent) -> None:

@@ -21,6 +21,8 @@ class Plugin:
         self._max_prompt_chars = 0
         self._good: tuple[Persona, ...] | None = None
         self._seen: Stamp | None = None
+        self._problems: tuple[str, ...] = ()
+        """Why the last edit is not in use."""
         self._log = get_logger("personas")
 
     @hookimpl
@@ -36,15 +38,21 @@ class Plugin:
     def resolve_persona(self, name: str, voices: Sequence[str]) -> Persona | None:
         return next((persona for persona in self._current(voices) if persona.id == name), None)
 
+    @hookimpl
+    def problems(self) -> tuple[str, ...]:
+        return self._problems
+
     def _current(self, voices: Sequence[str]) -> tuple[Persona, ...]:
         """The personas, read anew when anything changed. Raises ConfigError when there is no good state yet."""
         stamp = self._stamp(voices)
         if self._good is None or stamp != self._seen:
             try:
                 self._good = load_personas(self._folder, voices, self._max_prompt_chars)
+                self._problems = ()
             except ConfigError as error:
                 if self._good is None:
                     raise
+                self._problems = error.problems
                 self._log.error("personas kept as they were", problems=list(error.problems))
             self._seen = stamp
         return self._good

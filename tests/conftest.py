@@ -14,7 +14,7 @@ import yaml
 from hypothesis import settings as hypothesis_settings
 
 from core.config import load_config
-from core.events import SessionEnded, SessionEvent, SessionInfo
+from core.events import ServiceEvent, SessionEnded, SessionEvent, SessionInfo
 from core.hookspecs import hookimpl
 from core.plugins import PluginHost
 from core.server import create_app
@@ -48,12 +48,17 @@ class Record:
     """A plugin that keeps every event."""
 
     events: list[tuple[SessionInfo, SessionEvent]] = field(default_factory=list)
+    service: list[ServiceEvent] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @hookimpl
     def session_event(self, session: SessionInfo, event: SessionEvent) -> None:
         self.events.append((session, event))
         self.changed.set()
+
+    @hookimpl
+    def service_event(self, event: ServiceEvent) -> None:
+        self.service.append(event)
 
     def of(self, kind: type) -> list[Any]:
         """The events of one kind, in order."""

@@ -1,6 +1,5 @@
 """The built-in plugins, as the host uses them."""
 
-import base64
 import io
 import json
 import logging
@@ -10,15 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.requests import HTTPConnection
 
-from core.config import LogConfig, Secret, load_config
+from core.config import LogConfig, load_config
 from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError
 from core.events import (
+    CallRefused,
     FirstAudio,
     FrameTimed,
     Identity,
+    PluginFailed,
     SessionEnded,
     SessionInfo,
     SessionQueued,
@@ -30,7 +30,7 @@ from core.events import (
 from core.log import configure_logging, get_logger
 from core.plugins import PluginHost
 from core.voices import write_voice
-from plugins import loudness, password, session_log
+from plugins import loudness, session_log
 
 CALLER = Identity("caller")
 SESSION = SessionInfo("s-1", CALLER, "teacher", "NATF2", "/ws/chat", "127.0.0.1", "opus")
@@ -136,77 +136,6 @@ async def test_the_operators_voices_come_before_the_packaged_ones(tmp_path):
     assert frames == [4, 5, 9]
 
 
-# password
-
-
-def connection(header: str | bytes | None) -> HTTPConnection:
-    raw = header.encode() if isinstance(header, str) else header
-    return HTTPConnection({"type": "websocket", "headers": [] if raw is None else [(b"authorization", raw)]})
-
-
-def basic(text: str) -> str:
-    return "Basic " + base64.b64encode(text.encode()).decode()
-
-
-@pytest.fixture
-def door(tmp_path):
-    return settings_in(tmp_path, "plugins: {options: {password: {password: 'sésame: 42'}}}")
-
-
-@pytest.mark.parametrize(
-    "header", ["Bearer sésame: 42", "bearer  sésame: 42 ", basic("anyone:sésame: 42"), basic(":sésame: 42")]
-)
-async def test_the_password_opens(door, header):
-    assert door.protected
-    assert await door.authenticate(connection(header)) == Identity("caller")
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        "",
-        "Bearer",
-        "Bearer ",
-        "Bearer x",
-        "Basic",
-        "Basic !!!",
-        basic("sésame: 42"),
-        basic("sésame: 42:"),
-        "Digest x",
-        b"Bearer \xff",
-        b"\xff",
-    ],
-)
-async def test_nothing_else_does(door, header):
-    assert await door.authenticate(connection(header)) is None
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=60))
-def test_any_header_is_no_more_than_denied(header):
-    plugin = password.Plugin(password.Plugin.Options(Secret("sésame")))
-    for scheme in (b"", b"Basic ", b"Bearer "):
-        assert plugin.authenticate(connection(scheme + header)) is None
-
-
-def test_without_a_password_the_door_is_open_and_an_empty_one_stops_the_boot(tmp_path):
-    assert not settings_in(tmp_path).protected
-    (tmp_path / "config.yaml").write_text("plugins: {options: {password: {password: {env: PW, default: null}}}}")
-    assert not PluginHost.load(load_config(tmp_path / "config.yaml", {})).protected
-    with pytest.raises(ConfigError, match=r"plugins\.options\.password\.password: .*empty"):
-        PluginHost.load(load_config(tmp_path / "config.yaml", {"PW": ""}))
-    host = PluginHost.load(load_config(tmp_path / "config.yaml", {"PW": "12345"}))
-    assert host.protected
-
-
-def test_the_password_cannot_be_seen(door):
-    plugin = password.Plugin(password.Plugin.Options(Secret("hunter2")))
-    assert "hunter2" not in repr(vars(plugin)) + repr(password.Plugin.Options(Secret("hunter2"))) + repr(
-        door.describe()
-    )
-
-
 # session_log
 
 
@@ -234,6 +163,16 @@ def test_a_conversation_leaves_two_lines_with_its_id(logged):
     wanted |= {"waited_ms": 1500, "prompt_ms": 120, "first_audio_ms": 95, "frame_ms_p50": 20, "frame_ms_p99": 30}
     assert wanted.items() <= end.items()
     assert "do not log me" not in json.dumps(logged())
+
+
+def test_a_refused_call_leaves_one_line(logged):
+    plugin = session_log.Plugin()
+    plugin.service_event(CallRefused("unauthorized", 401, "/ws/chat", "192.0.2.1"))
+    plugin.service_event(PluginFailed("gain", "startup", "ValueError"))
+    [line] = logged()
+    assert (line["event"], line["level"]) == ("call refused", "info")
+    wanted = {"reason": "unauthorized", "status": 401, "route": "/ws/chat", "address": "192.0.2.1"}
+    assert wanted.items() <= line.items()
 
 
 def test_a_fault_is_an_error_and_no_session_is_remembered(logged):

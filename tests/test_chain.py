@@ -85,3 +85,15 @@ def test_a_sleeping_transform_is_found_by_the_real_clock():
         chain.process(FRAME)
     assert [failure.plugin for failure in failures] == ["asleep"]
     assert "too slow" in failures[0].reason
+
+
+def test_the_time_of_each_transform_is_known_also_of_one_that_fails():
+    clock = [0.0]
+    quick, slow = Slow(clock), Slow(clock)
+    quick.seconds, slow.seconds = 0.001, 0.003
+    chain = Chain([("quick", quick), ("bad", Returns(None)), ("slow", slow)], 8, lambda _: None, clock=lambda: clock[0])
+    assert chain.times == ()
+    chain.process(FRAME)
+    assert [(name, round(ms, 3)) for name, ms in chain.times] == [("quick", 1), ("bad", 0), ("slow", 3)]
+    chain.process(FRAME)
+    assert [name for name, _ in chain.times] == ["quick", "slow"]

@@ -256,6 +256,53 @@ async def test_silence_ends_the_call_on_both_routes(serve: Serve) -> None:
     assert [warned.limit for warned in running.record.of(SessionWarned)] == ["idle", "idle"]
 
 
+async def test_who_sends_nothing_at_all_is_ended(serve: Serve) -> None:
+    running = await serve(session={"first_audio_s": 0.1})
+    async with dial(running.url()) as caller:
+        await caller.shake_hands()
+        assert await caller.end() == CloseCode.IDLE
+        assert "microphone" in caller.error
+    [end] = await running.record.ended()
+    assert end.reason == "no_audio"
+
+
+async def test_a_model_that_never_answers_is_a_fault(serve: Serve) -> None:
+    engine = EchoEngine()
+    running = await serve(engine, session={"first_audio_s": 0.3})
+    async with dial(running.url()) as caller:
+        await caller.shake_hands()
+        engine.steps.clear()
+        await caller.say(speech(0.16))
+        assert await caller.end() == CloseCode.INTERNAL
+    [end] = await running.record.ended()
+    assert (end.reason, "does not answer" in end.error) == ("engine", True)
+    assert engine.calls == []
+
+
+async def test_nobody_has_more_calls_than_allowed(serve: Serve) -> None:
+    named = {"ann": "sesame", "bob": "saffron"}
+    running = await serve(
+        EchoEngine(slots=3),
+        server={"calls_per_identity": 1, "calls_per_address": 2},
+        plugins={"options": {"password": {"named": named}}},
+    )
+    ann, bob = ({"Authorization": f"Bearer {password}"} for password in named.values())
+    async with (
+        dial(running.url(), additional_headers=ann) as first,
+        dial(running.url(), additional_headers=bob) as second,
+    ):
+        await first.shake_hands()
+        await second.shake_hands()
+        async with dial(running.url("/api/chat"), additional_headers=ann) as third:
+            assert await third.end() == CloseCode.BUSY
+            assert "You have 1 calls already" in third.error
+        [end] = await running.record.ended()
+        assert end.reason == "too_many_calls"
+    await running.record.ended(3)
+    async with dial(running.url(), additional_headers=ann) as again:
+        await again.shake_hands()
+
+
 async def test_a_prompt_that_takes_too_long_ends_the_call(serve: Serve) -> None:
     engine = EchoEngine()
     engine.prompts.clear()

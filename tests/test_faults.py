@@ -16,7 +16,7 @@ from core.events import (
 from core.hookspecs import hookimpl
 from core.personas import Persona
 from core.protocol import CloseCode
-from tests.caller import PLAIN, dial, get
+from tests.caller import PLAIN, dial, get, refused
 from tests.conftest import Serve, speech
 from tests.echo_engine import EchoEngine
 
@@ -140,8 +140,34 @@ class Looks:
         assert session.persona == "teacher"
 
 
+async def test_calls_may_end_by_themselves_when_the_server_stops(serve: Serve) -> None:
+    running = await serve(EchoEngine(slots=1), server={"drain_s": 60})
+    async with dial(running.url()) as talking, dial(running.url("/api/chat")) as waiting:
+        await talking.shake_hands()
+        await running.record.until(lambda: running.service.admission.waiting == 1)
+        running.server.should_exit = True
+        assert await waiting.end() == CloseCode.GOING_AWAY
+        warning = await talking.told("warning")
+        assert warning == {"type": "warning", "limit": "shutdown", "seconds": 60.0}
+        status, _, body = await get(running, "/health")
+        assert (status, json.loads(body)["status"]) == (503, "stopping")
+        assert (await refused(running, "/ws/chat"))[0] == 503
+        assert len(await talking.talk(speech(0.4))) == 5 * 1920
+    assert [end.reason for end in await running.record.ended(2)] == ["shutdown", "left"]
+
+
+async def test_a_second_signal_ends_them_at_once(serve: Serve) -> None:
+    running = await serve(server={"drain_s": 60})
+    async with dial(running.url()) as caller:
+        await caller.shake_hands()
+        running.server.handle_exit(2, None)
+        await caller.told("warning")
+        running.server.handle_exit(2, None)
+        assert await caller.end() == CloseCode.GOING_AWAY
+
+
 async def test_goodbye(serve: Serve) -> None:
-    running = await serve(EchoEngine(slots=1))
+    running = await serve(EchoEngine(slots=1), server={"drain_s": 0.05})
     async with dial(running.url()) as talking, dial(running.url("/api/chat")) as waiting:
         await talking.shake_hands()
         await running.record.until(lambda: running.service.admission.waiting == 1)

@@ -16,8 +16,9 @@ from core.events import (
     SessionStarted,
 )
 from core.protocol import CloseCode, Kind
+from core.serving import HEARTBEAT_S, MOST_FRAGMENTS
 from tests.caller import FRAME, PLAIN, audio, dial, is_fine
-from tests.conftest import Serve, speech
+from tests.conftest import Running, Serve, speech
 from tests.echo_engine import EchoEngine
 from tests.test_audio import alike, coded
 
@@ -182,6 +183,99 @@ async def test_calls_dropped_in_every_phase_leave_nothing_behind(serve: Serve) -
     assert left == set()
     ids = [info.id for info, event in running.record.events if isinstance(event, SessionEnded)]
     assert len(ids) == len(set(ids))
+
+
+async def closed(reader: asyncio.StreamReader) -> bool:
+    """Whether the server ends this connection."""
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionResetError):
+            while await reader.read(4096):
+                pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he",
+    ],
+)
+async def test_a_request_must_come_whole_and_in_time(serve: Serve, start: bytes) -> None:
+    running = await serve(server={"request_s": 0.3})
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(start)
+
+    async def drip() -> None:
+        with contextlib.suppress(ConnectionError):
+            while start and not start.startswith(b"POST"):
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    dripping = asyncio.create_task(drip())
+    assert await closed(reader)
+    dripping.cancel()
+    writer.close()
+    await is_fine(running)
+
+
+async def upgraded(running: Running, path: str = "/ws/chat") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A WebSocket after the upgrade, whose frames are nobody's concern."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_a_connection_whose_other_end_is_gone_is_found(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert HEARTBEAT_S <= 5
+    monkeypatch.setattr("core.serving.HEARTBEAT_S", 0.1)
+    running = await serve()
+    reader, writer = await upgraded(running)  # it takes what comes, as a network does, but nobody answers the pings
+    assert await closed(reader)
+    writer.close()
+    [end] = await running.record.ended()
+    assert end.reason == "left"
+    assert running.engine.calls == []
+
+
+async def test_an_endless_message_of_empty_pieces_is_ended(serve: Serve) -> None:
+    running = await serve()
+    reader, writer = await upgraded(running)
+    with contextlib.suppress(ConnectionError):
+        writer.write(b"\x02\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * (MOST_FRAGMENTS + 10))
+        await writer.drain()
+    assert await closed(reader)
+    writer.close()
+    [end] = await running.record.ended()
+    assert (end.reason, end.code) == ("bad_message", CloseCode.TOO_BIG)
+    await is_fine(running)
+
+
+async def test_pings_whose_answers_nobody_reads_are_not_hoarded(serve: Serve) -> None:
+    running = await serve(sndbuf=4096, session={"send_s": 0.5})
+    _reader, writer = await upgraded(running)
+    writer.transport.pause_reading()
+    ping = b"\x89\xfd\0\0\0\0" + bytes(125)
+    most = 0
+    with contextlib.suppress(ConnectionError):
+        for _ in range(400):
+            writer.write(ping * 100)
+            await writer.drain()
+            sizes = [
+                connection.transport.get_write_buffer_size() for connection in running.server.server_state.connections
+            ]
+            most = max([most, *sizes])
+    assert 0 < most < 2**18
+    [end] = await running.record.ended()
+    assert end.reason in ("slow", "left")
+    writer.transport.abort()
 
 
 async def test_half_a_request_holds_nothing(serve: Serve) -> None:

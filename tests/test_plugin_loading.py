@@ -27,9 +27,12 @@ def test_the_built_ins_are_there(folder):
     host = folder.load()
     assert states(host) == {
         "folder_voices": "on",
+        "jwt_auth": "off",
         "loudness": "on",
+        "metrics": "on",
         "packaged_voices": "on",
         "password": "off",
+        "recording": "off",
         "session_log": "on",
         "yaml_personas": "on",
     }

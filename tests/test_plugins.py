@@ -11,7 +11,7 @@ from starlette.routing import Route
 from core import hookspecs
 from core.engine.prompt import Voice
 from core.errors import PersonaError, PluginError, VoiceError
-from core.events import FirstAudio, Identity, SessionInfo
+from core.events import CallRefused, FirstAudio, Identity, PluginFailed, SessionInfo
 from tests.plugin_folder import Folder
 
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "personaplex_spec")]
@@ -84,7 +84,7 @@ def test_hook_register_routes_serves_and_names_who_fails(folder):
         "web",
         "from starlette.routing import Route\n@hookimpl\ndef register_routes(): return [Route('/x', lambda r: r)]",
     )
-    (route,) = folder.load().routes()
+    route, *_ = folder.load().routes()
     assert isinstance(route, Route)
     assert route.path == "/x"
     for body in ("raise ValueError('x')", "return ['/x']", "return None"):
@@ -236,6 +236,57 @@ def test_hook_session_event_reaches_all_whatever_one_raises(folder, caplog):
     assert log.read_text() == "s1s1s1"
     assert caplog.text.count("'plugin': 'a'") == 1  # the first time; frames bring events twelve times a second
     assert caplog.text.count("'plugin': 'b'") == 1
+
+
+def test_hook_service_event_reaches_all_and_tells_of_faults_without_end(folder, caplog):
+    log = folder.path / "log"
+    folder.plugin("a", "@hookimpl\ndef service_event(event): raise ValueError('x')")
+    folder.plugin("b", NOTE + f"@hookimpl\ndef service_event(event): note({str(log)!r}, repr(event) + chr(10))")
+    host = folder.load()
+    refusal = CallRefused("not_found", 404, "/ws/chat", "127.0.0.1")
+    for _ in range(3):
+        host.service_event(refusal)
+    assert log.read_text() == f"{refusal!r}\n" * 3
+    assert caplog.text.count("'plugin': 'a'") == 1
+
+
+async def test_hook_service_event_tells_of_every_hook_that_raised_and_of_no_secret(folder):
+    log = folder.path / "log"
+    folder.plugin("ears", NOTE + f"@hookimpl\ndef service_event(event): note({str(log)!r}, repr(event) + chr(10))")
+    folder.plugin("gate", "@hookimpl\ndef authenticate(connection): raise RuntimeError('the password')")
+    folder.plugin("mute", "@hookimpl\ndef session_event(event): raise ValueError('x')")
+    host = folder.load()
+    assert await host.authenticate(CONNECTION) is None
+    host.event(SESSION, FirstAudio(1))
+    faults = [PluginFailed("gate", "authenticate", "RuntimeError"), PluginFailed("mute", "session_event", "ValueError")]
+    assert log.read_text().splitlines() == [repr(fault) for fault in faults]
+
+
+@pytest.mark.parametrize("hook", ["notices", "problems"])
+def test_hook_notices_join_all_plugins_whatever_one_raises(folder, hook, caplog):
+    folder.plugin("a", f"@hookimpl\ndef {hook}(): return ['One.', 'Two.']")
+    folder.plugin("b", f"@hookimpl\ndef {hook}(): raise ValueError('x')")
+    folder.plugin("c", f"@hookimpl\ndef {hook}(): return 'not a list'")
+    folder.plugin("d", f"@hookimpl\nasync def {hook}(): return ['Late.']")
+    folder.plugin("e", f"@hookimpl\ndef {hook}(): return ['Three.']")
+    assert getattr(folder.load(), hook)() == ["One.", "Two.", "Three."]
+    assert [f"'plugin': '{name}'" in caplog.text for name in "abcde"] == [False, True, True, True, False]
+
+
+def test_hook_problems_are_those_of_now(folder):
+    folder.plugin(
+        "disk",
+        """
+class Plugin:
+    def __init__(self): self.full = True
+    @hookimpl
+    def problems(self):
+        self.full = not self.full
+        return ["The disk is full."] if self.full else []
+""",
+    )
+    host = folder.load()
+    assert [host.problems() for _ in range(3)] == [[], ["The disk is full."], []]
 
 
 # A plugin that fails wherever it can

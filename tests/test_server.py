@@ -128,6 +128,7 @@ async def test_the_json_endpoints(serve: Serve) -> None:
         "protected": False,
         "login": None,
         "engine": {"name": "echo", "notice": "This is an echo."},
+        "notices": [],
     }
 
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.admission import Admission
-from core.config import SessionConfig
+from core.admission import Admission, Party, TooManyCallsError
+from core.config import ServerConfig, SessionConfig
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError, ProtocolError
-from core.limits import AUDIO_AT_ONCE_S, MESSAGES_AT_ONCE, MOST_MESSAGES_A_SECOND, Due, TimeLimits, Traffic
+from core.limits import BURST_S, Due, TimeLimits, Traffic
 from core.protocol import CloseCode
 from core.request import parse_query
 from core.wire import Hangup
@@ -32,7 +32,8 @@ class Clock:
 class Guest:
     """Somebody in the queue, and the places heard of."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, name: str = "ann", address: str = "192.0.2.1") -> None:
+        self.party = Party(name, address)
         self.places: list[int] = []
         self.inside = asyncio.Event()
         self.leave = asyncio.Event()
@@ -42,9 +43,13 @@ class Guest:
         async def moved(place: int) -> None:
             self.places.append(place)
 
-        async with admission.slot(Prompt(), Sampling(), moved):
+        async with admission.slot(self.party, Prompt(), Sampling(), moved):
             self.inside.set()
             await self.leave.wait()
+
+
+def queue(engine: EchoEngine, places: int = 3, wait_s: float = 60, **limits: int) -> Admission:
+    return Admission(engine, ServerConfig(queue=places, queue_wait_s=wait_s, **limits))
 
 
 async def settle() -> None:
@@ -54,7 +59,7 @@ async def settle() -> None:
 
 
 async def test_the_queue_is_served_in_order_and_tells_the_places() -> None:
-    admission = Admission(EchoEngine(slots=1), 3, 60)
+    admission = queue(EchoEngine(slots=1))
     guests = []
     for _ in range(4):
         guests.append(Guest(admission))
@@ -72,7 +77,7 @@ async def test_the_queue_is_served_in_order_and_tells_the_places() -> None:
 
 async def test_who_leaves_the_queue_frees_the_place() -> None:
     engine = EchoEngine(slots=1)
-    admission = Admission(engine, 3, 60)
+    admission = queue(engine)
     first, second, third = Guest(admission), Guest(admission), Guest(admission)
     await settle()
     second.task.cancel()
@@ -88,7 +93,7 @@ async def test_who_leaves_the_queue_frees_the_place() -> None:
 
 async def test_a_newcomer_does_not_pass_those_who_wait() -> None:
     engine = EchoEngine(slots=1)
-    admission = Admission(engine, 3, 60)
+    admission = queue(engine)
     first, second = Guest(admission), Guest(admission)
     await settle()
     first.leave.set()
@@ -101,7 +106,7 @@ async def test_a_newcomer_does_not_pass_those_who_wait() -> None:
 
 async def test_a_full_queue_and_a_long_wait_are_refused() -> None:
     engine = EchoEngine(slots=0)
-    admission = Admission(engine, 1, 0.01)
+    admission = queue(engine, 1, 0.01)
     waiting, refused = Guest(admission), Guest(admission)
     with pytest.raises(EngineBusyError, match="1 callers wait"):
         await refused.task
@@ -110,9 +115,90 @@ async def test_a_full_queue_and_a_long_wait_are_refused() -> None:
     assert admission.waiting == 0
 
 
+async def test_callers_of_different_names_take_turns() -> None:
+    admission = queue(EchoEngine(slots=1), 9)
+    greedy = [Guest(admission, "ann") for _ in range(4)]
+    await settle()
+    bob = Guest(admission, "bob")
+    await settle()
+    assert [guest.places for guest in (*greedy, bob)] == [[], [1, 2], [2, 3], [3, 4], [1]]
+    order = []
+    for _ in range(5):
+        [inside] = [guest for guest in (*greedy, bob) if guest.inside.is_set() and guest not in order]
+        order.append(inside)
+        inside.leave.set()
+        await settle()
+    assert order == [greedy[0], bob, *greedy[1:]]
+
+
+async def test_where_all_have_one_name_addresses_take_turns() -> None:
+    admission = queue(EchoEngine(slots=1), 9)
+    greedy = [Guest(admission, "caller", "192.0.2.1") for _ in range(4)]
+    await settle()
+    others = [Guest(admission, "caller", f"192.0.2.{number}") for number in (2, 3)]
+    await settle()
+    assert [guest.places[-1] for guest in (*greedy[1:], *others)] == [3, 4, 5, 1, 2]
+    for guest in (*greedy, *others):
+        guest.task.cancel()
+
+
+async def test_one_name_cannot_fill_the_queue() -> None:
+    admission = queue(EchoEngine(slots=1), 3)
+    greedy = [Guest(admission, "ann") for _ in range(4)]
+    await settle()
+    bob = Guest(admission, "bob")
+    with pytest.raises(EngineBusyError, match="3 callers wait"):
+        await greedy[3].task  # the last in the queue gives way
+    another = Guest(admission, "ann")
+    with pytest.raises(EngineBusyError, match="3 callers wait"):
+        await another.task
+    assert bob.places == [1]
+    assert admission.waiting == 3
+    for guest in (*greedy, bob):
+        guest.task.cancel()
+    await settle()
+    assert admission.waiting == 0
+
+
+async def test_nobody_has_more_calls_than_allowed() -> None:
+    admission = queue(EchoEngine(slots=1), calls_per_identity=2, calls_per_address=3)
+    guests = [Guest(admission, "ann"), Guest(admission, "ann"), Guest(admission, "bob")]
+    await settle()
+    with pytest.raises(TooManyCallsError, match="You have 2 calls"):
+        await Guest(admission, "ann", "192.0.2.9").task
+    with pytest.raises(TooManyCallsError, match="3 calls come from your address"):
+        await Guest(admission, "cid").task
+    guests[2].task.cancel()
+    await settle()
+    cid = Guest(admission, "cid")
+    guests[0].leave.set()
+    guests[1].leave.set()
+    await settle()
+    assert cid.inside.is_set()
+    cid.leave.set()
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")), max_size=12), st.integers(0, 6))
+async def test_whoever_comes_the_queue_is_bounded_and_nobody_is_forgotten(
+    parties: list[tuple[str, str]], places: int
+) -> None:
+    engine = EchoEngine(slots=1)
+    admission = queue(engine, places)
+    guests = [Guest(admission, *party) for party in parties]
+    await settle()
+    assert admission.waiting == max(0, min(places, len(parties) - 1))
+    waiting = [guest for guest in guests if not guest.task.done() and not guest.inside.is_set()]
+    assert sorted(guest.places[-1] for guest in waiting) == list(range(1, len(waiting) + 1))
+    for guest in guests:
+        guest.leave.set()
+    served = [error for error in await asyncio.gather(*(guest.task for guest in guests), return_exceptions=True)]
+    assert sum(answer is None for answer in served) == min(len(parties), places + 1)
+    assert engine.calls == []
+
+
 async def test_an_engine_that_fails_lets_those_who_wait_know() -> None:
     engine = EchoEngine(slots=1)
-    admission = Admission(engine, 3, 60)
+    admission = queue(engine)
     first, second = Guest(admission), Guest(admission)
     await settle()
     engine.troubles.open = EngineError("The engine is gone.")
@@ -148,16 +234,16 @@ def test_a_hum_is_no_speech() -> None:
 
 def test_messages_and_audio_may_not_come_faster_than_talk() -> None:
     clock = Clock()
-    traffic = Traffic(clock)
-    for _ in range(MESSAGES_AT_ONCE):
+    traffic = Traffic(SessionConfig(max_messages_per_s=20, max_ahead_s=3), clock)
+    for _ in range(round(20 * BURST_S)):
         traffic.message()
     with pytest.raises(Hangup) as ended:
         traffic.message()
     assert ended.value.code == CloseCode.TOO_FAST
     clock.now += 1
-    for _ in range(MOST_MESSAGES_A_SECOND - 1):
+    for _ in range(19):
         traffic.message()
-    traffic.audio(round(AUDIO_AT_ONCE_S * 24_000))
+    traffic.audio(3 * 24_000)
     with pytest.raises(Hangup, match="too_fast"):
         traffic.audio(1920)
 

@@ -2,9 +2,15 @@
 
 /**
  * @typedef {{ name: string, notice: string }} EngineInfo
- * @typedef {{ authenticated: boolean, identity: string | null, protected: boolean, login: string | null, engine: EngineInfo }} SessionInfo
+ * @typedef {{ authenticated: boolean, identity: string | null, protected: boolean, login: string | null, engine: EngineInfo, notices: string[], calls?: Remote }} SessionInfo
  * @typedef {{ id: string, name: string, description: string, voice: string }} Persona
  * @typedef {{ personas: Persona[], custom: boolean, max_prompt_chars: number, default: string | null }} PersonaList
+ *
+ * @typedef {object} Remote the process that serves the calls, where it is another one
+ * @property {string} url `wss://...`
+ * @property {boolean} ticket whether it wants one
+ * @property {"call" | "page"} wake whether it is woken by a call, or as soon as the page is open
+ * @property {number} wake_s how long that usually takes
  *
  * @typedef {object} Choice what the caller picked
  * @property {string} persona its id, or "" for the caller's own prompt
@@ -32,7 +38,7 @@ export class ApiError extends Error {
  * @param {RequestInit} [options]
  * @returns {Promise<any>} the JSON, null when there is none
  */
-async function request(path, options) {
+export async function request(path, options) {
   /** @type {Response} */
   let response;
   try {
@@ -64,13 +70,15 @@ export const login = (path, password) => request(path, { method: "POST", body: n
  * The address of a call's socket.
  * @param {Choice} choice
  * @param {boolean} opus
+ * @param {string} [base] where the calls are served, when not here
+ * @param {string} [ticket]
  * @returns {string}
  */
-export function callUrl(choice, opus) {
-  const url = new URL("ws/chat", location.href.split(/[?#]/)[0]);
+export function callUrl(choice, opus, base, ticket) {
+  const url = new URL("ws/chat", base ? `${base}/` : location.href.split(/[?#]/)[0]);
   url.protocol = url.protocol.replace("http", "ws");
   const { persona, voice, prompt, sampling } = choice;
-  const parameters = { ...(persona ? { persona } : { prompt }), ...(voice && { voice }), ...sampling };
+  const parameters = { ...(persona ? { persona } : { prompt }), ...(voice && { voice }), ...sampling, ...(ticket && { ticket }) };
   url.search = new URLSearchParams({ ...parameters, audio: opus ? "opus" : "pcm" }).toString();
   return url.href;
 }

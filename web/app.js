@@ -35,11 +35,13 @@ async function enter(focus = true) {
   showView("choose", focus);
   try {
     const session = await getSession();
-    describe(session.engine);
+    describe(session);
+    view.remote = session.calls ?? null;
     if (session.protected && !session.authenticated) {
       await askPassword(session.login);
       return enter();
     }
+    if (session.calls?.wake === "page") wakeEarly(session.calls.url);
     const [personas, { voices }] = await Promise.all([getPersonas(), getVoices()]);
     const address = new URLSearchParams(location.search).get("persona");
     chooser.show(personas, voices, [chooser.persona, address, settings.persona || null]);
@@ -52,10 +54,16 @@ async function enter(focus = true) {
   }
 }
 
-/** Say what the caller talks to. @param {import("./api.js").EngineInfo} engine */
-function describe({ name, notice }) {
-  element("engine", HTMLElement).textContent = `Model: ${name}`;
-  element("notice", HTMLElement).textContent = notice;
+/** Say what the caller talks to and must know before. @param {import("./api.js").SessionInfo} session */
+function describe({ engine, notices }) {
+  element("engine", HTMLElement).textContent = `Model: ${engine.name}`;
+  element("notice", HTMLElement).textContent = [engine.notice, ...notices].filter(Boolean).join(" ");
+}
+
+/** Have the model awake by the time it is called. @param {string} url */
+async function wakeEarly(url) {
+  const { wake } = await import("./remote.js");
+  wake(url).catch(() => {}); // the call itself will say so
 }
 
 enter(false);

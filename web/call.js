@@ -7,7 +7,7 @@ import { EchoDetector } from "./echo.js";
 import { BROKEN, HUNG_UP, LOST, REFUSED, UNREACHABLE, endingOf, microphoneEnding, refusal } from "./endings.js";
 
 /**
- * @typedef {"idle" | "asking" | "connecting" | "queued" | "preparing" | "live" | "reconnecting" | "ended"} State
+ * @typedef {"idle" | "asking" | "waking" | "connecting" | "queued" | "preparing" | "live" | "reconnecting" | "ended"} State
  * @typedef {import("./endings.js").Ending} Ending
  * @typedef {{ session: string, voice: string, seed: string, max_s: number, engine: import("./api.js").EngineInfo }} Ready
  *
@@ -30,8 +30,9 @@ import { BROKEN, HUNG_UP, LOST, REFUSED, UNREACHABLE, endingOf, microphoneEnding
 /** @type {Record<State, State[]>} */
 const NEXT = {
   idle: ["asking"],
-  asking: ["connecting", "ended"],
-  connecting: ["preparing", "ended"],
+  asking: ["waking", "connecting", "ended"],
+  waking: ["connecting", "ended"],
+  connecting: ["waking", "preparing", "ended"],
   preparing: ["queued", "live", "reconnecting", "ended"],
   queued: ["queued", "live", "reconnecting", "ended"],
   live: ["reconnecting", "ended"],
@@ -58,6 +59,8 @@ export class Call {
   #stats = { codec: "opus" };
   #message = "";
   #attempt = 0;
+  #ending = new AbortController();
+  #remote;
   #lostAt = 0;
   #retry = 0;
   #recorded = false;
@@ -67,9 +70,11 @@ export class Call {
    * @param {import("./api.js").Choice} choice
    * @param {HTMLAudioElement} element plays the agent
    * @param {CallListener} listener
+   * @param {import("./api.js").Remote | null} remote where calls are served, when not here
    */
-  constructor(choice, element, listener) {
+  constructor(choice, element, listener, remote) {
     this.#choice = choice;
+    this.#remote = remote;
     this.#listener = listener;
     this.#sound = new Sound(element, {
       microphoneLevel: (level) => (this.#microphoneLevel = level),
@@ -128,13 +133,32 @@ export class Call {
       return;
     }
     if (this.#state !== "asking") return;
-    this.#enter("connecting");
+    this.#enter(this.#remote ? "waking" : "connecting");
     this.#dial();
   }
 
-  #dial() {
+  async #dial() {
     this.#message = "";
-    this.#command({ type: "open", url: callUrl(this.#choice, this.#opus), opus: this.#opus });
+    const url = this.#remote ? await this.#wakeUp(this.#remote) : callUrl(this.#choice, this.#opus);
+    if (!url) return;
+    if (this.#state === "waking") this.#enter("connecting");
+    this.#command({ type: "open", url, opus: this.#opus });
+  }
+
+  /**
+   * The socket's address when the process that serves it is awake; "" when the call is over or that failed.
+   * @param {import("./api.js").Remote} remote
+   */
+  async #wakeUp(remote) {
+    const state = this.#state;
+    const found = await import("./remote.js").then(
+      ({ remoteUrl }) => remoteUrl(remote, this.#choice, this.#opus, this.#ending.signal),
+      () => UNREACHABLE,
+    );
+    if (this.#state !== state) return "";
+    if (typeof found === "string") return found;
+    this.#end(found);
+    return "";
   }
 
   /** @param {import("./line-worker.js").Report} report */
@@ -195,9 +219,14 @@ export class Call {
       return ending ? this.#end(ending) : this.#lost();
     }
     const ending = await refusal(this.#choice);
-    if (this.#state === "connecting") this.#end(ending ?? UNREACHABLE);
-    else if (this.#state !== "reconnecting") return;
-    else if (ending && ending !== REFUSED) this.#end(ending);
+    if (this.#state === "connecting") {
+      // Another caller may have been faster, and a further machine must wake up.
+      if (!this.#remote || ending !== REFUSED || this.#attempt++ > 0) return this.#end(ending ?? UNREACHABLE);
+      this.#enter("waking");
+      return this.#dial();
+    }
+    if (this.#state !== "reconnecting") return;
+    if (ending && ending !== REFUSED) this.#end(ending);
     else this.#lost();
   }
 
@@ -237,6 +266,7 @@ export class Call {
   #end(ending) {
     removeEventListener("online", this.#wake);
     clearTimeout(this.#retry);
+    this.#ending.abort();
     this.#command({ type: "close" });
     this.#command({ type: "finish" });
     this.#enter("ended");

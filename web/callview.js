@@ -16,6 +16,7 @@ import { Transcript, clockTime } from "./transcript.js";
 const WORDS = {
   idle: ["", ""],
   asking: ["Asking for your microphone", "Your browser may ask you to allow it."],
+  waking: ["Waking the model", ""],
   connecting: ["Connecting", ""],
   queued: ["Waiting for a free line", ""],
   preparing: ["Preparing the voice", ""],
@@ -42,10 +43,13 @@ export class CallView {
   #muted = false;
   #recording = false;
   #startedAt = 0;
+  #wakingAt = 0;
   #seconds = 0;
   #clock = 0;
   /** @type {WakeLockSentinel | null} */
   #wakeLock = null;
+  /** Where calls are served, when not here. @type {import("./api.js").Remote | null} */
+  remote = null;
   #state = element("call-state", HTMLElement);
   #detail = element("call-detail", HTMLElement);
   #meters = [element("meter-you", HTMLElement), element("meter-agent", HTMLElement)];
@@ -104,7 +108,8 @@ export class CallView {
     element("dock", HTMLElement).hidden = false;
     element("after", HTMLElement).hidden = true;
     const transcript = this.#transcript;
-    this.#call = new Call(choice, element("agent-audio", HTMLAudioElement), {
+    /** @type {import("./call.js").CallListener} */
+    const listener = {
       state: (state, place) => this.#show(state, place),
       ended: (ending) => this.#ended(ending),
       ready: (ready) => this.#ready(ready),
@@ -115,7 +120,8 @@ export class CallView {
       levels: (you, agent) => this.#levels(you, agent),
       stats: (stats) => this.#readout.show(stats),
       recording: (file) => this.#recorded(file),
-    });
+    };
+    this.#call = new Call(choice, element("agent-audio", HTMLAudioElement), listener, this.remote);
     this.apply();
     this.#clock = setInterval(() => this.#tick(), 250);
     this.#tick();
@@ -177,6 +183,7 @@ export class CallView {
     const [words, detail] = WORDS[state];
     this.#state.textContent = state === "queued" ? `${words}: you are number ${place}` : words;
     this.#detail.textContent = state === "queued" ? "You will be connected by yourself. Keep this page open." : detail;
+    if (state === "waking") this.#wakingAt = performance.now();
     if (state === "live") {
       if (!this.#startedAt) this.#startedAt = performance.now();
       else this.#transcript?.mark("Connected again. The conversation begins anew.");
@@ -205,6 +212,14 @@ export class CallView {
     if (this.#startedAt && this.running) this.#seconds = (performance.now() - this.#startedAt) / 1000;
     const [clock, time] = [element("clock", HTMLElement), clockTime(this.#seconds)];
     if (clock.textContent !== time) clock.textContent = time;
+    if (this.#call?.state === "waking") this.#sleepy();
+  }
+
+  /** How far the wake-up is. */
+  #sleepy() {
+    const [gone, usual] = [(performance.now() - this.#wakingAt) / 1000, this.remote?.wake_s ?? 0];
+    const late = gone > 1.5 * usual ? " It takes longer today." : "";
+    this.#detail.textContent = `It sleeps while nobody talks. ${Math.round(gone)} of about ${Math.round(usual)} seconds.${late}`;
   }
 
   /**

@@ -35,7 +35,7 @@ from core.voices import VoiceFolder
 CPU_THREADS = 1
 """Nano's operations are too small to share: a second thread gains little, and costs much when its core is busy."""
 SWITCH_SECONDS = 0.0005
-"""On a CPU the engine's thread is nearly always in Python, and the event loop would wait Python's usual 5 ms for a turn."""
+"""On a CPU the engine's thread is nearly always in Python, and others would wait the usual 5 ms for each turn."""
 CPU_SLOTS = 2
 """What `auto` takes without a card: the slots that two cores carry with nano."""
 STEP_BUDGET_MS = 50.0
