@@ -191,7 +191,7 @@ async def test_whoever_comes_the_queue_is_bounded_and_nobody_is_forgotten(
     assert sorted(guest.places[-1] for guest in waiting) == list(range(1, len(waiting) + 1))
     for guest in guests:
         guest.leave.set()
-    served = [error for error in await asyncio.gather(*(guest.task for guest in guests), return_exceptions=True)]
+    served = await asyncio.gather(*(guest.task for guest in guests), return_exceptions=True)
     assert sum(answer is None for answer in served) == min(len(parties), places + 1)
     assert engine.calls == []
 

@@ -1,0 +1,195 @@
+"""Prometheus metrics at `GET /metrics`: calls, the time of every frame and its parts, plugins, slots, memory.
+
+A scraper is a caller like any other: where callers must log in, give it a token as `Authorization: Bearer`.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from core.engine.call import Engine
+from core.events import (
+    CallRefused,
+    FirstAudio,
+    FramesDropped,
+    FrameTimed,
+    PluginFailed,
+    ServiceEvent,
+    SessionEnded,
+    SessionEvent,
+    SessionInfo,
+    SessionQueued,
+    SessionReady,
+    SessionStarted,
+    SettingsReloaded,
+    TransformFailed,
+)
+from core.hookspecs import hookimpl
+
+FRAME_MS = 80.0
+FRAME_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.16, 0.24, 0.4, 1.0)
+"""Seconds: fine up to a frame's 80 ms, then to where a lagging caller loses frames."""
+PLUGIN_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.08)
+"""Seconds: around the 8 ms that all transforms of one direction may take."""
+WAIT_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+CALL_BUCKETS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
+LEARN = 0.02
+"""What each frame counts in the real-time factor, the first ones more: it follows the last 50 frames."""
+MOST_IDENTITIES = 100
+"""Callers counted by name; the others are `other`, so that strangers cannot make series without end."""
+
+
+class Plugin:
+    """Counts what the events say. Each instance has a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._waiting: set[str] = set()
+        self._active: set[str] = set()
+        self._identities: set[str] = set()
+        self._frames = 0
+        self._factor = 0.0
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"personaplex_{name}", text, registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"personaplex_{name}", text, labels, registry=registry)
+
+        def seconds(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"personaplex_{name}_seconds", text, labels, buckets=buckets, registry=registry)
+
+        gauge("calls_active", "Calls that have a slot.").set_function(lambda: len(self._active))
+        gauge("calls_waiting", "Callers in the queue.").set_function(lambda: len(self._waiting))
+        self._started = counter("calls_started", "Calls that got a slot, by who called.", "identity")
+        self._refused = counter("calls_refused", "Calls that got no slot, by reason.", "reason")
+        self._ended = counter("calls_ended", "Calls that had a slot and ended, by reason.", "reason")
+        self._call = seconds("call", "How long calls lasted, from the handshake.", CALL_BUCKETS)
+        self._queue = seconds("queue", "Wait for a slot.", WAIT_BUCKETS)
+        self._prompt = seconds("prompt", "From the slot to the handshake: the prompt.", WAIT_BUCKETS)
+        self._first = seconds("first_audio", "From the handshake to the agent's first frame.", WAIT_BUCKETS)
+        self._frame = seconds("frame", "From a frame received to its answer sent.", FRAME_BUCKETS)
+        self._part = seconds("frame_part", "The parts of that time.", FRAME_BUCKETS, "part")
+        factor = gauge("real_time_factor", "The engine's step as part of a frame's 80 ms; above 1 it falls behind.")
+        factor.set_function(lambda: self._factor)
+        self._lag = seconds("input_lag", "The caller's audio that waits for its answer.", FRAME_BUCKETS)
+        self._dropped = counter("frames_dropped", "The caller's frames dropped to bound the lag.")
+        self._plugin = seconds("plugin", "A plugin's transforms of one frame.", PLUGIN_BUCKETS, "plugin")
+        self._faults = counter("plugin_faults", "Hooks that raised, transforms left out.", "plugin", "hook")
+        self._reloads = counter("reloads", "Edits of config.yaml: ok, or broken and left out.", "result")
+        ProcessCollector(registry=registry)
+
+    @hookimpl
+    def startup(self, engine: Engine | None) -> None:
+        if engine is not None:
+            self.registry.register(EngineCollector(engine))
+
+    @hookimpl
+    def register_routes(self) -> list[BaseRoute]:
+        return [Route("/metrics", self.serve)]
+
+    async def serve(self, request: Request) -> Response:
+        """`GET /metrics`, in the format that the scraper asks for."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        text = await run_in_threadpool(encode, self)
+        return Response(text, media_type=content_type)
+
+    def collect(self) -> Iterator[Metric]:
+        """The registry's metrics for an encoder, without the dates at which the client library made them."""
+        for metric in self.registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+    @hookimpl
+    def service_event(self, event: ServiceEvent) -> None:
+        match event:
+            case CallRefused(reason=reason):
+                self._refused.labels(reason).inc()
+            case PluginFailed(plugin=plugin, hook=hook):
+                self._faults.labels(plugin, hook).inc()
+            case SettingsReloaded(problems=problems):
+                self._reloads.labels("broken" if problems else "ok").inc()
+
+    @hookimpl
+    def session_event(self, session: SessionInfo, event: SessionEvent) -> None:
+        match event:
+            case FrameTimed():
+                self._count_frame(event)
+            case SessionQueued():
+                self._waiting.add(session.id)
+            case SessionStarted(waited_ms=waited):
+                self._waiting.discard(session.id)
+                self._active.add(session.id)
+                self._started.labels(self._identity(session.identity.name)).inc()
+                self._queue.observe(waited / 1000)
+            case SessionReady(prompt_ms=prompt):
+                self._prompt.observe(prompt / 1000)
+            case FirstAudio(after_ms=after):
+                self._first.observe(after / 1000)
+            case FramesDropped(count=count):
+                self._dropped.inc(count)
+            case TransformFailed(plugin=plugin):
+                self._faults.labels(plugin, "transform").inc()
+            case SessionEnded(reason=reason, seconds=lasted):
+                self._waiting.discard(session.id)
+                if session.id in self._active:
+                    self._active.discard(session.id)
+                    self._ended.labels(reason).inc()
+                    self._call.observe(lasted)
+                else:
+                    self._refused.labels(reason).inc()
+
+    def _count_frame(self, event: FrameTimed) -> None:
+        self._frame.observe(event.total_ms / 1000)
+        for part, spent in (
+            ("decode", event.decode_ms),
+            ("transforms", event.transform_ms),
+            ("wait", event.wait_ms),
+            ("step", event.step_ms),
+            ("encode", event.encode_ms),
+        ):
+            self._part.labels(part).observe(spent / 1000)
+        for plugin, spent in event.transforms:
+            self._plugin.labels(plugin).observe(spent / 1000)
+        self._lag.observe(event.lag_ms / 1000)
+        self._frames += 1
+        self._factor += max(LEARN, 1 / self._frames) * (event.step_ms / FRAME_MS - self._factor)
+
+    def _identity(self, name: str) -> str:
+        if name not in self._identities and len(self._identities) >= MOST_IDENTITIES:
+            return "other"
+        self._identities.add(name)
+        return name
+
+
+class EngineCollector(Collector):
+    """What the engine and its card hold, read at each scrape."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> list[Metric]:
+        """See Collector."""
+        import torch  # takes seconds, and who has an engine has it already
+
+        health = self._engine.health()
+        memory = GaugeMetricFamily("personaplex_gpu_memory_bytes", "Memory of each card.", labels=("device", "kind"))
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            for index in range(torch.cuda.device_count()):
+                total = torch.cuda.get_device_properties(index).total_memory
+                memory.add_metric([f"cuda:{index}", "total"], total)
+                memory.add_metric([f"cuda:{index}", "reserved"], torch.cuda.memory_reserved(index))
+                memory.add_metric([f"cuda:{index}", "allocated"], torch.cuda.memory_allocated(index))
+        return [
+            GaugeMetricFamily("personaplex_engine_slots", "Calls that the engine can hold.", value=health.slots),
+            GaugeMetricFamily("personaplex_engine_busy_slots", "Slots in use.", value=health.busy),
+            GaugeMetricFamily("personaplex_engine_up", "1 while the engine serves.", value=not health.problem),
+            memory,
+        ]

@@ -1,0 +1,68 @@
+"""The page of one process, and the calls of another, which sleeps at first."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import SILENT, Served, Tab
+
+PASSWORD = "open sesame"
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Served, Served]]:
+    """A process with the page, which runs, and one with the calls, which does not."""
+    page, gpu = Served(tmp_path / "page", free_port()), Served(tmp_path / "gpu", free_port())
+    roles = (
+        (page, {"role": "page", "socket": f"ws://localhost:{gpu.port}", "wake_s": 5}),
+        (gpu, {"role": "gpu", "origins": [f"http://localhost:{page.port}"]}),
+    )
+    for server, settings in roles:
+        server.folder.mkdir()
+        config = {
+            "server": settings,
+            "engine": {"name": "nano", "slots": 1, "device": "cpu"},
+            "plugins": {"options": {"password": {"password": PASSWORD}}},
+        }
+        (server.folder / "config.yaml").write_text(json.dumps(config))
+    page.start()
+    yield page, gpu
+    page.kill()
+    gpu.kill()
+
+
+def test_a_call_wakes_the_model_and_comes_back_after_a_restart(browser: Browser, pair: tuple[Served, Served]) -> None:
+    page, gpu = pair
+    context = browser.new_context()
+    tab = Tab(context.new_page())
+    faults: list[str] = []
+    tab.page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    tab.page.goto(page.url)
+    tab.page.get_by_label("Password").fill(PASSWORD)
+    tab.page.keyboard.press("Enter")
+    tab.choose().page.get_by_role("button", name="Start talking").click()
+    tab.until("waking")
+    tab.says("Waking the model")
+    tab.says("of about 5 seconds")
+    gpu.start()
+    tab.until("live", 60)
+    assert tab.heard() > SILENT
+    expect(tab.page.locator("#engine")).to_have_text("Model: nano")
+    gpu.kill()
+    tab.until("reconnecting")
+    gpu.start()
+    tab.until("live", 60)
+    tab.end()
+    context.close()
+    network = ("Failed to load resource", "WebSocket connection")
+    assert [fault for fault in faults if not fault.startswith(network)] == []

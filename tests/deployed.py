@@ -1,0 +1,73 @@
+"""`modal_app` as it is deployed and as it runs in a container, without Modal."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+modal = pytest.importorskip("modal")
+from modal._functions import _Function  # noqa: E402 - there is no other way to see what a deployment asks for
+from modal._partial_function import _find_callables_for_obj, _PartialFunctionFlags  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+PASSWORD = "open sesame"
+BEFORE, AFTER, EXIT = (
+    _PartialFunctionFlags.ENTER_PRE_SNAPSHOT,
+    _PartialFunctionFlags.ENTER_POST_SNAPSHOT,
+    _PartialFunctionFlags.EXIT,
+)
+
+
+class Deployed:
+    """A fresh `modal_app`, and what it asks of Modal, by function."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+        self.asked: dict[str, dict[str, Any]] = {}
+        original = _Function._from_local
+
+        def spy(info: Any, *given: Any, **options: Any) -> Any:
+            self.asked[info.function_name] = options
+            return original(info, *given, **options)
+
+        monkeypatch.setattr(_Function, "_from_local", staticmethod(spy))
+        for name, value in variables.items():
+            monkeypatch.setenv(f"PERSONAPLEX_MODAL_{name}", value)
+        spec = importlib.util.spec_from_file_location("modal_app", ROOT / "modal_app.py")
+        assert spec is not None
+        assert spec.loader is not None
+        self.app: ModuleType = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "modal_app", self.app)
+        spec.loader.exec_module(self.app)
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """What a container has: the Volume's folder, the secret, and settings (with nano in place of PersonaPlex)."""
+    monkeypatch.setenv("PERSONAPLEX_PASSWORD", PASSWORD)
+    monkeypatch.setenv("PERSONAPLEX_ENGINE__NAME", "nano")
+    monkeypatch.setenv("PERSONAPLEX_ENGINE__DEVICE", "cpu")
+    monkeypatch.setenv("PERSONAPLEX_ENGINE__SLOTS", "2")
+    monkeypatch.setenv("PERSONAPLEX_LOG__LEVEL", "error")
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def deploy(monkeypatch: pytest.MonkeyPatch, place: Path, **variables: str) -> ModuleType:
+    """A `modal_app` whose Volume is `place`, and whose functions have addresses."""
+    app = Deployed(monkeypatch, **variables).app
+    monkeypatch.setattr(app, "DATA", place)
+    monkeypatch.setattr(app, "address", lambda web: f"https://me--{str(web)[7:-5].lower()}.modal.run")
+    return app
+
+
+def hooks(instance: Any, flag: _PartialFunctionFlags) -> dict[str, Any]:
+    """The lifecycle methods of an instance, as Modal finds them."""
+    return dict(_find_callables_for_obj(instance, flag))
+
+
+def container(app: ModuleType, name: str) -> Any:
+    """An instance as Modal makes it in a container."""
+    return getattr(app, name)._get_user_cls()()

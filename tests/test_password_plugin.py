@@ -1,0 +1,120 @@
+"""The password plugin by itself: what it reads, what it refuses, and which settings it takes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.requests import HTTPConnection
+
+from core.attempts import FREE
+from core.config import Secret, load_config
+from core.errors import ConfigError, RefusedError
+from core.events import Identity
+from core.plugins import PluginHost
+from plugins import password
+from tests.test_password import basic, passwords
+
+
+def socket(header: str | bytes | None = None, query: str = "") -> HTTPConnection:
+    raw = header.encode() if isinstance(header, str) else header
+    headers = [] if raw is None else [(b"authorization", raw)]
+    return HTTPConnection({"type": "websocket", "headers": headers, "query_string": query.encode(), "client": None})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer ", "Basic", "Basic !!!", "Basic c2VzYW1l", "Digest x", b"Bearer \xff", b"\xff"],
+)
+def test_headers_that_open_nothing(header: str | bytes | None) -> None:
+    plugin = password.Plugin(password.Plugin.Options(Secret("sesame")))
+    assert plugin.authenticate(socket(header)) is None
+
+
+@pytest.mark.parametrize("header", ["Bearer sésame: 42", "bearer  sésame: 42 ", basic("x", "sésame: 42")])
+def test_any_text_may_be_a_password(header: Any) -> None:
+    plugin = password.Plugin(password.Plugin.Options(Secret("sésame: 42")))
+    given = header["Authorization"] if isinstance(header, dict) else header
+    assert plugin.authenticate(socket(given)) == Identity("caller")
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=60))
+def test_any_header_is_no_more_than_denied(header: bytes) -> None:
+    for scheme in (b"", b"Basic ", b"Bearer "):
+        assert PLUGIN.authenticate(socket(scheme + header)) is None
+
+
+class Patient:
+    """Lets everybody try as often as they like."""
+
+    def wait_s(self, address: str) -> float:
+        return 0.0
+
+    def failed(self, address: str) -> int:
+        return 1
+
+
+PLUGIN = password.Plugin(password.Plugin.Options(Secret("sésame")))
+PLUGIN._attempts = Patient()  # type: ignore[assignment]
+
+
+def test_many_headers_make_it_wait() -> None:
+    plugin = password.Plugin(password.Plugin.Options(Secret("sesame")))
+    for _ in range(FREE):
+        assert plugin.authenticate(socket("Bearer x")) is None
+    with pytest.raises(RefusedError) as refusal:
+        plugin.authenticate(socket("Bearer sesame"))
+    assert (refusal.value.status, refusal.value.headers) == (429, {"retry-after": "1"})
+
+
+def loaded(folder: Path, options: dict[str, Any], environ: dict[str, str] | None = None) -> PluginHost:
+    (folder / "config.yaml").write_text(yaml.safe_dump({"plugins": passwords(**options)}))
+    return PluginHost.load(load_config(folder / "config.yaml", environ or {}))
+
+
+def test_without_a_password_the_door_is_open(tmp_path: Path) -> None:
+    assert not loaded(tmp_path, {}).protected
+    assert not loaded(tmp_path, {"password": {"env": "PW", "default": None}}).protected
+    assert not loaded(tmp_path, {"named": {"ann": {"env": "PW", "default": None}}}).protected
+    assert loaded(tmp_path, {"password": {"env": "PW"}}, {"PW": "12345"}).protected
+    assert loaded(tmp_path, {"named": {"ann": {"env": "PW"}}}, {"PW": "12345"}).protected
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"password": {"env": "PW"}}, r"plugins\.options\.password\.password: .*empty"),
+        ({"named": {"ann": {"env": "PW"}}}, r"plugins\.options\.password\.named.*empty"),
+        ({"named": {"ann": {"env": "GONE"}}}, r"plugins\.options\.password\.named\.ann: .*GONE is not set"),
+        ({"named": {"ann": "same", "bob": "same"}}, "ann and bob have the same password"),
+        ({"password": "same", "named": {"ann": "same"}}, "caller and ann have the same password"),
+        ({"named": {"ann smith": "x"}}, "'ann smith' is no good name"),
+        ({"named": {"caller": "x"}}, "'caller' is no good name"),
+        ({"named": ["ann"]}, r"plugins\.options\.password\.named: expected object"),
+        ({"cookie_days": 0}, r"plugins\.options\.password\.cookie_days"),
+        ({"passwrod": "x"}, "Did you mean 'password'"),
+    ],
+)
+def test_settings_that_stop_the_boot(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        loaded(tmp_path, options, {"PW": ""})
+    assert "same'" not in str(caught.value)
+
+
+def test_passwords_cannot_be_seen() -> None:
+    options = password.Plugin.Options(Secret("hunter2"), {"ann": Secret("hunter3")})
+    plugin = password.Plugin(options)
+    assert "hunter" not in repr(vars(plugin)) + repr(options)
+
+
+def test_a_ticket_of_one_process_opens_another_with_the_same_password() -> None:
+    options = password.Plugin.Options(named={"ann": Secret("sesame")})
+    text = password.Plugin(options)._passes.issue("ticket", "ann")
+    other = password.Plugin(password.Plugin.Options(Secret("for all"), named={"ann": Secret("sesame")}))
+    assert other.authenticate(socket(query=f"ticket={text}")) == Identity("ann")
+    assert other.authenticate(socket(query=f"ticket={text}")) is None
+    stranger = password.Plugin(password.Plugin.Options(named={"ann": Secret("changed")}))
+    assert stranger.authenticate(socket(query=f"ticket={text}")) is None
