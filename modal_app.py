@@ -97,7 +97,7 @@ hub_token = modal.Secret.from_name("huggingface", required_keys=["HF_TOKEN"])
 app = modal.App(NAME)
 
 # The packages are a layer of their own, and the checkout is not in a layer at all but laid over the image when a
-# container starts: an edit of the code builds nothing. Modal's Debian has the C compiler that Triton loads kernels with.
+# container starts: an edit of the code builds nothing. Triton wants a C compiler, which is in Modal's Debian.
 image = modal.Image.debian_slim(python_version="3.12").uv_sync(str(ROOT), extra_options="--no-dev")
 for folder in (*SHIPPED, *deployment.folders.split()):
     if (ROOT / folder).is_dir():

@@ -177,6 +177,7 @@ class Session:
         async with self._admission.slot(party, request.prompt, request.persona.sampling, self._moved) as call:
             admitted = time.monotonic()
             self._event(SessionStarted((admitted - self._asked) * 1000, call.seed))
+            await self._wire.tell("preparing")
             try:
                 async with asyncio.timeout(self._config.prompt_s):
                     await call.ready()

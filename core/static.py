@@ -1,5 +1,6 @@
 """The page's files: read once at the start, served by their exact name, from memory."""
 
+import gzip
 import hashlib
 import mimetypes
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ class StaticFile:
     """One file as it is served."""
 
     content: bytes
+    zipped: bytes
+    """The same through gzip."""
     media_type: str
     etag: str
 
@@ -42,9 +45,11 @@ class StaticFiles:
         file = self._files.get(request.path_params.get("name") or INDEX)
         if file is None:
             return JSONResponse({"error": "There is nothing at this address."}, status_code=404)
-        headers = {"etag": file.etag, "cache-control": "no-cache"}
+        headers = {"etag": file.etag, "cache-control": "no-cache", "vary": "accept-encoding"}
         if request.headers.get("if-none-match") == file.etag:
             return Response(status_code=304, headers=headers)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(file.zipped, media_type=file.media_type, headers=headers | {"content-encoding": "gzip"})
         return Response(file.content, media_type=file.media_type, headers=headers)
 
 
@@ -64,4 +69,4 @@ def _listing(folder: Path) -> list[tuple[str, Path]]:
 def _read(path: Path) -> StaticFile:
     content = path.read_bytes()
     media_type = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return StaticFile(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return StaticFile(content, gzip.compress(content, mtime=0), media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')

@@ -10,6 +10,7 @@ import pytest
 
 modal = pytest.importorskip("modal")
 from modal._functions import _Function  # noqa: E402 - there is no other way to see what a deployment asks for
+from modal._image import _Image  # noqa: E402
 from modal._partial_function import _find_callables_for_obj, _PartialFunctionFlags  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -26,13 +27,25 @@ class Deployed:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         self.asked: dict[str, dict[str, Any]] = {}
-        original = _Function._from_local
+        self.layers: list[str] = []
+        """The commands that build the image."""
+        self.laid_over: dict[str, Path] = {}
+        """What containers see in /root, and where it is here."""
+        function, layer = _Function._from_local, _Image._from_args
 
-        def spy(info: Any, *given: Any, **options: Any) -> Any:
+        def asked(info: Any, *given: Any, **options: Any) -> Any:
             self.asked[info.function_name] = options
-            return original(info, *given, **options)
+            return function(info, *given, **options)
 
-        monkeypatch.setattr(_Function, "_from_local", staticmethod(spy))
+        def built(*given: Any, dockerfile_function: Any = None, **options: Any) -> Any:
+            if dockerfile_function:
+                self.layers += dockerfile_function("2025.06").commands
+            return layer(*given, dockerfile_function=dockerfile_function, **options)
+
+        monkeypatch.setattr(_Function, "_from_local", staticmethod(asked))
+        monkeypatch.setattr(_Image, "_from_args", staticmethod(built))
+        for name in ("add_local_dir", "add_local_file"):
+            monkeypatch.setattr(modal.Image, name, self._noting(getattr(modal.Image, name)))
         for name, value in variables.items():
             monkeypatch.setenv(f"PERSONAPLEX_MODAL_{name}", value)
         spec = importlib.util.spec_from_file_location("modal_app", ROOT / "modal_app.py")
@@ -41,6 +54,13 @@ class Deployed:
         self.app: ModuleType = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, "modal_app", self.app)
         spec.loader.exec_module(self.app)
+
+    def _noting(self, original: Any) -> Any:
+        def noted(image: Any, here: Path, there: str, **options: Any) -> Any:
+            self.laid_over[there] = here
+            return original(image, here, there, **options)
+
+        return noted
 
 
 @pytest.fixture

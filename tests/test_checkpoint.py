@@ -184,3 +184,10 @@ def test_eight_bit_weights_are_near_the_stored_ones(tmp_path: Path) -> None:
         cache = PromptCache(architecture, 40, CPU, torch.float32)
         said.append(lm.text_logits(lm(lm.embed(tokens), cache.piece(40))[0]))
     assert float((said[0] - said[1]).norm() / said[0].norm()) < 0.03
+
+
+def test_a_checkpoint_in_the_hub_s_cache_has_its_repository_s_name(nano: Path, tmp_path: Path) -> None:
+    snapshots = tmp_path / "models--nvidia--personaplex-7b-v1" / "snapshots"
+    snapshots.mkdir(parents=True)
+    assert Checkpoint.read(copy_of(nano, snapshots / "3f2a9c", personaplex=None)).name == "personaplex-7b-v1"
+    assert Checkpoint.read(copy_of(nano, tmp_path / "mine", personaplex=None)).name == "mine"

@@ -95,10 +95,9 @@ def test_the_image_is_made_of_pyproject_and_the_code_laid_over_it(monkeypatch: p
     assert "--no-dev" in commands
     assert "torch" not in commands, "there is no second list of packages"
     assert "core" not in commands, "an edit of the code builds no layer"
-    assert {"/root/core", "/root/plugins", "/root/personas", "/root/web", "/root/config.yaml", "/root/docs"} <= {
-        str(place) for place in deployed.laid_over
-    }
-    assert "/root/nowhere" not in {str(place) for place in deployed.laid_over}
+    named = ("core", "plugins", "personas", "web", "config.yaml", "docs")
+    assert {f"/root/{name}": ROOT / name for name in named}.items() <= deployed.laid_over.items()
+    assert "/root/nowhere" not in deployed.laid_over
 
 
 # Snapshots.

@@ -33,8 +33,8 @@ const NEXT = {
   asking: ["waking", "connecting", "ended"],
   waking: ["connecting", "ended"],
   connecting: ["waking", "preparing", "ended"],
-  preparing: ["queued", "live", "reconnecting", "ended"],
-  queued: ["queued", "live", "reconnecting", "ended"],
+  preparing: ["preparing", "queued", "live", "reconnecting", "ended"],
+  queued: ["queued", "preparing", "live", "reconnecting", "ended"],
   live: ["reconnecting", "ended"],
   reconnecting: ["preparing", "ended"],
   ended: [],
@@ -194,6 +194,8 @@ export class Call {
     switch (metadata.type) {
       case "queued":
         return this.#enter("queued", metadata.place);
+      case "preparing":
+        return this.#enter("preparing");
       case "ready":
         return this.#listener.ready(/** @type {Ready} */ (metadata));
       case "warning":

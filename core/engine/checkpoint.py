@@ -47,7 +47,7 @@ class Checkpoint:
         mimi_config = config.get("mimi_config_name")
         checkpoint = cls(
             folder=folder,
-            name=str(extension.get("name", folder.name)),
+            name=str(extension.get("name", folder_name(folder))),
             notice=str(extension.get("notice", "")),
             architecture=Architecture.from_config(config, str(source)),
             weights=folder / str(config.get("moshi_name", MOSHI_NAME)),
@@ -60,6 +60,12 @@ class Checkpoint:
             if not part.is_file():
                 raise CheckpointError(f"{folder} is not a whole checkpoint: {part.name} is missing.")
         return checkpoint
+
+
+def folder_name(folder: Path) -> str:
+    """What to call the checkpoint in a folder: in the hub's cache, `models--OWNER--NAME/snapshots/COMMIT`, NAME."""
+    repository = folder.parent.parent.name.rpartition("--")[2]
+    return repository if folder.parent.name == "snapshots" and repository else folder.name
 
 
 def special_codes(extension: dict[str, Any], source: str, standard: bool) -> SpecialCodes | None:

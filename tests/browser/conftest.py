@@ -35,42 +35,7 @@ FLAGS = (
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
 )
-DOOR = '''
-"""A password as the page sends it: POST /login sets a cookie; the third wrong try must wait."""
-
-from urllib.parse import parse_qs
-
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
-from core.events import Identity
-from core.hookspecs import hookimpl
-
-
-class Plugin:
-    def __init__(self):
-        self.wrong = 0
-
-    @hookimpl
-    def authenticate(self, connection):
-        return Identity("guest") if connection.cookies.get("door") == "open" else None
-
-    @hookimpl
-    def register_routes(self):
-        return [Route("/login", self.login, methods=["POST"])]
-
-    async def login(self, request):
-        if parse_qs((await request.body()).decode()).get("password") == ["open sesame"]:
-            response = Response(status_code=204)
-            response.set_cookie("door", "open", httponly=True, samesite="strict")
-            return response
-        self.wrong += 1
-        if self.wrong == 2:
-            return JSONResponse({"error": "Too many tries."}, status_code=429, headers={"Retry-After": "1"})
-        return JSONResponse({"error": "Wrong password."}, status_code=401)
-'''
-
-
+PASSWORD = "open sesame"
 SILENT = 1e-3
 """RMS below which nothing is heard (-60 dB)."""
 
@@ -114,12 +79,11 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Two slots, one place in the queue, a password."""
     folder = tmp_path_factory.mktemp("served")
-    (folder / "plugins").mkdir()
-    (folder / "plugins" / "door.py").write_text(DOOR)
     config = {
         "server": {"queue": 1},
         "engine": {"name": "nano", "slots": 2, "device": "cpu"},
         "personas": {"custom": True},
+        "plugins": {"options": {"password": {"password": PASSWORD}}},
     }
     (folder / "config.yaml").write_text(json.dumps(config))
     with socket.socket() as free:
@@ -221,7 +185,7 @@ def tabs(browser: Browser, served: Served) -> Iterator[Callable[..., Tab]]:
     def open_tab(path: str = "", *, enter: bool = True, script: str = "", **options: Any) -> Tab:
         context = browser.new_context(**options)
         if enter:
-            context.add_cookies([{"name": "door", "value": "open", "url": served.url}])
+            assert context.request.post(f"{served.url}login", form={"password": PASSWORD}).status == 204
         if script:
             context.add_init_script(script)
         tab = Tab(context.new_page())

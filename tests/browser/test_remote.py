@@ -21,7 +21,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Served, Served]]:
-    """A process with the page, which runs, and one with the calls, which does not."""
+    """A process with the page and one with the calls, neither of them started."""
     page, gpu = Served(tmp_path / "page", free_port()), Served(tmp_path / "gpu", free_port())
     roles = (
         (page, {"role": "page", "socket": f"ws://localhost:{gpu.port}", "wake_s": 5}),
@@ -35,7 +35,6 @@ def pair(tmp_path: Path) -> Iterator[tuple[Served, Served]]:
             "plugins": {"options": {"password": {"password": PASSWORD}}},
         }
         (server.folder / "config.yaml").write_text(json.dumps(config))
-    page.start()
     yield page, gpu
     page.kill()
     gpu.kill()
@@ -43,6 +42,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[Served, Served]]:
 
 def test_a_call_wakes_the_model_and_comes_back_after_a_restart(browser: Browser, pair: tuple[Served, Served]) -> None:
     page, gpu = pair
+    page.start()
     context = browser.new_context()
     tab = Tab(context.new_page())
     faults: list[str] = []
@@ -66,3 +66,24 @@ def test_a_call_wakes_the_model_and_comes_back_after_a_restart(browser: Browser,
     context.close()
     network = ("Failed to load resource", "WebSocket connection")
     assert [fault for fault in faults if not fault.startswith(network)] == []
+
+
+def test_the_page_may_wake_it_early_and_the_caller_may_hang_up_on_it(
+    browser: Browser, pair: tuple[Served, Served]
+) -> None:
+    page, gpu = pair
+    config = json.loads((page.folder / "config.yaml").read_text())
+    config["server"]["wake"] = "page"
+    (page.folder / "config.yaml").write_text(json.dumps(config))
+    page.start()
+    context = browser.new_context()
+    tab = Tab(context.new_page())
+    tab.page.goto(page.url)
+    tab.page.get_by_label("Password").fill(PASSWORD)
+    with tab.page.expect_request(f"http://localhost:{gpu.port}/health"):
+        tab.page.keyboard.press("Enter")
+    tab.choose().page.get_by_role("button", name="Start talking").click()
+    tab.until("waking")
+    tab.end()
+    tab.says("Call ended")
+    context.close()
