@@ -69,4 +69,5 @@ def _listing(folder: Path) -> list[tuple[str, Path]]:
 def _read(path: Path) -> StaticFile:
     content = path.read_bytes()
     media_type = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return StaticFile(content, gzip.compress(content, mtime=0), media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    return StaticFile(content, gzip.compress(content, mtime=0), media_type, etag)

@@ -235,3 +235,14 @@ def test_any_bytes_give_a_config_and_problems_that_name_the_file(tmp_path, conte
     config, found = read_config(path, {})
     assert isinstance(config, Config)
     assert all(problem.startswith(str(path)) for problem in found)
+
+
+def test_a_page_must_know_where_the_calls_are(write):
+    path = write("server: {role: page}")
+    [problem] = problems(path)
+    assert str(path) in problem
+    assert "socket" in problem
+    for wrong in ("https://calls.example", "wss://calls.example/path", "wss://a; script-src *"):
+        assert "server.socket" in problems(write(f"server: {{role: page, socket: {wrong!r}}}"))[0]
+    config = load_config(write("server: {role: page, socket: 'wss://calls.example'}"), {})
+    assert config.server.socket == "wss://calls.example"

@@ -61,9 +61,11 @@ function describe({ engine, notices }) {
 }
 
 /** Have the model awake by the time it is called. @param {string} url */
-async function wakeEarly(url) {
-  const { wake } = await import("./remote.js");
-  wake(url).catch(() => {}); // the call itself will say so
+function wakeEarly(url) {
+  import("./remote.js").then(
+    ({ wake }) => wake(url),
+    () => {}, // a call will say what is wrong
+  );
 }
 
 enter(false);
