@@ -5,7 +5,7 @@ import torch
 from rich.console import Console
 
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
-from core.engine.cache import PromptCache, Rotation, SlotView
+from core.engine.cache import PromptCache, Rotation, SlotCache, SlotView
 from core.engine.codec import FRAME_SAMPLES, MimiCodec
 from core.engine.drawing import draw_plainly
 from core.engine.lm import LanguageModel
@@ -136,9 +136,10 @@ def prefill_error(lm: LanguageModel) -> float:
     """Relative difference of the last hidden state between one pass over a prompt and a pass a position."""
     length = SMALL.context - 8
     tokens, whole = random_tokens(lm, length), snapshot(lm, length)
-    cache = PromptCache(lm.architecture, length, lm.device, lm.dtype)
+    cache = SlotCache(lm.architecture, 1, lm.device, lm.dtype)
     hidden = torch.empty(0)
     with torch.inference_mode():
         for position in range(length):
-            hidden = lm(lm.embed(tokens[None, position : position + 1]), cache.piece(1))[0, -1]
+            view = cache.at(torch.tensor([position], device=lm.device))
+            hidden = lm(lm.embed(tokens[None, position : position + 1]), view)[0, -1]
     return float((hidden - whole.hidden).float().norm() / whole.hidden.float().norm())

@@ -90,7 +90,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     offline: bool = False
     token: Secret | None = None
     device: Name = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:1`."""
+    """`auto`, `cpu` or `cuda`; the variable CUDA_VISIBLE_DEVICES picks a card."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     weights: Literal["auto", "int8"] = "auto"
     """`int8` halves what the weights take and what a frame reads, at a little precision; `auto` is `dtype`."""

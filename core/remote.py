@@ -7,7 +7,7 @@ import torch
 from core.config import EngineConfig
 from core.engine.call import Call, EngineHealth, EngineInfo
 from core.engine.checkpoint import Checkpoint
-from core.engine.opening import cache_folder, find_checkpoint, packaged_voices
+from core.engine.opening import find_checkpoint, packaged_voices
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.errors import EngineError
@@ -32,7 +32,7 @@ class RemoteEngine:
         """
         checkpoint = Checkpoint.read(find_checkpoint(config, CARD, report))
         info = EngineInfo(checkpoint.name, checkpoint.notice, device="elsewhere", slots=0)
-        return cls(info, packaged_voices(checkpoint.folder, cache_folder(config)))
+        return cls(info, packaged_voices(checkpoint.folder, config))
 
     def health(self) -> EngineHealth:
         """Always well: how the other process is, its own `/health` says."""

@@ -20,17 +20,18 @@ def unpack_voices(archive: Path, folder: Path) -> VoiceFolder:
     Raises VoiceError, naming the member, for links, devices, paths that lead out, and sizes no voice has.
     Blocks on the disk.
     """
-    stamp = folder / STAMP
     try:
         with archive.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if stamp.is_file() and stamp.read_text() == digest:
+        folder = folder / digest[:16]
+        stamp = folder / STAMP
+        if stamp.is_file():
             return VoiceFolder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch, tarfile.open(archive, "r:*") as tar:
             for path in _extract(archive, tar, Path(scratch)):
                 write_voice(folder / f"{path.stem}.safetensors", read_packaged_voice(path))
-        stamp.write_text(digest)
+        stamp.write_text(digest)  # Last, so that it says that all are there.
     except (tarfile.TarError, EOFError, OSError) as error:
         raise VoiceError(
             f"{archive}: the voices cannot be unpacked: {error}. Delete the file to fetch it again."

@@ -119,11 +119,18 @@ def tiny_model(folder: Path, context: int, slots: int, steps: int = 16) -> Model
     return Model(lm, CodesAsSound(), SpecialCodes(), slots)
 
 
-def tiny_engine(folder: Path, context: int = 200, slots: int = 4, steps: int = 16, budget: int = 1 << 24) -> SlotEngine:
+def tiny_engine(
+    folder: Path,
+    context: int = 200,
+    slots: int = 4,
+    steps: int = 16,
+    budget: int = 1 << 24,
+    max_lag_ms: float = 80_000,
+) -> SlotEngine:
     """The engine that serves calls, around the golden model."""
     model = tiny_model(folder, context, slots, steps)
     tokenizer = NumbersAsText()
     store = SnapshotStore(model.lm.architecture, budget, CPU, torch.float32)
     preparation = Preparation(model.lm, tokenizer, SpecialCodes(), no_recordings, store)
     info = EngineInfo(name="tiny", notice="", device="cpu", slots=slots)
-    return SlotEngine(info, model, preparation, tokenizer, packaged=lambda name: None, max_lag_ms=80_000)
+    return SlotEngine(info, model, preparation, tokenizer, packaged=lambda name: None, max_lag_ms=max_lag_ms)

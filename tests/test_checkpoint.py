@@ -121,7 +121,9 @@ def test_a_config_without_architecture_is_moshi_7b(nano: Path, tmp_path: Path) -
     [
         ({"gating": "gelu"}, "gating is 'gelu'"),
         ({"n_q": 32}, "n_q is 32"),
-        ({"dim": "big"}, "dim must be a positive number"),
+        ({"dim": "big"}, "dim must be a positive whole number"),
+        ({"context": 48.5}, "context must be a positive whole number"),
+        ({"hidden_scale": []}, "hidden_scale must be a positive number"),
         ({"context": -1}, "context must be"),
         ({"num_heads": 3}, "dim must be an even multiple of num_heads"),
         ({"personaplex": {"silence": [1, 2]}}, "silence must be a list of 8"),
@@ -153,6 +155,12 @@ def test_text_comes_in_words_and_whole_characters(nano: Path) -> None:
         shown = [words.show(int(token)) for token in tokens]
         assert "".join(shown).strip() == f"<system> {text} <system>"
         assert "\N{REPLACEMENT CHARACTER}" not in "".join(shown)
+    words = tokenizer.words()
+    half, *_ = [int(token) for token in tokenizer.prompt("世") if 0xE0 <= int(token) - 4 < 0xF0]
+    word = int(tokenizer.prompt("teacher")[3])
+    assert words.show(half) == ""
+    assert words.show(word).startswith("\N{REPLACEMENT CHARACTER}")
+    assert "\N{REPLACEMENT CHARACTER}" not in words.show(word)
     words = tokenizer.words()
     assert [words.show(token) for token in (0, 3, 1, 2, 10**6)] == [""] * 5
 

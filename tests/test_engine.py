@@ -2,14 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from core.engine import scheduler
-from core.engine.call import Call
+from core.engine.call import Call, Frame
 from core.engine.prompt import Prompt, Tokens, Voice
 from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
@@ -147,20 +147,20 @@ async def test_reading_ends_when_the_call_is_closed(engine: SlotEngine) -> None:
 
 
 async def test_a_caller_who_lags_loses_the_oldest_frames(weights: Path) -> None:
-    engine = tiny_engine(weights, slots=1)
-    engine._max_waiting = 4
-    call = engine.open(persona(1), Sampling(seed=1))
-    dropped = sum(call.push(frame_of(codes)) for codes in speech(1))
-    await call.ready()
-    answers = call.frames()
-    said = [(await anext(answers)).tokens for _ in range(4)]
-    assert dropped == FRAMES - 4
-    other = engine.open
-    await call.close()
-    again = other(persona(1), Sampling(seed=1))
-    assert np.array_equal(said, await converse(again, speech(1)[-4:]))
-    await again.close()
-    engine.close()
+    engine = tiny_engine(weights, slots=1, max_lag_ms=320)
+    try:
+        call = engine.open(persona(1), Sampling(seed=1))
+        dropped = sum(call.push(frame_of(codes)) for codes in speech(1))
+        await call.ready()
+        answers = call.frames()
+        said = [(await anext(answers)).tokens for _ in range(4)]
+        assert dropped == FRAMES - 4
+        await call.close()
+        again = engine.open(persona(1), Sampling(seed=1))
+        assert np.array_equal(said, await converse(again, speech(1)[-4:]))
+        await again.close()
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize("frame", [np.full(1920, np.nan), np.full(1920, np.inf), np.full(1920, -1e30)])
@@ -278,8 +278,57 @@ async def test_a_stuck_step_shows_in_health_and_in_its_call(
     with pytest.raises(EngineError, match="does not answer"):
         await anext(call.frames())
     assert "restart the process" in engine.health().problem
+    await call.close()
+    assert engine.health().busy == 1
     let_go.set()
     monkeypatch.setattr(scheduler, "STALL_SECONDS", 10)
+
+
+async def test_a_caller_who_was_silent_for_long_is_answered(
+    engine: SlotEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time to answer counts from a frame's push, not from the last answer."""
+    monkeypatch.setattr("core.engine.slot_call.ANSWER_SECONDS", 0.2)
+    call = engine.open(persona(1), Sampling())
+    await call.ready()
+    step, going = engine._model.step, threading.Event()
+
+    def slow(frames: Mapping[int, Frame]) -> object:
+        going.wait(0.15)
+        return step(frames)
+
+    monkeypatch.setattr(engine._model, "step", slow)
+    reading = asyncio.ensure_future(anext(call.frames()))
+    asyncio.get_running_loop().call_later(0.15, call.push, frame_of(speech(1)[0]))
+    assert (await reading).index == 0
+    going.set()
+    await call.close()
+
+
+async def test_a_device_that_dies_while_it_reads_prompts_is_reported(
+    engine: SlotEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._preparation, "_read", fail)
+    monkeypatch.setattr(engine._model, "step", fail)
+    for number in range(scheduler.MAX_FAILURES):
+        call = engine.open(persona(number), Sampling())
+        with pytest.raises(EngineError, match="Please call again"):
+            await call.ready()
+        await call.close()
+    assert "the card fell off" in engine.health().problem
+
+
+async def test_a_thread_that_ends_is_reported(engine: SlotEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = engine.open(persona(1), Sampling())
+    await call.ready()
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(engine, "_recover", fail)
+    monkeypatch.setattr(engine._model, "step", fail)
+    call.push(frame_of(speech(1)[0]))
+    with pytest.raises(EngineError, match="Please call again"):
+        await anext(call.frames())
+    assert "thread ended" in engine.health().problem
+    monkeypatch.setattr("core.engine.slot_call.CLOSE_SECONDS", 0.01)
     await call.close()
 
 

@@ -59,7 +59,7 @@ async def take(engine: SlotEngine, prompt: Prompt, sampling: Sampling) -> Call:
             await asyncio.sleep(0.001)
 
 
-async def talk(call: Call, user_codes: Tokens, together: asyncio.Event | None = None) -> Tokens:
+async def talk(call: Call, user_codes: Tokens) -> Tokens:
     """Say all user frames, one at a time, and return what the agent's tokens were."""
     await call.ready()
     frames, tokens = call.frames(), []

@@ -76,8 +76,10 @@ class Architecture:
             if field.name not in config:
                 continue
             size = config[field.name]
-            if isinstance(size, bool) or not isinstance(size, int | float) or size <= 0:
-                raise CheckpointError(f"{source}: {field.name} must be a positive number, not {size!r}.")
+            whole = isinstance(field.default, int)
+            if isinstance(size, bool) or not isinstance(size, int if whole else int | float) or size <= 0:
+                kind = "positive whole number" if whole else "positive number"
+                raise CheckpointError(f"{source}: {field.name} must be a {kind}, not {size!r}.")
             sizes[field.name] = size
         architecture = cls(**sizes)
         for dim, heads in (("dim", "num_heads"), ("depformer_dim", "depformer_num_heads")):

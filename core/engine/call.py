@@ -51,7 +51,10 @@ class Call(Protocol):
         """
 
     async def close(self) -> None:
-        """Give the slot back. May be called at any time, and again. Returns when the slot is free."""
+        """Give the slot back. May be called at any time, and again.
+
+        Returns when the slot is free, or soon when the engine does not answer.
+        """
 
 
 @dataclass(frozen=True)

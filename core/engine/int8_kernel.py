@@ -11,7 +11,7 @@ COLUMNS = 256
 """Columns of a tile."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["batch"])  # type: ignore[untyped-decorator]
 def _int8_linear(  # type: ignore[no-untyped-def]
     x_pointer,
     weight_pointer,
@@ -55,7 +55,7 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     tile = min(64, max(16, triton.next_power_of_2(batch)))
     block_rows = 64 if rows > MANY_ROWS else 32
     # What a stage of the pipeline keeps in shared memory: an H200 has room for four, an A10G for two or three.
-    stage = COLUMNS * (2 * tile + block_rows)
+    stage = COLUMNS * (x.element_size() * tile + block_rows)
     room: int = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin  # type: ignore[attr-defined]
     grid = (triton.cdiv(rows, block_rows), triton.cdiv(batch, tile))
     _int8_linear[grid](

@@ -119,8 +119,10 @@ def nano_folder(cache: Path) -> Path:
         make_checkpoint(making)
         try:
             making.rename(folder)
-        except OSError:  # Another process was faster; its folder is the same.
+        except OSError:
             shutil.rmtree(making)
+            if not folder.exists():  # Else another process was faster; its folder is the same.
+                raise
     return folder
 
 

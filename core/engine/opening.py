@@ -1,6 +1,7 @@
 """From config to a running engine: which checkpoint, on what device, with how many slots."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -43,6 +44,10 @@ STEP_BUDGET_MS = 50.0
 TIMED_STEPS = 5
 WORKSPACE = 0.06
 """Share of a card's memory left to kernels' workspaces and the allocator's gaps."""
+READING = 0.1
+"""Share of a window left to the prompt that is being read: 300 positions, ten seconds of voice and a long role."""
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 log = get_logger("engine")
 
@@ -91,7 +96,8 @@ def assemble(checkpoint: Checkpoint, config: EngineConfig, device: torch.device,
     tokenizer = SentencePieceTokenizer(checkpoint.tokenizer)
     store = SnapshotStore(checkpoint.architecture, config.prompt_cache_mb << 20, device, dtype)
     preparation = Preparation(lm, tokenizer, special, encode_voice, store)
-    voices = packaged_voices(checkpoint.folder, cache_folder(config))
+    preparation.warm_up()
+    voices = packaged_voices(checkpoint.folder, config)
     info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots)
     measured = {"slots": slots, "step_ms": round(step_ms, 1)} | memory(device)
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
@@ -133,12 +139,20 @@ def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable
     return fetch(config.checkpoint, config.revision, cache, token, config.offline)
 
 
-def packaged_voices(folder: Path, cache: Path) -> VoiceFolder:
-    """A checkpoint's own voices: its folder `voices`, or its archive, unpacked once."""
+def packaged_voices(folder: Path, config: EngineConfig) -> VoiceFolder:
+    """A checkpoint's own voices: its folder `voices`, or its archive, unpacked once.
+
+    The archive holds `.pt` files, so it is opened only where somebody answers for it: NVIDIA for its own repository, the
+    operator for a commit or a folder.
+    """
     archive = folder / "voices.tgz"
-    if archive.is_file():
-        return unpack_voices(archive, cache / "voices" / folder.name)
-    return VoiceFolder(folder / "voices")
+    if not archive.is_file():
+        return VoiceFolder(folder / "voices")
+    vouched = COMMIT.fullmatch(config.revision) or config.checkpoint.startswith("nvidia/")
+    if not vouched and not Path(config.checkpoint).expanduser().is_dir():
+        log.warning("voices.tgz left closed: set engine.revision to a commit to vouch for it", file=str(archive))
+        return VoiceFolder(folder / "voices")
+    return unpack_voices(archive, cache_folder(config) / "voices")
 
 
 def cache_folder(config: EngineConfig) -> Path:
@@ -152,13 +166,15 @@ def pick_device(name: str) -> torch.device:
     """The device of that name; `auto` is a CUDA card where there is one. Raises EngineError when it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    missing = f"engine.device {name!r} is not on this machine; use auto, cpu or cuda."
+    missing = (
+        f"engine.device {name!r} is not on this machine; use auto, cpu or cuda (CUDA_VISIBLE_DEVICES picks a card)."
+    )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise EngineError(missing) from error
-    if device.type not in ("cpu", "cuda"):
+    if name not in ("cpu", "cuda"):
         raise EngineError(missing)
     return device
 
@@ -179,7 +195,7 @@ def count_slots(wanted: int | str, architecture: Architecture, device: torch.dev
         return CPU_SLOTS if wanted == "auto" else int(wanted)
     free, total = torch.cuda.mem_get_info(device)
     window = SlotCache.bytes_per_slot(architecture, dtype)
-    fitting = int((free - WORKSPACE * total) // window)
+    fitting = int((free - WORKSPACE * total - READING * window) // window)
     gib = f"{free / 2**30:.1f} GiB are free beside the weights, and a slot takes {window / 2**30:.2f} GiB"
     if wanted != "auto" and int(wanted) > fitting:
         raise EngineError(f"engine.slots is {wanted}, but only {max(fitting, 0)} fit: {gib}. Lower it, or use auto.")

@@ -5,10 +5,13 @@ A prompt's keys and values depend on voice, text and checkpoint alone: the next 
 
 from collections.abc import Callable, Generator
 
+import numpy as np
 import torch
 
+from core.engine.architecture import STREAMS
 from core.engine.cache import PromptCache
 from core.engine.call import Frame
+from core.engine.codec import SAMPLE_RATE
 from core.engine.lm import LanguageModel
 from core.engine.prompt import Prompt, PromptLayout, SpecialCodes, Tokens, Voice, lay_out
 from core.engine.snapshot import Snapshot, SnapshotStore
@@ -16,6 +19,8 @@ from core.engine.text import Tokenizer
 
 PIECE = 128
 """Positions read between two steps."""
+WARM_UP_LENGTHS = (PIECE, 32, 16, 1)
+"""Between these, kernels for few and for many rows change over."""
 
 EncodeVoice = Callable[[Frame], Generator[None, None, Tokens]]
 """A recording, float32[samples], to the agent's codes, int64[frames, 8], pausing now and then."""
@@ -54,6 +59,14 @@ class Preparation:
         self._store.put(key, snapshot)
         return snapshot
 
+    def warm_up(self) -> None:
+        """Read pieces of every kind of length once, so that nothing is compiled or loaded while callers talk."""
+        for length in WARM_UP_LENGTHS:
+            for _ in self._read(PromptLayout(np.zeros((length, STREAMS), np.int64))):
+                pass
+        for _ in self._encode_voice(np.zeros(SAMPLE_RATE, np.float32)):
+            pass
+
     def _read(self, layout: PromptLayout) -> Generator[None, None, Snapshot]:
         lm = self._lm
         cache = PromptCache(lm.architecture, layout.length, lm.device, lm.dtype)
@@ -67,6 +80,6 @@ class Preparation:
                 if layout.embeddings is not None and start < len(layout.embeddings):
                     saved = torch.from_numpy(layout.embeddings[start : start + PIECE]).to(lm.device, lm.dtype)
                     x[:, : len(saved)] = saved
-                hidden = lm(x, cache.piece(len(piece)))[0, -1]
+                hidden = lm(x, cache.piece(len(piece)))[0, -1].clone()  # A view would keep all of the piece.
             yield
         return Snapshot((cache.kept,), layout.length, hidden)

@@ -125,8 +125,10 @@ def voice_steps(voice: Voice | None, architecture: Architecture) -> Tokens:
                 f"Voice {voice.name} was saved for a model of dimension {dim}, this one has {architecture.dim}: "
                 "make it again from its recording with `personaplex voice make`."
             )
-        check_tokens(voice.name, voice.ring[1:], architecture.card)
-        check_tokens(voice.name, voice.ring[:1], architecture.text_card)
+        here, following = len(voice.embeddings) % RING, (len(voice.embeddings) + 1) % RING
+        delayed = voice.ring[np.array(DELAYS) > 0, following]
+        check_tokens(voice.name, np.append(voice.ring[1:, here], delayed), architecture.card)
+        check_tokens(voice.name, voice.ring[:1, here], architecture.text_card)
         return np.zeros((len(voice.embeddings) + 1, AGENT_CODEBOOKS), dtype=np.int64)
     if voice.codes is None:
         raise PromptError(f"Voice {voice.name} is a recording that has not been encoded.")

@@ -36,10 +36,11 @@ class VoiceEncoder:
         whole = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
         frames = torch.from_numpy(whole.astype(np.float32)).view(1, -1, FRAME_SAMPLES)
         codes = []
-        with plainly(), self._mimi.streaming(1):
+        with self._mimi.streaming(1):
             for start in range(0, frames.shape[1], PIECE_FRAMES):
                 piece = frames[:, start : start + PIECE_FRAMES].reshape(1, 1, -1).to(self._device)
-                with torch.inference_mode():
+                # Entered anew for each piece: they must not stay open across a yield, where other code runs.
+                with plainly(), torch.inference_mode():
                     codes.append(self._mimi.encode(piece)[0].T.cpu())
                 yield
         return torch.cat(codes).numpy()

@@ -17,7 +17,7 @@ from core.engine.sampling import Sampling
 from core.engine.slot_call import SlotCall
 from core.engine.snapshot import Snapshot
 from core.engine.text import Tokenizer
-from core.errors import EngineBusyError, EngineError, PersonaplexError
+from core.errors import EngineBusyError, EngineError, PersonaplexError, PromptError
 from core.log import get_logger
 
 STALL_SECONDS = 10.0
@@ -86,8 +86,8 @@ class SlotEngine:
                 self._wake.notify()  # A look for calls whose event loop is gone.
                 raise EngineBusyError("All lines are taken. Try again in a moment.")
             seed = secrets.randbelow(MAX_FRESH_SEED) if sampling.seed is None else sampling.seed
-            call = SlotCall(self, self._free.pop(), seed, self._max_waiting, self._tokenizer.words())
-            self._calls[call.slot] = call
+            call = SlotCall(self, self._free[-1], seed, self._max_waiting, self._tokenizer.words())
+            self._calls[self._free.pop()] = call
             self._arrivals.append((call, self._preparation.prepare(prompt), sampling))
             self._wake.notify()
         return call
@@ -119,6 +119,14 @@ class SlotEngine:
     # The engine's thread.
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            self._problem = f"The engine's thread ended: {error}. Restart the process."
+            self._fail_all(EngineError("The engine failed and has ended this call. Please call again."))
+            raise
+
+    def _serve(self) -> None:
         while True:
             with self._wake:
                 self._wake.wait_for(self._has_work)
@@ -188,12 +196,10 @@ class SlotEngine:
             outcome: PersonaplexError | None = None
         except PersonaplexError as error:
             outcome = error
-        except Exception as error:
+        except Exception:
             log.exception("prompt failed")
-            outcome = EngineError(f"The prompt could not be prepared: {error}")
+            outcome = EngineError("The prompt could not be prepared. Please call again.")
         with self._wake:
-            if not self._arrivals or self._arrivals[0][0] is not call:
-                return  # Closed meanwhile.
             self._arrivals.popleft()
         if outcome is None:
             self._model.begin(call.slot, snapshot, sampling, call.seed)
@@ -201,6 +207,8 @@ class SlotEngine:
             call.tell(call.prepared)
         else:
             call.tell(call.fail, outcome)
+            if isinstance(outcome, EngineError) and not isinstance(outcome, PromptError):
+                self._model.step({})  # Raises, and ends all calls, when it was the device and not the prompt.
 
     def _recover(self, error: Exception) -> None:
         """A step has failed, so every slot's state is in doubt: all calls end; begin anew if the device can."""
@@ -219,6 +227,8 @@ class SlotEngine:
     def _fail_all(self, error: EngineError) -> None:
         with self._wake:
             calls = list(self._calls.values())
+            for _, pieces, _ in self._arrivals:
+                pieces.close()
             self._arrivals.clear()
         for call in calls:
             call.begun = False

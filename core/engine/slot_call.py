@@ -20,6 +20,8 @@ MAX_UNREAD = 128
 """Frames (10 s) a session may leave unread before the oldest are dropped."""
 ANSWER_SECONDS = 15.0
 """How long a pushed frame may wait for its answer before the engine counts as stuck."""
+CLOSE_SECONDS = 2.0
+"""How long `close` waits for a thread that may be stuck; the slot comes back when that goes on."""
 
 
 class Slots(Protocol):
@@ -41,6 +43,7 @@ class SlotCall:
         self._engine, self._max_waiting = engine, max_waiting
         self._answered = 0
         self._unanswered = 0
+        self._waiting_since = 0.0
         self._outputs: deque[OutputFrame] = deque(maxlen=MAX_UNREAD)
         self._changed = asyncio.Event()
         self._prepared: asyncio.Future[None] = self.loop.create_future()
@@ -60,6 +63,8 @@ class SlotCall:
             for _ in range(dropped):
                 self.inputs.popleft()
             changed.notify()
+        if self._unanswered == 0:
+            self._waiting_since = self.loop.time()
         self._unanswered += 1 - dropped
         return dropped
 
@@ -76,16 +81,19 @@ class SlotCall:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._changed.wait()
             except TimeoutError:
-                if self._unanswered > 0:
+                if self._unanswered > 0 and self.loop.time() - self._waiting_since >= ANSWER_SECONDS:
                     raise EngineError("The engine does not answer. Please call again in a moment.") from None
 
     async def close(self) -> None:
         if self._released is None:
             self._released = self.loop.create_future()
             self._changed.set()
+            self._prepared.cancel()
             if not self._engine.release(self):
                 self._released.set_result(None)
-        await asyncio.shield(self._released)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await asyncio.shield(self._released)
 
     # What the engine's thread uses.
 
@@ -109,6 +117,7 @@ class SlotCall:
     def receive(self, output: OutputFrame) -> None:
         """A frame has been answered."""
         self._unanswered -= 1
+        self._waiting_since = self.loop.time()
         self._outputs.append(output)
         self._changed.set()
 

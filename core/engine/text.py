@@ -68,4 +68,4 @@ class SentencePieceWords:
             return self._bytes.decode(bytes([int(piece[3:5], 16)]))  # a piece like <0xE2>
         if self._processor.is_control(token) or self._processor.is_unknown(token):
             return ""
-        return self._bytes.decode(b"") + piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")
+        return self._bytes.decode(b"", final=True) + piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from core.engine.architecture import AGENT_CODEBOOKS
+from core.engine.codec import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
 from core.errors import CheckpointError
@@ -39,7 +40,7 @@ def load_language_model(lm: LanguageModel, path: Path) -> None:
         for name in [name for name in wanted if name in present]:
             stored, parameter = file.get_slice(name), wanted[name]
             shape, rows = stored.get_shape(), parameter.shape[0]
-            if STACKED.fullmatch(name) and shape[0] > rows and shape[0] % (rows // AGENT_CODEBOOKS) == 0:
+            if STACKED.fullmatch(name) and shape and shape[0] > rows and shape[0] % (rows // AGENT_CODEBOOKS) == 0:
                 shape = [rows, *shape[1:]]
             if shape != list(parameter.shape):
                 problems.append(f"{name} has shape {stored.get_shape()}, not {list(parameter.shape)}")
@@ -79,6 +80,8 @@ def load_mimi(path: Path, config: dict[str, Any] | None, device: torch.device) -
                 problems.append(f"{name} has shape {stored.get_shape()}, not {list(wanted[name].shape)}")
             elif not problems:
                 wanted[name].copy_(file.get_tensor(name))
+    if (mimi.sample_rate, mimi.frame_size) != (SAMPLE_RATE, FRAME_SAMPLES):
+        problems.append(f"its frames have {mimi.frame_size} samples at {mimi.sample_rate} Hz, not 1920 at 24000")
     complain(path, problems)
     return mimi
 
