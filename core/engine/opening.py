@@ -142,8 +142,8 @@ def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable
 def packaged_voices(folder: Path, config: EngineConfig) -> VoiceFolder:
     """A checkpoint's own voices: its folder `voices`, or its archive, unpacked once.
 
-    The archive holds `.pt` files, so it is opened only where somebody answers for it: NVIDIA for its own repository, the
-    operator for a commit or a folder.
+    The archive holds `.pt` files, so it is opened only where somebody answers for it: NVIDIA for its own repository,
+    the operator for a commit or a folder.
     """
     archive = folder / "voices.tgz"
     if not archive.is_file():
