@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -105,9 +105,9 @@ class ServerProcess:
         """How many callers it takes."""
         return int(self._get("/health")["engine"]["slots"])
 
-    def _get(self, path: str) -> dict[str, float]:
+    def _get(self, path: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.address}{path}", timeout=30) as response:  # noqa: S310 - our own server
-            answer: dict[str, float] = json.load(response)
+            answer: dict[str, Any] = json.load(response)
             return answer
 
 
