@@ -15,7 +15,17 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from core.audio import FRAME_S, FRAME_SAMPLES, AudioFormat, Samples
-from core.client import CONNECT_S, LAST_ANSWERS_S, CallOptions, _address, _gaps, _Heard, _note, _receive, _refusal
+from core.client import (
+    CONNECT_S,
+    LAST_ANSWERS_S,
+    CallOptions,
+    Heard,
+    count_gaps,
+    note,
+    receive,
+    refusal,
+    websocket_address,
+)
 from core.errors import AudioError, ProtocolError
 from core.load import open_meter, speak
 from core.protocol import Kind
@@ -96,7 +106,7 @@ class _Caller:
     due: list[float] = field(default_factory=list)
     """When each frame that was sent had to be."""
     late_ms: list[float] = field(default_factory=list)
-    heard: _Heard = field(default_factory=_Heard)
+    heard: Heard = field(default_factory=Heard)
     problem: str = "The call had not begun when the test ended: it waited for a slot or for its prompt."
 
     @property
@@ -116,7 +126,7 @@ async def run_load(
     `progress` hears the seconds gone by and how many talk. Raises ProtocolError for what is no address; calls that fail
     are in the report.
     """
-    address = _address(url, {**options.parameters, "audio": options.audio})
+    address = websocket_address(url, {**options.parameters, "audio": options.audio})
     total_s = (load.callers - 1) * load.stagger_s + load.seconds
     messages = await asyncio.to_thread(speak, recording, math.ceil(total_s / FRAME_S), options.audio)
     callers = [_Caller() for _ in range(load.callers)]
@@ -157,7 +167,7 @@ async def _call(
             if await _begin(socket, caller, end):
                 caller.problem = await _converse(socket, caller, options.audio, messages, end)
     except InvalidStatus as error:
-        caller.problem = _refusal(error)
+        caller.problem = refusal(error)
     except (InvalidURI, InvalidHandshake, ValueError) as error:
         caller.problem = f"This is no address of a conversation: {error}."
     except (OSError, TimeoutError) as error:
@@ -171,8 +181,8 @@ async def _begin(socket: ClientConnection, caller: _Caller, end: float) -> bool:
     begun = monotonic()
     try:
         async with asyncio.timeout_at(end):
-            while (message := await _receive(socket))[0] != Kind.HANDSHAKE:
-                _note(*message, caller.heard)
+            while (message := await receive(socket))[0] != Kind.HANDSHAKE:
+                note(*message, caller.heard)
     except TimeoutError:
         return False
     except ConnectionClosed:
@@ -193,13 +203,13 @@ async def _converse(
     try:
         async with asyncio.timeout_at(end + LAST_ANSWERS_S):
             while len(heard.arrived) < len(said):
-                kind, payload = await _receive(socket)
+                kind, payload = await receive(socket)
                 now = monotonic()
                 if kind == Kind.AUDIO:
                     samples += meter.samples(payload)
                     heard.arrived += [now] * (samples // FRAME_SAMPLES - len(heard.arrived))
                 else:
-                    _note(kind, payload, heard)
+                    note(kind, payload, heard)
         await asyncio.sleep(end - monotonic())
     except TimeoutError:
         return ""  # the frames that are missing are counted
@@ -230,7 +240,7 @@ def _why(socket: ClientConnection, caller: _Caller) -> str:
 
 def _report(address: str, load: Load, audio: AudioFormat, callers: Sequence[_Caller], own_cpu: float) -> BenchReport:
     held = [caller for caller in callers if not caller.problem]
-    gaps = [_gaps(caller.heard.arrived) for caller in callers]
+    gaps = [count_gaps(caller.heard.arrived) for caller in callers]
     parts = urlsplit(address)
     return BenchReport(
         url=urlunsplit(parts._replace(query="", netloc=parts.netloc.rpartition("@")[2])),

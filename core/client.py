@@ -65,7 +65,7 @@ class CallReport:
 
 
 @dataclass
-class _Heard:
+class Heard:
     """What came from the server so far."""
 
     samples: list[Samples] = field(default_factory=list)
@@ -97,7 +97,7 @@ async def place_call(
     `progress` hears the state (`connecting`, `waiting`, `talking`) and the frames sent. Returns what the agent said and
     how it went, also when the server ended the call early. Raises ProtocolError when there was no conversation at all.
     """
-    address = _address(url, {**options.parameters, "audio": options.audio})
+    address = websocket_address(url, {**options.parameters, "audio": options.audio})
     headers = {"Authorization": f"Bearer {options.password}"} if options.password else {}
     progress("connecting", 0)
     begun = perf_counter()
@@ -106,13 +106,13 @@ async def place_call(
             address, additional_headers=headers, compression=None, open_timeout=CONNECT_S, max_size=2**20, proxy=None
         )
     except InvalidStatus as error:
-        raise ProtocolError(_refusal(error)) from None
+        raise ProtocolError(refusal(error)) from None
     except (InvalidURI, InvalidHandshake, ValueError) as error:
         raise ProtocolError(f"{url}: this is no address of a conversation: {error}.") from None
     except (OSError, TimeoutError) as error:
         raise ProtocolError(f"{url}: cannot connect: {error or 'no answer'}. Is the server running there?") from None
     connected = perf_counter()
-    heard = _Heard()
+    heard = Heard()
     async with socket:
         progress("waiting", 0)
         await _wait_for_handshake(socket, heard)
@@ -123,7 +123,7 @@ async def place_call(
             await _listen(socket, options.audio, heard, speaking, sent)
             speaking.cancel()
     trips = [(back - out) * 1000 for out, back in zip(sent, heard.arrived, strict=False)]
-    gaps, gap_s = _gaps(heard.arrived)
+    gaps, gap_s = count_gaps(heard.arrived)
     seed = heard.ready.get("seed")
     report = CallReport(
         url=urlunsplit(urlsplit(address)._replace(query="", netloc=urlsplit(address).netloc.rpartition("@")[2])),
@@ -146,13 +146,13 @@ async def place_call(
     return np.concatenate([np.empty(0, np.float32), *heard.samples]), report
 
 
-async def _wait_for_handshake(socket: ClientConnection, heard: _Heard) -> None:
+async def _wait_for_handshake(socket: ClientConnection, heard: Heard) -> None:
     try:
         while True:
-            kind, payload = await _receive(socket)
+            kind, payload = await receive(socket)
             if kind == Kind.HANDSHAKE:
                 return
-            _note(kind, payload, heard)
+            note(kind, payload, heard)
     except ConnectionClosed:
         why = heard.error or socket.close_reason or "no reason given"
         raise ProtocolError(f"The server ended the call before it began: {why} (code {socket.close_code}).") from None
@@ -181,26 +181,26 @@ async def _speak(
 
 
 async def _listen(
-    socket: ClientConnection, audio: AudioFormat, heard: _Heard, speaking: asyncio.Task[None], sent: list[float]
+    socket: ClientConnection, audio: AudioFormat, heard: Heard, speaking: asyncio.Task[None], sent: list[float]
 ) -> None:
     """Take what comes until every frame is answered, nothing more comes, or the server ends the call."""
     reader = open_reader(audio)
     total = 0
     try:
         while not (speaking.done() and len(heard.arrived) >= len(sent)):
-            kind, payload = await _receive(socket, LAST_ANSWERS_S if speaking.done() else SILENCE_S)
+            kind, payload = await receive(socket, LAST_ANSWERS_S if speaking.done() else SILENCE_S)
             now = perf_counter()
             if kind == Kind.AUDIO:
                 heard.samples.append(reader.read(payload))
                 total += len(heard.samples[-1])
                 heard.arrived += [now] * (total // FRAME_SAMPLES - len(heard.arrived))
             else:
-                _note(kind, payload, heard)
+                note(kind, payload, heard)
     except (ConnectionClosed, ProtocolError):
         return
 
 
-async def _receive(socket: ClientConnection, patience_s: float = SILENCE_S) -> tuple[int, bytes]:
+async def receive(socket: ClientConnection, patience_s: float = SILENCE_S) -> tuple[int, bytes]:
     """The next message. Raises ProtocolError when the server is silent, or speaks something else."""
     try:
         async with asyncio.timeout(patience_s):
@@ -212,7 +212,7 @@ async def _receive(socket: ClientConnection, patience_s: float = SILENCE_S) -> t
     return message[0], bytes(message[1:])
 
 
-def _note(kind: int, payload: bytes, heard: _Heard) -> None:
+def note(kind: int, payload: bytes, heard: Heard) -> None:
     """Keep what a message other than audio says."""
     if kind == Kind.TEXT:
         heard.words.append(payload.decode(errors="replace"))
@@ -229,7 +229,7 @@ def _note(kind: int, payload: bytes, heard: _Heard) -> None:
             heard.dropped = int(values.get("dropped", 0))
 
 
-def _gaps(arrived: list[float]) -> tuple[int, float]:
+def count_gaps(arrived: list[float]) -> tuple[int, float]:
     """How often, and for how many seconds, a player of these frames had none to play."""
     gaps, silent, due = 0, 0.0, 0.0
     for index, time in enumerate(arrived):
@@ -241,7 +241,7 @@ def _gaps(arrived: list[float]) -> tuple[int, float]:
     return gaps, silent
 
 
-def _address(url: str, parameters: Mapping[str, str]) -> str:
+def websocket_address(url: str, parameters: Mapping[str, str]) -> str:
     """The WebSocket address with these parameters. Raises ProtocolError."""
     parts = urlsplit(url if "://" in url else f"ws://{url}")
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
@@ -251,7 +251,7 @@ def _address(url: str, parameters: Mapping[str, str]) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path if parts.path not in ("", "/") else "/ws/chat", query, ""))
 
 
-def _refusal(error: InvalidStatus) -> str:
+def refusal(error: InvalidStatus) -> str:
     """A sentence for an upgrade that was refused."""
     try:
         why = str(json.loads(error.response.body or b"")["error"])

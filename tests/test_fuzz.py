@@ -6,7 +6,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, quote_from_bytes, urlencode
+from urllib.parse import quote, quote_from_bytes
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -77,21 +77,7 @@ def upgrade(target: str, *headers: bytes) -> bytes:
     )
 
 
-# Messages and Ogg pages.
-
-payloads = st.one_of(
-    st.binary(max_size=300),
-    st.sampled_from(STREAM),
-    st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3).map(
-        lambda value: json.dumps(value).encode()
-    ),
-    st.integers(-(2**70), 2**70).map(lambda number: json.dumps({"type": "echo", "id": number}).encode()),
-)
-messages = st.one_of(
-    st.builds(lambda kind, payload: bytes([kind]) + payload, st.integers(0, 8) | st.integers(0, 255), payloads),
-    st.binary(max_size=40),
-    st.text(max_size=40),
-)
+# Ogg pages.
 
 
 async def converse(running: Running, url: str, sent: list[bytes | str]) -> None:
@@ -122,20 +108,6 @@ async def nothing_is_left(running: Running, count: int) -> None:
     assert {end.reason for end in ends} <= {"left", "bad_message", "too_fast"}
     assert running.engine.calls == []
     await is_fine(running)
-
-
-@pytest.mark.parametrize("audio", ["opus", "pcm"])
-async def test_any_messages(serve: Serve, audio: str) -> None:
-    running = await serve(EchoEngine(slots=20))
-    count = 0
-
-    async def check(case: list[bytes | str]) -> None:
-        nonlocal count
-        count += 1
-        await converse(running, f"/ws/chat?audio={audio}", case)
-
-    await examine(st.lists(messages, max_size=6), 400, check)
-    await nothing_is_left(running, count)
 
 
 @st.composite
@@ -179,104 +151,13 @@ async def test_any_damage_to_an_opus_stream(serve: Serve) -> None:
         count += 1
         await converse(running, "/ws/chat", list(case))
 
-    await examine(damaged(), 400, check)
+    await examine(damaged(), 250, check)
     await nothing_is_left(running, count)
 
 
-# What the upgrade asks for.
-
-NAMES = (
-    *("persona", "voice", "voice_prompt", "prompt", "text_prompt", "seed", "text_seed", "audio_seed", "temperature"),
-    *("audio_temperature", "text_temperature", "top_k", "audio_topk", "text_topk", "text_top_k", "audio", "pad_mult"),
-    *("ticket", "nonsense"),
-)
-values = st.one_of(
-    st.text(max_size=30),
-    st.sampled_from(["nan", "inf", "-0", "1e400", "٣", "0x10", "1_0", "9" * 5000, "NATF2.pt", "teacher", "\0", "\r\n"]),
-    st.integers().map(str),
-    st.floats().map(str),
-)
-queries = st.lists(st.tuples(st.sampled_from(NAMES), values), max_size=5).map(
-    lambda pairs: urlencode(pairs, errors="surrogatepass")
-) | st.binary(max_size=40).map(lambda raw: quote_from_bytes(raw, safe="=&+;%/?"))
-
-
-@pytest.mark.parametrize("path", ["/ws/chat", "/api/chat"])
-async def test_any_query(serve: Serve, path: str) -> None:
-    running = await serve(EchoEngine(slots=1000), personas={"custom": True})
-
-    async def check(query: str) -> None:
-        status, headers, body = await ask(running, upgrade(f"{path}?{query}"))
-        assert status in {101, 400, 403, 404}
-        if status != 101:
-            assert len(json.loads(body)["error"]) > 10
-            assert headers["content-type"] == "application/json"
-
-    await examine(queries, 600, check)
-    await is_fine(running)
-
-
-# Passes.
+# Paths and headers.
 
 tokens = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=';,"\\'), max_size=60)
-
-
-async def test_no_made_up_pass_lets_anybody_in(serve: Serve) -> None:
-    running = await serve(EchoEngine(slots=1000), **PASSWORD)
-    login = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 22\r\n\r\npassword=open%20sesame"
-    status, headers, _ = await ask(running, login)
-    assert status == 204
-    right = headers["set-cookie"].split(";")[0].removeprefix("personaplex=")
-    assert (await ask(running, _with_cookie(right)))[0] == 200
-    edits = st.tuples(st.integers(0, len(right) - 1), st.characters(min_codepoint=33, max_codepoint=126))
-
-    def edit(edits: list[tuple[int, str]]) -> str:
-        letters = list(right)
-        for at, letter in edits:
-            letters[at] = letter
-        return "".join(letters)
-
-    forged = st.one_of(
-        tokens,
-        tokens.map(lambda text: f"caller.{text}"),
-        st.lists(edits, min_size=1, max_size=3).map(edit),
-        st.integers(0, len(right) - 1).map(lambda length: right[:length]),
-        tokens.map(lambda text: right + text),
-    ).filter(lambda text: text.strip('"') != right and ";" not in text)
-
-    async def check(text: str) -> None:
-        assert (await ask(running, _with_cookie(text)))[0] in {400, 401}
-        status, _, _ = await ask(running, upgrade(f"/ws/chat?ticket={quote(text, safe='')}"))
-        assert status == 401
-        status, _, _ = await ask(running, upgrade("/api/chat", b"Cookie: personaplex=" + text.encode("latin-1")))
-        assert status in {400, 401}
-
-    await examine(forged, 300, check)
-    assert running.engine.opened == 0
-    assert (await ask(running, _with_cookie(right)))[0] == 200
-
-
-def _with_cookie(text: str) -> bytes:
-    return f"GET /personas HTTP/1.1\r\nHost: localhost\r\nCookie: personaplex={text}\r\n\r\n".encode("latin-1")
-
-
-async def test_any_authorization_is_a_wrong_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.attempts.FREE", 10**9)  # so that each is looked at
-    running = await serve(EchoEngine(slots=1000), **PASSWORD)
-    schemes = st.sampled_from([b"Bearer ", b"Basic ", b"basic", b"Digest ", b""])
-    raw = st.binary(max_size=60).map(lambda value: bytes(byte for byte in value if byte not in b"\r\n\0").strip())
-
-    async def check(case: tuple[bytes, bytes]) -> None:
-        header = b"Authorization: " + b"".join(case)
-        status, _, _ = await ask(running, b"GET /personas HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n")
-        assert status in {400, 401}
-        assert (await ask(running, upgrade("/ws/chat", header)))[0] in {400, 401}
-
-    await examine(st.tuples(schemes, raw), 300, check)
-    assert running.engine.opened == 0
-
-
-# Paths and headers.
 
 STEPS = ("..", ".", "", "%2e%2e", "%2E.", "..%2f", "..%5c", "%00", "secret.txt", "page", "index.html", "..;", "c:", "~")
 paths = st.lists(st.sampled_from(STEPS) | tokens.map(lambda text: quote(text, safe="%")), max_size=6).map("/".join)
