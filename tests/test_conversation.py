@@ -37,7 +37,8 @@ async def test_a_conversation(serve: Serve, route: str, audio: str) -> None:
     assert alike(samples, heard)
     assert caller.words[:2] == [" word0", " word1"]
     if route == "/ws/chat":
-        ready = caller.metadata[0]
+        preparing, ready = caller.metadata[:2]
+        assert preparing == {"type": "preparing"}
         assert ready | {"session": ""} == {
             "type": "ready",
             "session": "",
