@@ -64,7 +64,7 @@ BAD = {
     "unsigned": f"Bearer {unsigned()}",
     "expired": f"Bearer {token(exp=time.time() - 60)}",
     "endless": f"Bearer {token(exp=None)}",
-    "not yet": f"Bearer {token(nbf=time.time() + 60)}",
+    "not yet": f"Bearer {token(nbf=time.time() + 3600)}",
     "another issuer": f"Bearer {token(iss='https://elsewhere.example.com')}",
     "no issuer": f"Bearer {token(iss=None)}",
     "for others": f"Bearer {token(aud='mail')}",
