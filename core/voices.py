@@ -15,7 +15,8 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from core.engine.prompt import Voice
+from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
+from core.engine.prompt import RING, Voice
 from core.errors import VoiceError
 from core.recordings import read_recording
 
@@ -26,10 +27,6 @@ FORMAT = "personaplex-voice"
 MAX_VOICE_BYTES = 256 * 2**20
 MAX_VOICE_FRAMES = 2000
 """160 s: two thirds of the model's context, and far more than a voice needs."""
-STREAMS = 17
-"""Token streams of one position: text, the agent's 8 codebooks, the user's 8."""
-CODEBOOKS = 8
-RING = 4
 AUDIO_CARD = 2048
 TEXT_CARD = 32000
 """Tokens are below these; the card itself stands for "not begun yet", -1 for "nothing", -2 for "not known yet"."""
@@ -181,7 +178,7 @@ def _checked(path: Path, tensors: dict[str, npt.NDArray[Any]]) -> Voice:
     """A voice of `tensors` whose shapes, types and token ranges are right: a wrong token can bring a GPU down."""
     if tensors.keys() == {"codes"}:
         codes = tensors["codes"]
-        _check(path, "codes", codes, np.int64, (None, CODEBOOKS))
+        _check(path, "codes", codes, np.int64, (None, AGENT_CODEBOOKS))
         _check_range(path, "codes", codes, 0, AUDIO_CARD - 1)
         return Voice(path.stem, codes=codes)
     if tensors.keys() == {"embeddings", "ring"}:
