@@ -140,7 +140,8 @@ class Gpu:
 
         if deployment.gpu_snapshot:
             with on_the_volume():
-                self.engine = open_engine(configured("gpu").engine, print)
+                config = configured("gpu")
+                self.engine = open_engine(config.engine, print, config.session.longest_s)
 
     @modal.enter(snap=False)
     def start(self) -> None:
@@ -158,7 +159,7 @@ class Gpu:
             )
         if self.engine is None:
             with on_the_volume():
-                self.engine = open_engine(config.engine, print)
+                self.engine = open_engine(config.engine, print, config.session.longest_s)
         self.service = served(config, self.engine)
 
     @modal.asgi_app()
@@ -251,9 +252,9 @@ def configured(role: str, **server: Any) -> "Config":
 
 def served(config: "Config", engine: "Engine") -> Any:
     """The service as an app, which in a container finds edits on the Volume by itself."""
+    from core.check import require_protection
     from core.plugins import PluginHost
     from core.server import create_app
-    from core.serving import require_protection
 
     host = PluginHost.load(config)
     require_protection(config.server, host.protected)

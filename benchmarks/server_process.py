@@ -18,9 +18,13 @@ EngineName = Literal["nano", "echo"]
 ECHO_SLOTS = 1000
 BOOT_S = 120.0
 
-PROBE = '''"""`GET /probe`: how the server's process is, and how late its event loop was since the last look."""
+PROBE = '''"""`GET /probe`: how the server's process is, and how late its event loop was since the last look.
+
+With `?tidy` it collects Python's garbage first, which holds the event loop up.
+"""
 
 import asyncio
+import gc
 import resource
 import threading
 import time
@@ -29,6 +33,7 @@ from pathlib import Path
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from benchmarks.allocated import bytes_in_use
 from core import hookimpl
 
 PERIOD_S = 0.01
@@ -57,6 +62,8 @@ class Plugin:
             self._late_ms.append((time.perf_counter() - due) * 1000)
 
     async def answer(self, request):
+        if "tidy" in request.query_params:
+            gc.collect()
         late, self._late_ms = sorted(self._late_ms) or [0.0], []
         return JSONResponse(
             {
@@ -65,6 +72,7 @@ class Plugin:
                 "loop_lag_p99_ms": late[int(len(late) * 0.99)],
                 "loop_lag_max_ms": late[-1],
                 "memory": int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize(),
+                "in_use": bytes_in_use(),
                 "threads": threading.active_count(),
                 "descriptors": len(list(Path("/proc/self/fd").iterdir())),
                 "tasks": len(asyncio.all_tasks()),
@@ -85,6 +93,8 @@ class State:
     loop_lag_max_ms: float
     memory: int
     """Resident bytes."""
+    in_use: int
+    """Those that malloc has given out. The rest is the interpreter's, code, and what the allocator keeps for later."""
     threads: int
     descriptors: int
     tasks: int
@@ -97,9 +107,9 @@ class ServerProcess:
     address: str
     """`http://host:port`"""
 
-    def state(self) -> State:
-        """Ask the probe."""
-        return State(**self._get("/probe"))
+    def state(self, path: str = "/probe") -> State:
+        """Ask the probe. `/probe?tidy`: of what is left when Python's garbage is gone."""
+        return State(**self._get(path))
 
     def slots(self) -> int:
         """How many callers it takes."""
@@ -128,7 +138,7 @@ def serve(engine: EngineName, slots: int | None = None) -> Iterator[ServerProces
         config.write_text(yaml.safe_dump(settings))
         command = {
             "nano": ["-c", "from core.cli import main; main()", "serve", "--config", str(config)],
-            "echo": ["-m", "benchmarks.echo_server", str(config), str(slots or ECHO_SLOTS)],
+            "echo": ["-m", "tests.echo_server", str(config), "--slots", str(slots or ECHO_SLOTS)],
         }[engine]
         log = folder / "log"
         with (

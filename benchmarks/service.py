@@ -1,8 +1,9 @@
 """How many callers the service carries, and what each costs: `python -m benchmarks.service [nano] [echo]`.
 
 Starts the real server in a process of its own, with nano and then with an engine that only echoes frames, calls it over
-the wire with more and more callers, and holds the most of them for a minute. The load generator runs on the same
-machine and is part of what is measured. At last it opens and drops calls in every phase.
+the wire with more and more callers, and holds the most of them for a minute. At last it opens and drops calls in every
+phase. The load generator is a process on the same machine, and says what it took itself: when that is near one core, it
+is the generator that is measured.
 """
 
 import argparse
@@ -10,25 +11,30 @@ import asyncio
 import json
 import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import cast
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any, cast
 
 from benchmarks.dropping import drop_calls
 from benchmarks.server_process import EngineName, ServerProcess, State, serve
-from core.audio import FRAME_S
 from core.bench import BenchReport, Load, run_load
 from core.client import CallOptions
+from core.engine.call import FRAME_S
 from core.load import synthetic_speech
+from core.serving import LAST_BYTES_S
 
 MOST_P99_MS = 80.0
 """A frame's own length: later answers pile up."""
 MOST_CALLERS = 512
-DROPPED = 500
-"""Calls opened and dropped, in each of two rounds: what the first leaves is kept on purpose, as the second shows."""
+STAGGER_S = 0.053
+"""Between the starts of two callers: many are there soon, and their frames come spread over a frame's 80 ms."""
+ROUNDS = 3
+"""Of dropped calls. What the first leaves is kept for later, as the others show."""
+COLUMNS = (
+    *("callers", "seconds", "delay p50", "p95", "p99 ms", "first p99", "drops", "gaps", "held", "CPU/call", "MiB/call"),
+    *("loop p99", "most ms", "gen. CPU", "gen. p99", ""),
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Run:
 
 async def measure(server: ServerProcess, callers: int, seconds: float) -> Run:
     """Call with so many callers."""
-    load = Load(callers, seconds)
+    load = Load(callers, seconds, STAGGER_S)
     before = await asyncio.to_thread(server.state)
     calling = asyncio.create_task(run_load(server.address, synthetic_speech(10), load, CallOptions({})))
     await asyncio.wait([calling], timeout=callers * load.stagger_s + seconds / 2)
@@ -87,34 +93,26 @@ async def climb(server: ServerProcess, seconds: float, hold_s: float, show: Call
     return None
 
 
-async def leaks(server: ServerProcess) -> list[State]:
+async def leaks(server: ServerProcess, calls: int, show: Callable[[int, State], None]) -> list[State]:
     """How the process is before and after each round of dropped calls."""
-    states = [await asyncio.to_thread(server.state)]
-    for _ in range(2):
-        await drop_calls(f"{server.address.replace('http', 'ws', 1)}/ws/chat", DROPPED)
-        await asyncio.sleep(12)  # ended connections are kept for the time in which another request might come
-        states.append(await asyncio.to_thread(server.state))
+    states: list[State] = []
+    for index in range(ROUNDS + 1):
+        if index:
+            await drop_calls(f"{server.address.replace('http', 'ws', 1)}/ws/chat", calls)
+        await asyncio.sleep(LAST_BYTES_S + 1)
+        states.append(await asyncio.to_thread(server.state, "/probe?tidy"))
+        show(index * calls, states[-1])
     return states
 
 
-def table_of_runs(engine: EngineName) -> Table:
-    """The head of the table."""
-    table = Table(title=f"{engine}: callers at once, over the wire", title_justify="left")
-    for heading in ("callers", "s", "delay p50", "p95", "p99 ms", "first audio p99", "drops", "gaps", "held"):
-        table.add_column(heading, justify="right")
-    for heading in ("CPU s per s of call", "MiB per call", "loop lag p99", "most ms", "generator", ""):
-        table.add_column(heading, justify="right")
-    return table
-
-
 def row(run: Run) -> list[str]:
-    """A line of it."""
-    report, delay, first = run.report, run.report.delay_ms, run.report.first_audio_ms
+    """A line of the table of runs."""
+    report, delay, first, own = run.report, run.report.delay_ms, run.report.first_audio_ms, run.report.own_lag_ms
     return [
         str(report.callers),
         f"{report.seconds:g}",
         *([f"{delay.p50:.1f}", f"{delay.p95:.1f}", f"{delay.p99:.1f}"] if delay else ["-"] * 3),
-        f"{first.p99:.0f} ms" if first else "-",
+        f"{first.p99:.0f}" if first else "-",
         str(report.dropped),
         str(report.gaps),
         str(report.held),
@@ -122,53 +120,68 @@ def row(run: Run) -> list[str]:
         f"{run.memory_mib:.2f}",
         f"{run.loop_lag_p99_ms:.1f}",
         f"{run.loop_lag_max_ms:.1f}",
-        f"{report.own_cpu:.0%} CPU",
+        f"{report.own_cpu:.0%}",
+        f"{own.p99:.1f}" if own else "-",
         "good" if run.good else "too many",
     ]
 
 
-def table_of_states(states: Sequence[State]) -> Table:
-    """What was left of the dropped calls."""
-    table = Table(title="calls dropped in every phase", title_justify="left")
-    for heading in ("calls", "memory MiB", "tasks", "threads", "descriptors"):
-        table.add_column(heading, justify="right")
-    for index, state in enumerate(states):
-        numbers = (state.tasks, state.threads, state.descriptors)
-        table.add_row(str(index * DROPPED), f"{state.memory / 2**20:.1f}", *(str(number) for number in numbers))
-    return table
+def line(cells: Sequence[str]) -> str:
+    """A line of a table that grows as the measurement goes on."""
+    return " ".join(f"{cell:>9}" for cell in cells).rstrip()
+
+
+def row_of_state(calls: int, state: State) -> list[str]:
+    """A line of the table of dropped calls."""
+    memory = [f"{size / 2**20:.1f}" for size in (state.memory, state.in_use)]
+    return [str(calls), *memory, str(state.tasks), str(state.threads), str(state.descriptors)]
+
+
+def examine(engine: EngineName, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure the service with one engine; everything as JSON."""
+    runs: list[Run] = []
+    states: list[State] = []
+
+    def show(run: Run) -> None:
+        runs.append(run)
+        say(line(row(run)))
+
+    with serve(engine, options.slots if engine == "nano" else None) as server:
+        say(f"\n{engine}, {server.slots()} slots")
+        say(line(COLUMNS))
+        best = asyncio.run(climb(server, options.seconds, options.hold, show))
+        callers = best.report.callers if best else 0
+        say(f"most callers held for {options.hold:g} s: {callers}")
+        if options.dropped:
+            say("\ncalls dropped in every phase")
+            say(line(("calls", "MiB", "in use", "tasks", "threads", "files")))
+            states = asyncio.run(
+                leaks(server, options.dropped, lambda calls, state: say(line(row_of_state(calls, state))))
+            )
+    return {
+        "runs": [asdict(run) for run in runs],
+        "most_callers": callers,
+        "dropped": [asdict(state) for state in states],
+    }
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engines", nargs="*", choices=("nano", "echo"), default=("nano", "echo"))
-    parser.add_argument("--seconds", type=float, default=10, help="of each step on the way up")
+    parser.add_argument("--seconds", type=float, default=5, help="of each step on the way up")
     parser.add_argument("--hold", type=float, default=60, help="seconds for which the most callers are held")
     parser.add_argument("--slots", type=int, help="of nano; without it what it finds fit")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--dropped", type=int, default=500, help="calls that are dropped in each round; 0: none")
+    parser.add_argument("--json", action="store_true", help="on stdout; the tables go to stderr")
     options = parser.parse_args()
-    console = Console(stderr=options.json, width=160)
-    console.print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    )
-    results = {}
-    for engine in cast(Sequence[EngineName], options.engines):
-        runs: list[Run] = []
-        with serve(engine, options.slots if engine == "nano" else None) as server:
-            console.print(f"{engine}: {server.slots()} slots")
-            best = asyncio.run(climb(server, options.seconds, options.hold, runs.append))
-            states = asyncio.run(leaks(server))
-        table = table_of_runs(engine)
-        for run in runs:
-            table.add_row(*row(run))
-        console.print(table)
-        console.print(f"most callers held for {options.hold:g} s: {best.report.callers if best else 0}")
-        console.print(table_of_states(states))
-        results[engine] = {
-            "runs": [asdict(run) for run in runs],
-            "most_callers": best.report.callers if best else 0,
-            "dropped": [asdict(state) for state in states],
-        }
+    output = sys.stderr if options.json else sys.stdout
+
+    def say(text: str) -> None:
+        print(text, file=output, flush=True)
+
+    say(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    results = {engine: examine(engine, options, say) for engine in cast(Sequence[EngineName], options.engines)}
     if options.json:
         print(json.dumps(results))
 

@@ -11,14 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import sphn
 
-from core.engine.call import Frame
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
 from core.errors import AudioError
 from core.ogg import Page, PageReader
 
-SAMPLE_RATE = 24_000
-FRAME_SAMPLES = 1920
-"""One frame: 80 ms at 24 kHz, the model's step."""
-FRAME_S = FRAME_SAMPLES / SAMPLE_RATE
 MOST_SAMPLES = 10 * SAMPLE_RATE
 """What one message may decode to. A few bytes of Opus can stand for many seconds; this bounds the memory they take."""
 LARGEST_PACKET = 16 * 1024

@@ -14,7 +14,7 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from core.audio import FRAME_S, FRAME_SAMPLES, AudioFormat, Samples
+from core.audio import AudioFormat, Samples
 from core.client import (
     CONNECT_S,
     LAST_ANSWERS_S,
@@ -26,6 +26,7 @@ from core.client import (
     refusal,
     websocket_address,
 )
+from core.engine.call import FRAME_S, FRAME_SAMPLES
 from core.errors import AudioError, ProtocolError
 from core.load import open_meter, speak
 from core.protocol import Kind

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from core.engine.call import Frame
+from core.engine.call import FRAME_SAMPLES, Frame
 from core.events import TransformFailed
 from core.hookspecs import Transform
 
-FRAME_SAMPLES = 1920
 Times = tuple[tuple[str, float], ...]
 """Plugins, each with the milliseconds that its transform took for a frame."""
 OVERRUNS = 5

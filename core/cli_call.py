@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from core.audio import FRAME_S, SAMPLE_RATE
 from core.cli_options import seed_option, silence_option, sound_in, sound_out, stereo_option
 from core.client import CallOptions, CallReport, place_call
+from core.engine.call import FRAME_S, SAMPLE_RATE
 from core.sound_files import read_sound, side_by_side, write_wav
 
 

@@ -10,12 +10,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from core import check as settings
 from core.cli_options import config_option
-from core.config import Config, load_config, read_config
+from core.config import Config, load_config
 from core.errors import ConfigError
 from core.offline import OPERATOR
 from core.plugins import PluginHost
-from core.static import StaticFiles
 
 _Result = TypeVar("_Result")
 
@@ -51,23 +51,10 @@ def plugins(config: Path | None) -> None:
 @config_option
 def check(config: Path | None) -> None:
     """Check configuration, personas, voices and plugins, and name everything that is wrong."""
-    loaded, problems = read_config(config, os.environ)
-    try:
-        StaticFiles(Path(loaded.server.web))
-    except ConfigError as error:
-        problems += error.problems
-    counts = (0, 0)
-    try:
-        counts = _ask(loaded, _count)
-    except ConfigError as error:
-        problems += error.problems
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
-    click.echo(f"{loaded.source} is fine: {counts[0]} personas, {counts[1]} voices.")
-
-
-async def _count(host: PluginHost) -> tuple[int, int]:
-    return len(await host.list_personas(OPERATOR)), len(await host.list_voices())
+    found = asyncio.run(settings.check(config, os.environ))
+    if found.problems:
+        raise ConfigError(list(found.problems))
+    click.echo(f"{found.config.source} is fine: {found.personas} personas, {found.voices} voices.")
 
 
 def _ask(config: Config, question: Callable[[PluginHost], Awaitable[_Result]]) -> _Result:

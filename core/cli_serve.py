@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Console
 from starlette.applications import Starlette
 
+from core.check import require_protection
 from core.config import Config
 from core.engine.call import Engine
 from core.engine.opening import open_engine
@@ -16,7 +17,7 @@ from core.offline import OPERATOR
 from core.plugins import PluginHost
 from core.remote import RemoteEngine
 from core.server import create_app
-from core.serving import Server, bind, require_protection
+from core.serving import Server, bind
 
 
 def serve_until_stopped(config: Config) -> None:
@@ -38,7 +39,7 @@ def _open(config: Config, report: Callable[[str], None]) -> Engine:
     """The engine; for a process with the page alone only what there is to know of it, without fetching anything."""
     if config.server.role == "page":
         return RemoteEngine.find(msgspec.structs.replace(config.engine, offline=True), report)
-    return open_engine(config.engine, report)
+    return open_engine(config.engine, report, config.session.longest_s)
 
 
 async def _serve(

@@ -11,9 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from core.audio import FRAME_S, SAMPLE_RATE, Samples
+from core.audio import Samples
 from core.cli_options import config_option, seed_option, silence_option, sound_in, sound_out, stereo_option
 from core.config import Config, load_config
+from core.engine.call import FRAME_S, SAMPLE_RATE
 from core.errors import AudioError
 from core.offline import Conversation, converse
 from core.plugins import PluginHost

@@ -11,14 +11,15 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from core.audio import FRAME_S, FRAME_SAMPLES, AudioFormat, Samples, open_reader, open_writer
+from core.audio import AudioFormat, Samples, open_reader, open_writer
+from core.engine.call import FRAME_S, FRAME_SAMPLES
 from core.errors import ProtocolError
 from core.protocol import CloseCode, Kind
 
 PLAYER_BUFFER_S = 0.08
 """What the player that counts the gaps holds back before it starts."""
 LAST_ANSWERS_S = 2.0
-"""How long answers may take after the last frame is sent."""
+"""How long the next answer may take after the last frame is sent."""
 CONNECT_S = 10.0
 SILENCE_S = 15.0
 """A server says something every 3 s; one that is silent for so long is gone."""
@@ -183,12 +184,15 @@ async def _speak(
 async def _listen(
     socket: ClientConnection, audio: AudioFormat, heard: Heard, speaking: asyncio.Task[None], sent: list[float]
 ) -> None:
-    """Take what comes until every frame is answered, nothing more comes, or the server ends the call."""
+    """Take what comes until every frame is answered or dropped, no more answers come, or the server ends the call."""
     reader = open_reader(audio)
     total = 0
     try:
-        while not (speaking.done() and len(heard.arrived) >= len(sent)):
-            kind, payload = await receive(socket, LAST_ANSWERS_S if speaking.done() else SILENCE_S)
+        while not (speaking.done() and len(heard.arrived) + heard.dropped >= len(sent)):
+            patience_s = SILENCE_S
+            if speaking.done():
+                patience_s = max([sent[-1], *heard.arrived[-1:]]) + LAST_ANSWERS_S - perf_counter()
+            kind, payload = await receive(socket, patience_s)
             now = perf_counter()
             if kind == Kind.AUDIO:
                 heard.samples.append(reader.read(payload))

@@ -7,9 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from core.audio import SAMPLE_RATE
 from core.config import SessionConfig
-from core.engine.call import Frame
+from core.engine.call import SAMPLE_RATE, Frame
 from core.protocol import CloseCode
 from core.wire import Hangup
 

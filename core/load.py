@@ -9,7 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from core.audio import FRAME_SAMPLES, SAMPLE_RATE, AudioFormat, Samples, open_writer
+from core.audio import AudioFormat, Samples, open_writer
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.errors import AudioError
 from core.ogg import Page, PageReader
 from core.protocol import Kind

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import sphn
 
+from core.engine.call import SAMPLE_RATE
 from core.errors import VoiceError
 
-SAMPLE_RATE = 24_000
 LOUDNESS_LUFS = -24.0
 """The loudness that the model's own voice prompts have."""
 MIN_SECONDS = 1.0

@@ -1,6 +1,7 @@
 """uvicorn, set up for conversations: quick heartbeat, no compression, small messages, a goodbye, and a quiet log."""
 
 import asyncio
+import json
 import logging
 import socket
 from collections.abc import Callable
@@ -16,7 +17,6 @@ from websockets.frames import Frame
 from websockets.http11 import Response
 from websockets.server import ServerProtocol
 
-from core.addresses import is_loopback
 from core.config import ServerConfig
 from core.errors import ConfigError
 from core.headers import HEADERS
@@ -52,13 +52,26 @@ class RequestProtocol(H11Protocol):
         super().on_response_complete()
         self._expect_request()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over to a conversation, which has limits of its own."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().handle_websocket_upgrade(event)
+        conversation = self.transport.get_protocol()
+        if isinstance(conversation, ConversationProtocol) and conversation.unreadable:  # uvicorn would not answer
+            self.send_400_response(
+                "The handshake cannot be read: its address or a header is longer than 8 KiB, or has a character that "
+                "is not allowed there."
+            )
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, with the headers that all answers have."""
-        fixed = {"content-type": "text/plain; charset=utf-8", "connection": "close", **HEADERS}
+        body = json.dumps({"error": msg}).encode()
+        fixed = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close", **HEADERS}
         headers = [(name.encode(), value.encode()) for name, value in fixed.items()]
         for event in (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=msg.encode()),
+            h11.Data(data=body),
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
@@ -70,8 +83,7 @@ class RequestProtocol(H11Protocol):
         self._deadline = self.loop.call_later(self.timeout_keep_alive, self._end_of_patience)
 
     def _end_of_patience(self) -> None:
-        waits = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
-        if waits and self.transport.get_protocol() is self and not self.transport.is_closing():
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.transport.is_closing():
             self.transport.abort()
 
 
@@ -95,6 +107,11 @@ class ConversationProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.conn = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether what came is no handshake for websockets, which is stricter than h11."""
+        return self.conn.handshake_exc is not None and not self.handshake_initiated
 
     async def run_asgi(self) -> None:
         """Serve the connection, then give it a few seconds to take the rest."""
@@ -170,7 +187,8 @@ class Server(uvicorn.Server):
 def bind(config: ServerConfig) -> socket.socket:
     """The socket to listen on, taken before anything slow starts. Raises ConfigError when it cannot be had."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP, asyncio sends at once on its connections; else small messages would wait for the client's ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((config.host, config.port))
@@ -183,15 +201,3 @@ def bind(config: ServerConfig) -> socket.socket:
             ]
         ) from None
     return listener
-
-
-def require_protection(config: ServerConfig, protected: bool) -> None:
-    """Raises ConfigError when other machines can reach the service and no plugin asks who calls (`protected`)."""
-    if not (protected or config.insecure or is_loopback(config.host)):
-        raise ConfigError(
-            [
-                f"server.host: other machines can reach {config.host}, and nobody would have to log in. Set a password "
-                "(PERSONAPLEX_PASSWORD, or plugins.options.password), or say with --insecure (server.insecure: true) "
-                "that everybody may call."
-            ]
-        )

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import sphn
 
-from core.audio import SAMPLE_RATE, Samples
+from core.audio import Samples
+from core.engine.call import SAMPLE_RATE
 from core.errors import AudioError
 
 

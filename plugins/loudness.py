@@ -9,10 +9,9 @@ from collections import deque
 import msgspec
 import numpy as np
 
-from core.engine.call import Frame
+from core.engine.call import FRAME_SAMPLES, Frame
 from core.hookspecs import hookimpl
 
-FRAME_SAMPLES = 1920
 FLOOR_FRAMES = 38
 """The quietest of the last 3 s is the background; nobody speaks for so long without a gap between words."""
 SPEECH_OVER_FLOOR_DB = 10.0

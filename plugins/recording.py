@@ -25,14 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config import Config
-from core.engine.call import Frame
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
 from core.events import SessionEnded, SessionEvent, SessionInfo, SessionReady, TextSaid
 from core.flac import FlacWriter, create
 from core.hookspecs import hookimpl
 from core.log import get_logger
 
-SAMPLE_RATE = 24_000
-FRAME_SAMPLES = 1920
 SIDES = ("caller", "agent")
 MOST_WAITING = 4096
 """Pieces that wait for the disk, of all calls together (about 16 MB); frames beyond that are recorded as silence."""

@@ -13,7 +13,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from core.audio import FRAME_SAMPLES, Samples, open_reader, open_writer
+from core.audio import Samples, open_reader, open_writer
+from core.engine.call import FRAME_SAMPLES
 from core.protocol import Kind
 from tests.conftest import Running, speech
 

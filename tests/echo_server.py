@@ -1,31 +1,55 @@
-"""A server in a process of its own, with an engine that echoes: `python -m tests.echo_server CONFIG [LARGEST_FILE]`.
+"""The real server in a process of its own, with an engine that echoes: `python -m tests.echo_server CONFIG`.
 
-Prints its port when it serves. No file that it writes can grow beyond LARGEST_FILE bytes: so it meets a full disk.
+Says its address when it serves. With `--largest-file` no file that it writes can grow beyond so many bytes: so it meets
+a full disk.
 """
 
+import argparse
 import asyncio
 import resource
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from core.config import load_config
+from core.log import configure_logging
 from core.plugins import PluginHost
 from core.server import create_app
 from core.serving import Server, bind
 from tests.echo_engine import EchoEngine
 
 
-async def main(path: Path) -> None:
-    """Serve until killed."""
+@contextmanager
+def echo_server(config: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Such a process, and its port. It is killed with the context."""
+    command = [sys.executable, "-m", "tests.echo_server", str(config), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, int(process.stdout.readline().rpartition(":")[2])
+        finally:
+            process.kill()
+
+
+async def main(path: Path, slots: int) -> None:
+    """Serve until a signal comes."""
     config = load_config(path, {})
-    app = create_app(config, EchoEngine(), PluginHost.load(config))
+    configure_logging(config.log)
+    app = create_app(config, EchoEngine(slots=slots), PluginHost.load(config))
     async with app.router.lifespan_context(app):
         listener = bind(config.server)
-        port = listener.getsockname()[1]
-        await Server(app, config.server, lambda: print(port, flush=True)).serve(sockets=[listener])
+        host, port = listener.getsockname()
+        ready = f"PersonaPlex serves at http://{host}:{port}"
+        await Server(app, config.server, lambda: print(ready, flush=True)).serve(sockets=[listener])
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
-    asyncio.run(main(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--largest-file", type=int, default=resource.RLIM_INFINITY)
+    options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
+    asyncio.run(main(options.config, options.slots))

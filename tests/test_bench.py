@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.audio import FRAME_SAMPLES, OpusReader, OpusWriter, open_reader
+from core.audio import OpusReader, OpusWriter, open_reader
+from core.engine.call import FRAME_SAMPLES
 from core.errors import AudioError
 from core.load import OpusMeter, open_meter, speak, synthetic_speech
 from core.protocol import Kind

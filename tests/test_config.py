@@ -176,7 +176,7 @@ async def test_the_shipped_settings_work_from_any_folder(tmp_path, monkeypatch):
     config = load_config(None, {})
     assert config.voices.allow == ("NATF2", "NATM2", "VARF0", "VARM0")
     assert Path(config.personas.folder) == shipped("personas").absolute()
-    assert await check(None, {}) == []
+    assert (await check(None, {})).problems == ()
 
 
 def test_a_file_in_the_current_folder_is_taken(write, tmp_path, monkeypatch):
@@ -200,11 +200,11 @@ async def test_check_names_problems_of_every_kind_at_once(write, tmp_path):
     (tmp_path / "personas").mkdir()
     (tmp_path / "personas" / "a.yaml").write_text("name: A\nvoice: NATF9\ntypo: 1")
     path = write("server: {port: x}\nvoices: {allow: [NATF2, NOPE]}\npersonas: {default: b}")
-    found = "\n".join(await check(path, {}))
+    found = "\n".join((await check(path, {})).problems)
     for part in ("server.port", "a.yaml: typo", "voices.allow: there is no voice 'NOPE'"):
         assert part in found
     wrong = write("server: {port: x}\nplugins: {options: {loudness: {target: 1}, lodness: {}}, disabled: [nope]}")
-    found = "\n".join(await check(wrong, {}))
+    found = "\n".join((await check(wrong, {})).problems)
     for part in ("server.port", "plugins.options.loudness.target: unknown key", "'lodness'", "'nope'"):
         assert part in found
 

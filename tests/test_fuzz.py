@@ -1,163 +1,117 @@
-"""Thousands of made-up inputs over real sockets: nothing but documented answers, nothing lost, nothing let in."""
+"""Thousands of made-up requests over real sockets: nothing but documented answers, nothing lost, nothing let in."""
 
 import asyncio
 import json
-import struct
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote, quote_from_bytes
+from typing import Any
+from urllib.parse import quote, quote_from_bytes, urlencode
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
-from core.protocol import CloseCode, Kind
 from tests.caller import get, is_fine
-from tests.conftest import Running, Serve, speech
+from tests.conftest import Serve
 from tests.echo_engine import EchoEngine
-from tests.test_audio import coded
+from tests.fuzzing import ask, examine, upgrade
 
-Case = TypeVar("Case")
-STREAM = coded(speech(0.4))
 PASSWORD = {"plugins": {"options": {"password": {"password": "open sesame"}}}}
 ANSWERS = {200, 204, 304, 400, 401, 403, 404, 405, 413, 429}
 """Of HTTP, to whatever a stranger sends. 5xx would be a fault of ours."""
-ENDINGS = {CloseCode.BAD_MESSAGE, CloseCode.TOO_BIG, CloseCode.TOO_FAST}
-"""Of a call, for whatever a caller sends."""
+
+# What the upgrade asks for.
+
+NAMES = (
+    *("persona", "voice", "voice_prompt", "prompt", "text_prompt", "seed", "text_seed", "audio_seed", "temperature"),
+    *("audio_temperature", "text_temperature", "top_k", "audio_topk", "text_topk", "text_top_k", "audio", "pad_mult"),
+    *("ticket", "nonsense"),
+)
+values = st.one_of(
+    st.text(max_size=30),
+    st.sampled_from(["nan", "inf", "-0", "1e400", "٣", "0x10", "1_0", "9" * 5000, "NATF2.pt", "teacher", "\0", "\r\n"]),
+    st.integers().map(str),
+    st.floats().map(str),
+)
+queries = st.lists(st.tuples(st.sampled_from(NAMES), values), max_size=5).map(
+    lambda pairs: urlencode(pairs, errors="surrogatepass")
+) | st.binary(max_size=40).map(lambda raw: quote_from_bytes(raw, safe="=&+;%/?"))
 
 
-async def examine(cases: st.SearchStrategy[Case], count: int, check: Callable[[Case], Awaitable[None]]) -> None:
-    """Try many cases, one after another, against a server that runs in this loop."""
-    loop = asyncio.get_running_loop()
+@pytest.mark.parametrize("path", ["/ws/chat", "/api/chat"])
+async def test_any_query(serve: Serve, path: str) -> None:
+    running = await serve(EchoEngine(slots=1000), personas={"custom": True})
 
-    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(cases)
-    def one(case: Case) -> None:
-        asyncio.run_coroutine_threadsafe(check(case), loop).result(30)
+    async def check(query: str) -> None:
+        status, headers, body = await ask(running, upgrade(f"{path}?{query}"))
+        assert status in {101, 400, 403, 404}
+        if status != 101:
+            assert len(json.loads(body)["error"]) > 10
+            assert headers["content-type"] == "application/json"
 
-    await asyncio.to_thread(one)
-
-
-async def ask(running: Running, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send these bytes as a request; status, headers and body of the one answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
-    try:
-        writer.write(request)
-        async with asyncio.timeout(10):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            first, *lines = head.rstrip().split("\r\n")
-            headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-            assert len(headers) == len(lines), f"a header twice: {lines}"
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
-        version, status, _ = first.split(" ", 2)
-        assert version == "HTTP/1.1"
-        assert headers["x-content-type-options"] == "nosniff"
-        assert headers["content-security-policy"].startswith("default-src 'none'")
-        return int(status), headers, body
-    finally:
-        writer.transport.abort()
-
-
-def upgrade(target: str, *headers: bytes) -> bytes:
-    """A request for a WebSocket."""
-    return b"\r\n".join(
-        [
-            f"GET {target} HTTP/1.1".encode("latin-1"),
-            b"Host: localhost",
-            b"Upgrade: websocket",
-            b"Connection: Upgrade",
-            b"Sec-WebSocket-Version: 13",
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-            *headers,
-            b"\r\n",
-        ]
-    )
-
-
-# Ogg pages.
-
-
-async def converse(running: Running, url: str, sent: list[bytes | str]) -> None:
-    """Send these messages right away: the call goes on, or ends with an error that says why."""
-    async with connect(running.url(url), compression=None, proxy=None, ping_interval=None) as socket:
-        error = b""
-        try:
-            for message in sent:
-                await socket.send(message)
-            await socket.send(bytes([Kind.METADATA]) + b'{"type": "echo", "id": 4711}')
-            while True:
-                async with asyncio.timeout(10):
-                    answer = await socket.recv()
-                assert isinstance(answer, bytes)
-                assert answer[0] in list(Kind)
-                if answer[0] == Kind.ERROR:
-                    error = answer[1:]
-                if answer[0] == Kind.METADATA and json.loads(answer[1:]) == {"type": "echo", "id": 4711}:
-                    return
-        except ConnectionClosed:
-            assert socket.close_code in ENDINGS
-            assert len(error.decode()) > 10
-
-
-async def nothing_is_left(running: Running, count: int) -> None:
-    """As many sessions have ended as began, each for a reason that is no fault, and a new one is served."""
-    ends = await running.record.ended(count)
-    assert {end.reason for end in ends} <= {"left", "bad_message", "too_fast"}
-    assert running.engine.calls == []
+    await examine(queries, 600, check)
     await is_fine(running)
 
 
-@st.composite
-def damaged(draw: st.DrawFn) -> list[bytes]:
-    """Messages of a good stream with pages lost, doubled, exchanged, flipped, cut, or with other headers."""
-    pages = list(STREAM)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(pages) - 1))
-        page = bytearray(pages[at])
-        match draw(st.sampled_from(["lose", "double", "exchange", "flip", "cut", "insert", "header"])):
-            case "lose" if len(pages) > 1:
-                del pages[at]
-                continue
-            case "double":
-                pages.insert(at, bytes(page))
-                continue
-            case "exchange":
-                other = draw(st.integers(0, len(pages) - 1))
-                pages[at], pages[other] = pages[other], pages[at]
-                continue
-            case "flip" if page:
-                page[draw(st.integers(0, len(page) - 1))] ^= draw(st.integers(1, 255))
-            case "cut":
-                del page[draw(st.integers(0, len(page))) :]
-            case "insert":
-                place = draw(st.integers(0, len(page)))
-                page[place:place] = draw(st.binary(max_size=30))
-            case "header" if len(page) >= 27:
-                struct.pack_into("<BqII", page, 5, draw(st.integers(0, 7)), draw(st.integers(-1, 2**40)), 1, 2)
-                page[26] = draw(st.integers(0, 255))
-        pages[at] = bytes(page)
-    return [bytes([Kind.AUDIO]) + page for page in pages]
+# Passes.
+
+tokens = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=';,"\\'), max_size=60)
 
 
-async def test_any_damage_to_an_opus_stream(serve: Serve) -> None:
-    running = await serve(EchoEngine(slots=20))
-    count = 0
+async def test_no_made_up_pass_lets_anybody_in(serve: Serve) -> None:
+    running = await serve(EchoEngine(slots=1000), **PASSWORD)
+    login = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 22\r\n\r\npassword=open%20sesame"
+    status, headers, _ = await ask(running, login)
+    assert status == 204
+    right = headers["set-cookie"].split(";")[0].removeprefix("personaplex=")
+    assert (await ask(running, _with_cookie(right)))[0] == 200
+    edits = st.tuples(st.integers(0, len(right) - 1), st.characters(min_codepoint=33, max_codepoint=126))
 
-    async def check(case: list[bytes]) -> None:
-        nonlocal count
-        count += 1
-        await converse(running, "/ws/chat", list(case))
+    def edit(edits: list[tuple[int, str]]) -> str:
+        letters = list(right)
+        for at, letter in edits:
+            letters[at] = letter
+        return "".join(letters)
 
-    await examine(damaged(), 250, check)
-    await nothing_is_left(running, count)
+    forged = st.one_of(
+        tokens,
+        tokens.map(lambda text: f"caller.{text}"),
+        st.lists(edits, min_size=1, max_size=3).map(edit),
+        st.integers(0, len(right) - 1).map(lambda length: right[:length]),
+        tokens.map(lambda text: right + text),
+    ).filter(lambda text: text.strip('"') != right and ";" not in text)
+
+    async def check(text: str) -> None:
+        assert (await ask(running, _with_cookie(text)))[0] in {400, 401}
+        status, _, _ = await ask(running, upgrade(f"/ws/chat?ticket={quote(text, safe='')}"))
+        assert status == 401
+        status, _, _ = await ask(running, upgrade("/api/chat", b"Cookie: personaplex=" + text.encode("latin-1")))
+        assert status in {400, 401}
+
+    await examine(forged, 300, check)
+    assert running.engine.opened == 0
+    assert (await ask(running, _with_cookie(right)))[0] == 200
+
+
+def _with_cookie(text: str) -> bytes:
+    return f"GET /personas HTTP/1.1\r\nHost: localhost\r\nCookie: personaplex={text}\r\n\r\n".encode("latin-1")
+
+
+async def test_any_authorization_is_a_wrong_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.attempts.FREE", 10**9)  # so that each is looked at
+    running = await serve(EchoEngine(slots=1000), **PASSWORD)
+    schemes = st.sampled_from([b"Bearer ", b"Basic ", b"basic", b"Digest ", b""])
+    raw = st.binary(max_size=60).map(lambda value: bytes(byte for byte in value if byte not in b"\r\n\0").strip())
+
+    async def check(case: tuple[bytes, bytes]) -> None:
+        header = b"Authorization: " + b"".join(case)
+        status, _, _ = await ask(running, b"GET /personas HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n")
+        assert status in {400, 401}
+        assert (await ask(running, upgrade("/ws/chat", header)))[0] in {400, 401}
+
+    await examine(st.tuples(schemes, raw), 300, check)
+    assert running.engine.opened == 0
 
 
 # Paths and headers.
-
-tokens = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=';,"\\'), max_size=60)
 
 STEPS = ("..", ".", "", "%2e%2e", "%2E.", "..%2f", "..%5c", "%00", "secret.txt", "page", "index.html", "..;", "c:", "~")
 paths = st.lists(st.sampled_from(STEPS) | tokens.map(lambda text: quote(text, safe="%")), max_size=6).map("/".join)

@@ -16,13 +16,13 @@ from websockets.asyncio.client import connect
 
 from core import public
 from core.addresses import is_loopback
+from core.check import require_protection
 from core.cli import main
 from core.config import ServerConfig, load_config
 from core.errors import ConfigError
 from core.events import CallRefused, Identity
 from core.headers import HEADERS
 from core.hookspecs import hookimpl
-from core.serving import require_protection
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, write_config
 from tests.test_password import ANN_AND_BOB, bearer, logged_in, post
@@ -241,6 +241,9 @@ def test_serve_says_so_before_anything_slow(tmp_path: Path) -> None:
     refused_ = CliRunner().invoke(main, arguments)
     assert refused_.exit_code == 1
     assert "nobody would have to log in" in refused_.output
+    named = CliRunner().invoke(main, ["check", "--config", str(config)], env={"PERSONAPLEX_SERVER__HOST": "0.0.0.0"})
+    assert named.exit_code == 1
+    assert "nobody would have to log in" in named.output
     allowed = CliRunner().invoke(main, [*arguments, "--insecure"])  # which then fails for want of a model
     assert allowed.exit_code == 1
     assert "log in" not in allowed.output

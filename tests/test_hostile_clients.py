@@ -278,6 +278,28 @@ async def test_pings_whose_answers_nobody_reads_are_not_hoarded(serve: Serve) ->
     writer.transport.abort()
 
 
+@pytest.mark.parametrize("line", [f"GET /ws/chat?prompt={'x' * 9000} HTTP/1.1", "GET /ws/chat HTTP/1.1\r\nX-Odd: \x02"])
+async def test_a_handshake_that_cannot_be_read_is_refused(serve: Serve, line: str) -> None:
+    running = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(f"{line}\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"8 KiB" in answer
+    await is_fine(running)
+
+
+async def test_small_messages_do_not_wait_for_the_clients_acknowledgement(serve: Serve) -> None:
+    running = await serve()
+    _reader, writer = await upgraded(running)
+    [connection] = running.server.server_state.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY)
+    writer.transport.abort()
+
+
 async def test_half_a_request_holds_nothing(serve: Serve) -> None:
     running = await serve()
     _reader, writer = await asyncio.open_connection("127.0.0.1", running.port)

@@ -2,26 +2,11 @@
 
 import asyncio
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.caller import FRAME, dial
 from tests.conftest import speech, write_config
-
-
-@contextmanager
-def server(config: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process of its own, and its port."""
-    command = [sys.executable, "-m", "tests.echo_server", str(config)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process, int(process.stdout.readline())
-        finally:
-            process.kill()
+from tests.echo_server import echo_server
 
 
 async def test_callers_of_a_killed_server_know_at_once_and_its_port_is_served_again(tmp_path: Path) -> None:
@@ -29,7 +14,7 @@ async def test_callers_of_a_killed_server_know_at_once_and_its_port_is_served_ag
         port = free.getsockname()[1]
     config = write_config(tmp_path, {"server": {"port": port}})
     url = f"ws://127.0.0.1:{port}"
-    with server(config) as (process, serving):
+    with echo_server(config) as (process, serving):
         assert serving == port
         async with (
             dial(f"{url}/ws/chat?audio=pcm", "pcm") as talking,
@@ -42,7 +27,7 @@ async def test_callers_of_a_killed_server_know_at_once_and_its_port_is_served_ag
             process.kill()
             async with asyncio.timeout(5):
                 assert await asyncio.gather(talking.end(), idle.end(), waiting.end()) == [1006] * 3
-    with server(config):
+    with echo_server(config):
         for path in ("/ws/chat?audio=pcm", "/api/chat?audio=pcm"):
             async with dial(f"{url}{path}", "pcm") as caller:
                 await caller.shake_hands()

@@ -85,7 +85,7 @@ class LiveKit:
 @asynccontextmanager
 async def livekit(address: str, **options: Any) -> AsyncIterator[LiveKit]:
     """A session with the server at this address. Skips the test where the plugin is not installed."""
-    reason = "livekit-plugins-nvidia[personaplex] is not installed; it wants websockets < 16, so give it its own venv"
+    reason = "uv run --with livekit-plugins-nvidia pytest tests/test_peers.py"
     realtime = pytest.importorskip(LIVEKIT, reason=reason, exc_type=ImportError)
     import aiohttp
 

@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from plugins import recording
 from plugins.recording import Recording, Tap, Writer
 from tests.caller import dial, get
 from tests.conftest import Running, Serve, write_config
+from tests.echo_server import echo_server
 from tests.plugin_folder import Folder
 
 ON: dict[str, Any] = {"plugins": {"disabled": ["loudness"], "options": {"recording": {"enabled": True}}}}
@@ -170,18 +168,6 @@ def test_a_file_is_as_long_as_the_call_and_loses_nothing(
 # Crash and disk.
 
 
-@contextmanager
-def process(config: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server of its own, and its port."""
-    command = [sys.executable, "-m", "tests.echo_server", str(config), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            assert server.stdout is not None
-            yield server, int(server.stdout.readline())
-        finally:
-            server.kill()
-
-
 async def until(true: Callable[[], bool]) -> None:
     """Return when a file has become what it should."""
     async with asyncio.timeout(20):
@@ -192,7 +178,7 @@ async def until(true: Callable[[], bool]) -> None:
 async def test_a_killed_process_leaves_files_that_can_be_played_to_the_last_second(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     said = noise(4)
-    with process(write_config(tmp_path, ON)) as (server, port):
+    with echo_server(write_config(tmp_path, ON)) as (server, port):
         async with dial(f"ws://127.0.0.1:{port}/ws/chat?audio=pcm", "pcm") as caller:
             await caller.shake_hands()
             await caller.talk(said)
@@ -208,7 +194,7 @@ async def test_a_killed_process_leaves_files_that_can_be_played_to_the_last_seco
 
 
 async def test_a_full_disk_ends_the_recording_and_not_the_call(tmp_path: Path) -> None:
-    with process(write_config(tmp_path, ON), "60000") as (_, port):
+    with echo_server(write_config(tmp_path, ON), "--largest-file", "60000") as (_, port):
         async with dial(f"ws://127.0.0.1:{port}/ws/chat?audio=pcm", "pcm") as caller:
             await caller.shake_hands()
             await caller.talk(noise(4))

@@ -102,6 +102,9 @@ export function microphoneEnding(error) {
   }
 }
 
+/** Characters of a prompt in an address, which the server takes up to 8 KiB of. */
+const LONGEST_PROMPT = 7800;
+
 /**
  * Browsers hide why a socket was refused, so ask the server about each reason there is. Null: it cannot be reached now.
  * @param {import("./api.js").Choice} choice
@@ -116,6 +119,10 @@ export async function refusal(choice) {
     const [{ personas, custom }, { voices }] = await Promise.all([getPersonas(), getVoices()]);
     if (choice.persona ? !personas.some(({ id }) => id === choice.persona) : !custom) {
       return { title: "This persona is no longer offered", detail: "Choose another one.", next: "choose" };
+    }
+    if (encodeURIComponent(choice.prompt).length > LONGEST_PROMPT) {
+      const detail = "Letters beyond the English alphabet take up to nine times the room of others. Write it shorter.";
+      return { title: "Your prompt is too long", detail, next: "choose" };
     }
     if (choice.voice && !voices.includes(choice.voice)) {
       return { title: "This voice is no longer offered", detail: "Choose another one.", next: "choose" };

@@ -10,6 +10,11 @@ import numpy.typing as npt
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 
+SAMPLE_RATE = 24_000
+"""Hz, of all audio beyond the wire."""
+FRAME_SAMPLES = 1920
+FRAME_S = FRAME_SAMPLES / SAMPLE_RATE
+"""80 ms: the model's step."""
 Frame = npt.NDArray[np.float32]
 """80 ms of one side: float32[1920], mono, 24 kHz, full scale at 1.0."""
 
@@ -92,8 +97,12 @@ class Engine(Protocol):
     def voice(self, name: str) -> Voice | None:
         """Read a packaged voice; None when the checkpoint has none of that name. Blocks on the disk."""
 
-    def open(self, prompt: Prompt, sampling: Sampling) -> Call:
-        """Take a slot and start preparing its prompt. Raises EngineBusyError at once when none is free."""
+    def open(self, prompt: Prompt, sampling: Sampling, longest_s: float | None = None) -> Call:
+        """Take a slot and start preparing its prompt. Raises EngineBusyError at once when none is free.
+
+        `longest_s` is how many seconds of sound the call may take at most, after which the engine ends it: a shorter
+        one takes less memory. None is without end.
+        """
 
     def close(self) -> None:
         """End every call with an error and stop the thread."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from moshi.models.compression import MimiModel
 
-from core.engine.call import Frame
-from core.engine.codec import FRAME_SAMPLES, SAMPLE_RATE, plainly
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
+from core.engine.codec import plainly
 from core.engine.prompt import SpecialCodes, Tokens
 
 PIECE_FRAMES = 8

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from core.engine.call import Frame, OutputFrame
-from core.engine.codec import FRAME_SAMPLES
+from core.engine.call import FRAME_SAMPLES, Frame, OutputFrame
 from core.engine.text import Words
 from core.errors import EngineError, PersonaplexError
 

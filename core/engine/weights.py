@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from core.engine.architecture import AGENT_CODEBOOKS
-from core.engine.codec import FRAME_SAMPLES, SAMPLE_RATE
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
 from core.errors import CheckpointError

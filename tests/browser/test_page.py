@@ -94,6 +94,12 @@ def test_choosing(tabs: Callable[..., Tab]) -> None:
     tab.says("This persona is no longer offered")
     page.get_by_role("button", name="Choose", exact=True).click()
     expect(page.get_by_role("radio", name="Restaurant")).to_be_checked()
+    # Allowed by its length, but too long for an address.
+    page.get_by_role("radio", name="Your own").check(force=True)
+    page.locator("textarea").fill("私" * 1500)
+    page.get_by_role("button", name="Start talking").click()
+    tab.until("ended")
+    tab.says("Your prompt is too long")
 
 
 @pytest.mark.parametrize(
