@@ -4,11 +4,13 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from benchmarks.kernels import fused_errors, relative
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
-from core.engine.cache import PromptCache, Rotation, SlotCache, SlotView
-from core.engine.codec import FRAME_SAMPLES, MimiCodec
+from core.engine.cache import BLOCK, BlockCache, BlockView, PromptCache, Rotation, blocks_for
+from core.engine.call import FRAME_SAMPLES
+from core.engine.codec import MimiCodec
 from core.engine.drawing import draw_plainly
-from core.engine.lm import LanguageModel
+from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.model import Model
 from core.engine.nano import MIMI, untrained_language_model, untrained_mimi
 from core.engine.prompt import SpecialCodes, Tokens
@@ -17,12 +19,15 @@ from core.engine.snapshot import Snapshot
 
 FRAMES = 60
 SLOTS = 4
+SLOTS_ON_A_CARD = 20
+"""Enough for graphs of several sizes, and matrix products of more than one tile."""
+MANY_ROWS = 64
 SPECIAL = SpecialCodes((1,) * AGENT_CODEBOOKS, (2,) * AGENT_CODEBOOKS)
 SMALL = Architecture(
     dim=256,
     num_heads=4,
     num_layers=4,
-    context=48,
+    context=150,
     text_card=512,
     card=512,
     depformer_dim=128,
@@ -30,7 +35,8 @@ SMALL = Architecture(
     depformer_num_layers=2,
     depformer_dim_feedforward=528,
 )
-"""Small enough for any device; a window that a few seconds fill, so that the ring wraps."""
+"""Small enough for any device; a window of a block and a part, which prompt and frames overfill, so the ring wraps."""
+PROMPT_LENGTH = 120
 
 
 def check_all(device: torch.device, console: Console) -> None:
@@ -39,11 +45,14 @@ def check_all(device: torch.device, console: Console) -> None:
         for name, error in kernel_errors(device).items():
             assert error < 1e-2, f"{name}: {error:.1e}"
             console.print(f"kernel against plain torch in float32 or better: {name} {error:.1e}")
+    slots = SLOTS_ON_A_CARD if device.type == "cuda" else SLOTS
     for dtype in (torch.float32, torch.bfloat16):
         generator = torch.Generator(device).manual_seed(1)
         lm = untrained_language_model(SMALL, generator, dtype)
-        model = Model(lm, MimiCodec(untrained_mimi(generator, MIMI), SLOTS), SPECIAL, SLOTS)
+        model = Model(lm, MimiCodec(untrained_mimi(generator, MIMI), slots), SPECIAL, slots)
         model.warm_up()
+        if device.type == "cuda":
+            check_rows_alone(lm)
         check_batched_equals_alone(model)
         error = prefill_error(lm)
         assert error < (1e-4 if dtype == torch.float32 else 5e-2), f"prefilled and stepped differ by {error:.1e}"
@@ -54,27 +63,33 @@ def kernel_errors(device: torch.device) -> dict[str, float]:
     """How far our kernels are from their twins in higher precision, on fresh random inputs."""
     from core.engine.attention_kernel import attend_new_frame
     from core.engine.drawing_kernel import draw
-    from core.engine.int8_kernel import int8_linear
+    from core.engine.linear_kernel import linear
 
-    errors = {}
+    errors = fused_errors(device)
     for batch, rows, columns in ((1, 4096, 4096), (9, 22528, 4096), (40, 1000, 2816), (200, 4096, 11264)):
         x = torch.randn(batch, columns, device=device, dtype=torch.bfloat16)
         weight = torch.randint(-127, 128, (rows, columns), device=device, dtype=torch.int8)
         scale = torch.rand(rows, device=device)
         exact = x.double() @ weight.double().T * scale
-        errors[f"int8 {batch} x {rows} x {columns}"] = relative(int8_linear(x, weight, scale), exact)
+        errors[f"int8 {batch} x {rows} x {columns}"] = relative(linear(x, weight, scale=scale), exact)
+        for dtype in (torch.bfloat16, torch.float32):
+            plain = torch.randn(rows, columns, device=device, dtype=dtype)
+            exact = x.double() @ plain.double().T
+            errors[f"{dtype} {batch} x {rows} x {columns}"] = relative(linear(x.to(dtype), plain), exact)
 
-    slots, architecture = 7, Architecture(num_layers=1)
+    architecture = Architecture(num_layers=1)
     for dtype in (torch.float32, torch.bfloat16):
         heads, width, context = architecture.num_heads, architecture.head_dim, architecture.context
-        kept = torch.randn(2, slots, heads, context, width, device=device).to(dtype)
         positions = torch.tensor([0, 1, 255, 256, 2999, 3000, 100_000], device=device)
-        projected = torch.randn(slots, 1, 3, heads, width, device=device).to(dtype).permute(2, 0, 3, 1, 4)
+        rows, window = len(positions), blocks_for(context)
+        kept = torch.randn(2, rows * window, heads, BLOCK, width, device=device).to(dtype)
+        table = torch.randperm(rows * window, device=device).view(window, rows).T
+        projected = torch.randn(rows, 1, 3, heads, width, device=device).to(dtype).permute(2, 0, 3, 1, 4)
         plain = kept.float()[None]
         rotation = Rotation(positions[:, None], architecture)
         query, key, value = projected
-        exact = SlotView(plain, positions, rotation)(0, query.float(), key.float(), value.float())
-        got = attend_new_frame(query, key, value, kept, positions, rotation)
+        exact = BlockView(plain, positions, table, context, rotation)(0, query.float(), key.float(), value.float())
+        got = attend_new_frame(query, key, value, kept, positions, table, context, rotation)
         errors[f"attention, {dtype}"] = relative(got, exact)
         errors[f"its new keys, {dtype}"] = relative(kept, plain[0])
 
@@ -89,11 +104,6 @@ def kernel_errors(device: torch.device) -> dict[str, float]:
             other = (draw(logits, *settings) != draw_plainly(logits, *settings)).float().mean()
             errors[f"draws of {card} that differ"] = max(float(other), errors.get(f"draws of {card} that differ", 0.0))
     return errors
-
-
-def relative(got: torch.Tensor, exact: torch.Tensor) -> float:
-    """The relative error in the Euclidean norm."""
-    return float((got.double() - exact.double()).norm() / exact.double().norm())
 
 
 def snapshot(lm: LanguageModel, length: int) -> Snapshot:
@@ -113,18 +123,19 @@ def random_tokens(lm: LanguageModel, length: int) -> torch.Tensor:
 
 def check_batched_equals_alone(model: Model) -> None:
     """A seeded call says the same in any slot, with silence or with others talking beside it."""
-    prompt = snapshot(model.lm, 20)
+    prompt = snapshot(model.lm, PROMPT_LENGTH)
+    lent = [model.cache.borrow(SMALL.context) or [] for _ in range(model.slots)]
     random = np.random.default_rng(0)
     voice = random.normal(0, 0.1, (FRAMES, FRAME_SAMPLES)).astype(np.float32)
     said: list[Tokens] = []
-    for slot, others in ((0, False), (0, True), (SLOTS - 1, True)):
-        for each in range(SLOTS):
-            model.begin(each, prompt, Sampling(), seed=7 if each == slot else 100 + each)
+    for slot, others in ((0, False), (0, True), (model.slots - 1, True)):
+        for each, blocks in enumerate(lent):
+            model.begin(each, prompt, Sampling(), 7 if each == slot else 100 + each, blocks)
         tokens = []
         for frame in voice:
             frames = {slot: frame}
             if others:
-                talking = [each for each in range(SLOTS) if each != slot and random.random() < 0.7]
+                talking = [each for each in range(model.slots) if each != slot and random.random() < 0.7]
                 frames |= {each: random.normal(0, 0.1, FRAME_SAMPLES).astype(np.float32) for each in talking}
             tokens.append(model.step(frames)[1][slot])
         said.append(np.array(tokens))
@@ -132,14 +143,36 @@ def check_batched_equals_alone(model: Model) -> None:
     assert np.array_equal(said[0], said[2]), "the slot changes a call's tokens"
 
 
+def check_rows_alone(lm: LanguageModel) -> str:
+    """Raise AssertionError where a row's logits depend, in a single bit, on the number of rows beside it."""
+    tokens = random_tokens(lm, MANY_ROWS)[:, None]
+    cache = BlockCache(lm.architecture, MANY_ROWS, lm.device, lm.dtype)
+    table = torch.arange(1, 1 + MANY_ROWS, device=lm.device)[:, None].expand(-1, blocks_for(lm.architecture.context))
+    position = torch.zeros(MANY_ROWS, dtype=torch.int64, device=lm.device)
+    alone: dict[str, torch.Tensor] = {}
+    for rows in (1, 2, 4, 8, 16, 17, 32, 33, MANY_ROWS):
+        with torch.inference_mode():
+            hidden = lm(lm.embed(tokens[:rows]), cache.at(position[:rows], table[:rows]))[:, 0]
+            logits = {"embedding": lm.embed(tokens[:rows]), "text": lm.text_logits(hidden)}
+            frame = CodebookCache()
+            for codebook in range(AGENT_CODEBOOKS):
+                logits[f"codebook {codebook}"] = lm.codebook_logits(hidden, codebook, tokens[:rows, 0, codebook], frame)
+        for name, figures in logits.items():
+            first = alone.setdefault(name, figures[0])
+            change = relative(figures[0], first)
+            assert torch.equal(figures[0], first), f"{name}: {rows} rows change the first by {change:.1e}"
+    return f"a row alone and among {MANY_ROWS}: the same bits"
+
+
 def prefill_error(lm: LanguageModel) -> float:
     """Relative difference of the last hidden state between one pass over a prompt and a pass a position."""
     length = SMALL.context - 8
     tokens, whole = random_tokens(lm, length), snapshot(lm, length)
-    cache = SlotCache(lm.architecture, 1, lm.device, lm.dtype)
+    cache = BlockCache(lm.architecture, blocks_for(SMALL.context), lm.device, lm.dtype)
+    table = torch.tensor([cache.borrow(SMALL.context)], device=lm.device)
     hidden = torch.empty(0)
     with torch.inference_mode():
         for position in range(length):
-            view = cache.at(torch.tensor([position], device=lm.device))
+            view = cache.at(torch.tensor([position], device=lm.device), table)
             hidden = lm(lm.embed(tokens[None, position : position + 1]), view)[0, -1]
     return float((hidden - whole.hidden).float().norm() / whole.hidden.float().norm())

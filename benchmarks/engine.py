@@ -1,7 +1,7 @@
 """The engine's speed and memory, after its correctness: `python -m benchmarks.engine`.
 
 On a CUDA card: PersonaPlex's full size with random bfloat16 weights made on the device, beside plain `moshi` in the
-same run. On a CPU: nano. Windows are half full; a frame is everything from PCM in to PCM and tokens out, with copies.
+same run. On a CPU: nano. A frame is everything from PCM in to PCM and tokens out, with copies.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.baseline import PlainMoshi
-from benchmarks.correctness import check_all
+from benchmarks.correctness import check_all, check_rows_alone
 from core.engine.architecture import Architecture
-from core.engine.cache import SlotCache
-from core.engine.call import EngineInfo
-from core.engine.codec import FRAME_SAMPLES, MimiCodec
+from core.engine.cache import BLOCK, BlockCache, blocks_for
+from core.engine.call import FRAME_SAMPLES, EngineInfo
+from core.engine.codec import MimiCodec
 from core.engine.lm import LanguageModel
 from core.engine.model import Model
 from core.engine.nano import ARCHITECTURE, MIMI, untrained_language_model, untrained_mimi
@@ -43,15 +43,22 @@ from core.engine.snapshot import Snapshot, SnapshotStore
 VOICE_FRAMES, TEXT_TOKENS = 125, 60
 """The prompt of the published measurements: ten seconds of voice and a short role."""
 COPY_BYTES = 2 << 30
+SPARE_FRAMES = 16
+"""That a measured call takes beside the frames that count."""
 
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """Milliseconds a frame for a number of callers, and the least that reading weights and windows once would take."""
+    """Milliseconds a frame for a number of callers, and the least that reading weights and windows once would take.
+
+    `host` is the part of the median in which the device has nothing to do: rows laid out, copies, results taken.
+    """
 
     callers: int
+    slots: int
     p50: float
     p99: float
+    host: float
     floor: float
     memory_gib: float
 
@@ -135,42 +142,48 @@ class Bench:
     def generator(self) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(1)
 
-    def model(self, slots: int) -> Model:
-        """A warm model; each has a codec of its own."""
+    def model(self, slots: int, frames: int | None = None) -> Model:
+        """A warm model whose calls may have so many frames, or full windows; each has a codec of its own."""
         codec = MimiCodec(untrained_mimi(self.generator(), self.mimi_config), slots)
-        model = Model(self.lm, codec, self.special, slots)
+        blocks = slots * blocks_for(frames or self.architecture.context)
+        model = Model(self.lm, codec, self.special, slots, blocks)
         model.warm_up()
         return model
 
-    def half_window(self) -> Snapshot:
-        """As if a caller had talked for half the window."""
+    def talked(self, frames: int) -> Snapshot:
+        """As if a caller had talked for so long."""
         a = self.architecture
-        length = a.context // 30
+        length = frames // 15
         shape = (a.num_layers, 2, a.num_heads, length, a.head_dim)
         kept = torch.randn(shape, device=self.device, dtype=self.dtype, generator=self.generator())
         return Snapshot((kept,) * 15, 15 * length, kept.new_zeros(a.dim))
 
-    def floor_ms(self, callers: int, bytes_per_second: float) -> float:
-        """Reading every weight once and each caller's half window once."""
+    def floor_ms(self, callers: int, frames: int, bytes_per_second: float) -> float:
+        """Reading every weight once and each caller's frames once."""
         weights = sum(weight.nbytes for name, weight in self.lm.named_parameters() if "emb" not in name)
-        windows = callers * SlotCache.bytes_per_slot(self.architecture, self.dtype) // 2
+        windows = callers * frames * BlockCache.bytes_per_block(self.architecture, self.dtype) // BLOCK
         # A copy reads and writes; a step only reads, at the same bytes a second.
         return (weights + windows) / bytes_per_second * 1000
 
-    def frames(self, callers: int, count: int, bytes_per_second: float) -> FrameTimes:
-        """Frame times with every window half full."""
+    def frames(self, callers: int, slots: int, part: float, count: int, bytes_per_second: float) -> FrameTimes:
+        """Frame times of some callers among so many slots, with this part of each window used."""
+        used = int(self.architecture.context * part)
         with fresh_memory(self.device):
-            model = self.model(callers)
-            half = self.half_window()
+            model = self.model(slots, used + count + SPARE_FRAMES)
+            talked = self.talked(used)
             for slot in range(callers):
-                model.begin(slot, half, Sampling(), seed=slot)
-            del half
+                blocks = model.cache.borrow(used + count + SPARE_FRAMES)
+                assert blocks is not None
+                model.begin(slot, talked, Sampling(), slot, blocks)
+            del talked
             voices = np.random.default_rng(0).normal(0, 0.1, (callers, FRAME_SAMPLES)).astype(np.float32)
             measured = times(partial(model.step, dict(enumerate(voices))), count)
+            device_ms = float(np.median(times(partial(model.run, callers), count // 4)))
             memory = peak_gib(self.device)
             del model
-        p50, p99 = np.percentile(measured, [50, 99])
-        return FrameTimes(callers, float(p50), float(p99), self.floor_ms(callers, bytes_per_second), memory)
+        p50, p99 = (float(figure) for figure in np.percentile(measured, [50, 99]))
+        floor = self.floor_ms(callers, used, bytes_per_second)
+        return FrameTimes(callers, slots, p50, p99, p50 - device_ms, floor, memory)
 
     def engine(self, slots: int) -> SlotEngine:
         """The engine that serves calls."""
@@ -231,6 +244,8 @@ async def handshakes(bench: Bench, running: int, personas: int) -> dict[str, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--callers", default="1,4,8,16,32", help="numbers of callers, with commas between")
+    parser.add_argument("--slots", type=int, default=0, help="slots of the engine; 0: as many as callers")
+    parser.add_argument("--window", type=float, default=0.5, help="the part of each caller's window that is used")
     parser.add_argument("--frames", type=int, default=200, help="frames measured for each")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no-baseline", action="store_true", help="leave plain moshi out")
@@ -244,13 +259,16 @@ def main() -> None:
 
     check_all(device, console)
     bench = Bench(device)
+    if device.type == "cuda":  # A CPU's libraries round by the number of rows; there, steps have one size.
+        console.print("full size:", check_rows_alone(bench.lm))
     rate = bandwidth(device)
     console.print(
         f"copies run at {rate / 1e12:.2f} TB/s; {parameters(bench.lm) / 1e9:.2f} B parameters in {bench.dtype}"
     )
     rows = []
     for number in callers:
-        rows.append(bench.frames(number, arguments.frames, rate))
+        slots = max(arguments.slots, number)
+        rows.append(bench.frames(number, slots, arguments.window, arguments.frames, rate))
         console.print(rows[-1])
     prompts = {running: asyncio.run(handshakes(bench, running, 5)) for running in (0, max(1, min(8, callers[-1] - 1)))}
     for running, handshake in prompts.items():
@@ -263,16 +281,17 @@ def main() -> None:
             with fresh_memory(device):
                 plain = PlainMoshi(device, number)
                 p50, p99 = np.percentile(times(plain.frame, arguments.frames), [50, 99])
-                baseline[number] = FrameTimes(number, float(p50), float(p99), 0.0, peak_gib(device))
+                baseline[number] = FrameTimes(number, number, float(p50), float(p99), 0.0, 0.0, peak_gib(device))
                 del plain
             console.print("plain moshi", baseline[number])
 
-    table = Table("callers", "frame p50", "p99", "floor", "ratio", "memory GiB", "plain moshi p50", "p99", "GiB")
+    table = Table("callers", "slots", "p50 ms", "p99", "host", "floor", "ratio", "GiB", "moshi p50", "p99", "GiB")
     for row in rows:
         plain_row = baseline.get(row.callers)
-        cells: list[object] = [row.callers, row.p50, row.p99, row.floor, row.p50 / row.floor, row.memory_gib]
+        cells: list[object] = [row.callers, row.slots, row.p50, row.p99, row.host, row.floor, row.p50 / row.floor]
+        cells.append(row.memory_gib)
         cells += [plain_row.p50, plain_row.p99, plain_row.memory_gib] if plain_row else ["", "", ""]
-        table.add_row(*(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells))
+        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells))
     console.print(table)
     if arguments.json:
         figures: dict[str, Any] = {

@@ -16,8 +16,9 @@ from rich.table import Table
 from benchmarks.correctness import random_tokens
 from benchmarks.engine import times
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
-from core.engine.cache import PromptCache, SlotCache
-from core.engine.codec import FRAME_SAMPLES, MimiCodec
+from core.engine.cache import BlockCache, PromptCache, blocks_for
+from core.engine.call import FRAME_SAMPLES
+from core.engine.codec import MimiCodec
 from core.engine.linear import Int8Linear
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.model import Model
@@ -63,7 +64,7 @@ def try_slots(lm: LanguageModel, slots: int) -> tuple[float, float] | None:
         part = torch.randn(shape, device=CUDA, dtype=lm.dtype, generator=generator())
         full = Snapshot((part,) * (a.context // 100), a.context, part.new_zeros(a.dim))
         for slot in range(slots):
-            model.begin(slot, full, Sampling(), seed=slot)
+            model.begin(slot, full, Sampling(), slot, model.cache.borrow(a.context) or [])
         voices = np.random.default_rng(0).normal(0, 0.1, (slots, FRAME_SAMPLES)).astype(np.float32)
         frame = float(np.median(times(lambda: model.step(dict(enumerate(voices))), FRAMES)))
     except torch.cuda.OutOfMemoryError:
@@ -74,7 +75,7 @@ def try_slots(lm: LanguageModel, slots: int) -> tuple[float, float] | None:
 def most_slots(int8: bool, cap: float) -> Fit:
     """Try ever fewer slots until they fit under `cap` bytes."""
     lm = untrained_language_model(Architecture(), generator(), torch.bfloat16, int8)
-    window = SlotCache.bytes_per_slot(lm.architecture, lm.dtype)
+    window = blocks_for(lm.architecture.context) * BlockCache.bytes_per_block(lm.architecture, lm.dtype)
     slots = int((cap - torch.cuda.memory_allocated()) // window)
     while (found := try_slots(lm, slots)) is None:
         slots -= 1

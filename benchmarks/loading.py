@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from core.config import EngineConfig
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
-from core.engine.codec import FRAME_SAMPLES
+from core.engine.call import FRAME_SAMPLES
 from core.engine.nano import make_tokenizer, untrained_language_model, untrained_mimi
 from core.engine.opening import open_engine
 from core.engine.prompt import Prompt, Voice

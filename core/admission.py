@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from core.config import ServerConfig
 from core.engine.call import Call, Engine
@@ -61,15 +62,18 @@ class Admission:
         return len(self._queue)
 
     @asynccontextmanager
-    async def slot(self, party: Party, prompt: Prompt, sampling: Sampling, moved: Moved) -> AsyncIterator[Call]:
+    async def slot(
+        self, party: Party, prompt: Prompt, sampling: Sampling, moved: Moved, longest_s: float | None = None
+    ) -> AsyncIterator[Call]:
         """A slot, held until the context is left; the next caller then gets it at once.
 
-        `moved` hears the place while there is a wait, at first and whenever it changes. Leaving before the slot is
-        there frees the place. Raises TooManyCallsError, EngineBusyError when the queue is full or the wait too long,
-        and what `Engine.open` raises.
+        Prompt, sampling and `longest_s` are for `Engine.open`. `moved` hears the place while there is a wait, at first
+        and whenever it changes. Leaving before the slot is there frees the place. Raises TooManyCallsError,
+        EngineBusyError when the queue is full or the wait too long, and what `Engine.open` raises.
         """
         self._check(party)
-        call = await self._enter(party, prompt, sampling, moved)
+        open_call = partial(self._open, party, prompt, sampling, longest_s)
+        call = await self._enter(party, open_call, moved)
         try:
             yield call
         finally:
@@ -88,19 +92,19 @@ class Admission:
         if 0 < self._per_address <= same_address:
             raise TooManyCallsError(f"{same_address} calls come from your address already. End one first.")
 
-    async def _enter(self, party: Party, prompt: Prompt, sampling: Sampling, moved: Moved) -> Call:
+    async def _enter(self, party: Party, open_call: Callable[[], Call], moved: Moved) -> Call:
         if not self._queue:
             try:
-                return self._open(party, prompt, sampling)
+                return open_call()
             except EngineBusyError:
                 pass
         try:
             async with asyncio.timeout(self._wait_s):
-                return await self._wait(_Guest(party), prompt, sampling, moved)
+                return await self._wait(_Guest(party), open_call, moved)
         except TimeoutError:
             raise EngineBusyError(f"No slot became free in {self._wait_s:g} s. Try again in a few minutes.") from None
 
-    async def _wait(self, guest: _Guest, prompt: Prompt, sampling: Sampling, moved: Moved) -> Call:
+    async def _wait(self, guest: _Guest, open_call: Callable[[], Call], moved: Moved) -> Call:
         """Stand in the queue until a slot is free at its head."""
         self._arrived.append(guest)
         self._arrange()
@@ -115,7 +119,7 @@ class Admission:
                 place = self._queue.index(guest) + 1
                 if place == 1:
                     try:
-                        return self._open(guest.party, prompt, sampling)
+                        return open_call()
                     except EngineBusyError:
                         pass
                 if place != told:
@@ -127,8 +131,8 @@ class Admission:
                 self._arrived.remove(guest)
             self._arrange()
 
-    def _open(self, party: Party, prompt: Prompt, sampling: Sampling) -> Call:
-        call = self._engine.open(prompt, sampling)
+    def _open(self, party: Party, prompt: Prompt, sampling: Sampling, longest_s: float | None) -> Call:
+        call = self._engine.open(prompt, sampling, longest_s)
         self._talking.append(party)
         return call
 

@@ -148,6 +148,11 @@ class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     transform_budget_ms: Seconds = 8
     """What the audio transforms of plugins may take of each frame's 80 ms, in each direction."""
 
+    @property
+    def longest_s(self) -> float:
+        """How much sound a caller may bring in one call."""
+        return self.max_s + self.max_ahead_s
+
 
 class PluginsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where plugins come from and what they are told."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.audio import FRAME_S, FRAME_SAMPLES, Samples
-from core.engine.call import Engine
+from core.audio import Samples
+from core.engine.call import FRAME_S, FRAME_SAMPLES, Engine
 from core.engine.prompt import Prompt
 from core.events import Identity, SessionInfo, TransformFailed
 from core.plugins import PluginHost
@@ -60,7 +60,7 @@ async def converse(
     frames = padded.reshape(-1, FRAME_SAMPLES)
     agent: list[Samples] = []
     words: list[Word] = []
-    call = engine.open(prompt, chosen.sampling)
+    call = engine.open(prompt, chosen.sampling, len(frames) * FRAME_S)
     try:
         await call.ready()
         outputs = call.frames()

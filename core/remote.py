@@ -44,7 +44,12 @@ class RemoteEngine:
     def voice(self, name: str) -> Voice | None:
         return self._voices.load(name)
 
-    def open(self, prompt: Prompt, sampling: Sampling) -> Call:  # noqa: ARG002 - there is nothing to open
+    def open(
+        self,
+        prompt: Prompt,  # noqa: ARG002 - there is nothing to open
+        sampling: Sampling,  # noqa: ARG002
+        longest_s: float | None = None,  # noqa: ARG002
+    ) -> Call:
         raise EngineError("Calls are not served here. GET /session says where they are.")
 
     def close(self) -> None:

@@ -14,10 +14,9 @@ from typing import TypeVar
 
 from core.addresses import neighbourhood
 from core.admission import Admission, Party, TooManyCallsError
-from core.audio import FRAME_S
 from core.chain import Times
 from core.config import SessionConfig
-from core.engine.call import Call, EngineInfo, OutputFrame
+from core.engine.call import FRAME_S, Call, EngineInfo, OutputFrame
 from core.errors import AudioError, EngineBusyError, EngineError, PromptError, ProtocolError
 from core.events import (
     FirstAudio,
@@ -174,7 +173,8 @@ class Session:
         """Wait for a slot, prepare it, shake hands, and send what the agent says."""
         request = self._request
         party = Party(self.info.identity.name, neighbourhood(self.info.address))
-        async with self._admission.slot(party, request.prompt, request.persona.sampling, self._moved) as call:
+        prompt, sampling = request.prompt, request.persona.sampling
+        async with self._admission.slot(party, prompt, sampling, self._moved, self._config.longest_s) as call:
             admitted = time.monotonic()
             self._event(SessionStarted((admitted - self._asked) * 1000, call.seed))
             await self._wire.tell("preparing")

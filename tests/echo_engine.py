@@ -67,7 +67,7 @@ class EchoEngine:
     def voice(self, name: str) -> Voice | None:
         return Voice(name, codes=np.zeros((10, 8), np.int64)) if name in VOICES else None
 
-    def open(self, prompt: Prompt, sampling: Sampling) -> Call:
+    def open(self, prompt: Prompt, sampling: Sampling, longest_s: float | None = None) -> Call:
         if self.troubles.open is not None:
             raise self.troubles.open
         if self.closed:

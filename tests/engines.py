@@ -12,15 +12,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from core.engine.architecture import Architecture
-from core.engine.call import EngineInfo
+from core.engine.call import Call, EngineInfo
 from core.engine.lm import LanguageModel
 from core.engine.model import Model
 from core.engine.preparation import Preparation
-from core.engine.prompt import SpecialCodes, Tokens
+from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
+from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
 from core.engine.snapshot import SnapshotStore
 from core.engine.weights import load_language_model, stored_name
 
+FRAMES = 12
+"""That `speech` says."""
 GOLDEN = Path(__file__).parent / "golden" / "golden.npz"
 CPU = torch.device("cpu")
 
@@ -71,10 +74,10 @@ def golden_tensor(name: str, shape: list[int]) -> npt.NDArray[np.float32]:
 class CodesAsSound:
     """A codec for tests whose frames carry their eight codes in the first eight samples."""
 
-    def encode(self, pcm: Tensor, active: Tensor) -> Tensor:
+    def encode(self, pcm: Tensor, active: Tensor, slots: Tensor) -> Tensor:
         return (pcm[:, :8] * 4096).round().long().clamp(0, 2047)
 
-    def decode(self, codes: Tensor, active: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, active: Tensor, slots: Tensor) -> Tensor:
         pcm = torch.zeros(len(codes), 1920)
         pcm[:, :8] = codes / 4096
         return pcm
@@ -108,7 +111,7 @@ def no_recordings(pcm: npt.NDArray[np.float32]) -> Generator[None, None, Tokens]
     yield
 
 
-def tiny_model(folder: Path, context: int, slots: int, steps: int = 16) -> Model:
+def tiny_model(folder: Path, context: int, slots: int, steps: int = 16, blocks: int | None = None) -> Model:
     """The golden model, loaded from a file as any checkpoint is."""
     architecture = golden_architecture(context)
     path = folder / f"golden-{context}-{steps}.safetensors"
@@ -116,7 +119,7 @@ def tiny_model(folder: Path, context: int, slots: int, steps: int = 16) -> Model
         golden_weights(path, architecture, steps)
     lm = LanguageModel(architecture, CPU, torch.float32)
     load_language_model(lm, path)
-    return Model(lm, CodesAsSound(), SpecialCodes(), slots)
+    return Model(lm, CodesAsSound(), SpecialCodes(), slots, blocks)
 
 
 def tiny_engine(
@@ -126,11 +129,39 @@ def tiny_engine(
     steps: int = 16,
     budget: int = 1 << 24,
     max_lag_ms: float = 80_000,
+    blocks: int | None = None,
 ) -> SlotEngine:
     """The engine that serves calls, around the golden model."""
-    model = tiny_model(folder, context, slots, steps)
+    model = tiny_model(folder, context, slots, steps, blocks)
     tokenizer = NumbersAsText()
     store = SnapshotStore(model.lm.architecture, budget, CPU, torch.float32)
     preparation = Preparation(model.lm, tokenizer, SpecialCodes(), no_recordings, store)
     info = EngineInfo(name="tiny", notice="", device="cpu", slots=slots)
     return SlotEngine(info, model, preparation, tokenizer, packaged=lambda name: None, max_lag_ms=max_lag_ms)
+
+
+def persona(number: int, voice_frames: int = 5) -> Prompt:
+    """A prompt that no other number has."""
+    random = np.random.default_rng(number)
+    words = " ".join(map(str, random.integers(4, 512, 6)))
+    return Prompt(words, Voice(f"v{number}", codes=random.integers(0, 2048, (voice_frames, 8))))
+
+
+def speech(number: int, frames: int = FRAMES) -> Tokens:
+    return np.random.default_rng(1000 + number).integers(0, 2048, (frames, 8))
+
+
+async def converse(call: Call, user: Tokens) -> Tokens:
+    """Say everything at once and return the agent's tokens."""
+    await call.ready()
+    for codes in user:
+        call.push(frame_of(codes))
+    answers = call.frames()
+    return np.array([(await anext(answers)).tokens for _ in user])
+
+
+async def alone(engine: SlotEngine, number: int) -> Tokens:
+    call = engine.open(persona(number), Sampling(seed=number))
+    tokens = await converse(call, speech(number))
+    await call.close()
+    return tokens

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 from core.engine import scheduler
-from core.engine.call import Call, Frame
-from core.engine.prompt import Prompt, Tokens, Voice
+from core.engine.call import Frame
+from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
 from core.errors import EngineBusyError, EngineError, PromptError, ProtocolError
-from tests.engines import frame_of, tiny_engine
-
-FRAMES = 12
+from tests.engines import FRAMES, alone, converse, frame_of, persona, speech, tiny_engine
 
 
 @pytest.fixture(scope="module")
@@ -29,33 +27,6 @@ def engine(weights: Path) -> Iterator[SlotEngine]:
     engine = tiny_engine(weights, slots=3)
     yield engine
     engine.close()
-
-
-def persona(number: int, voice_frames: int = 5) -> Prompt:
-    """A prompt that no other number has."""
-    random = np.random.default_rng(number)
-    words = " ".join(map(str, random.integers(4, 512, 6)))
-    return Prompt(words, Voice(f"v{number}", codes=random.integers(0, 2048, (voice_frames, 8))))
-
-
-def speech(number: int, frames: int = FRAMES) -> Tokens:
-    return np.random.default_rng(1000 + number).integers(0, 2048, (frames, 8))
-
-
-async def converse(call: Call, user: Tokens) -> Tokens:
-    """Say everything at once and return the agent's tokens."""
-    await call.ready()
-    for codes in user:
-        call.push(frame_of(codes))
-    answers = call.frames()
-    return np.array([(await anext(answers)).tokens for _ in user])
-
-
-async def alone(engine: SlotEngine, number: int) -> Tokens:
-    call = engine.open(persona(number), Sampling(seed=number))
-    tokens = await converse(call, speech(number))
-    await call.close()
-    return tokens
 
 
 async def test_a_seeded_call_says_the_same_whoever_else_talks(engine: SlotEngine) -> None:

@@ -135,3 +135,25 @@ async def test_a_kept_prompt_gives_the_same_conversation(golden: dict[str, Token
         call = engine.open(prompt_of(golden, "codes"), GREEDY)
         assert same(await talk(call, golden["codes/user_codes"]), golden, "codes")
         await call.close()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("frames", [7, 24])
+async def test_a_window_of_many_blocks(
+    golden: dict[str, Tokens], weights: Path, case: str, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks so small that prompts and rings go over several, wherever a call before has left them."""
+    monkeypatch.setattr("core.engine.cache.BLOCK", frames)
+    engine = tiny_engine(weights, CASES[case], slots=2)
+    try:
+        before = [engine.open(Prompt("5 6 7"), GREEDY, longest_s=seconds) for seconds in (1, 4)]
+        for call in before:
+            await call.close()
+        call = engine.open(prompt_of(golden, case), GREEDY)
+        other = engine.open(Prompt("5 6 7"), GREEDY, longest_s=2)
+        said, _ = await asyncio.gather(
+            talk(call, golden[f"{case}/user_codes"]), talk(other, golden[f"{case}/user_codes"][:25])
+        )
+        assert same(said, golden, case)
+    finally:
+        engine.close()

@@ -9,9 +9,10 @@ from click.testing import CliRunner, Result
 
 from core.cli import main
 from core.config import EngineConfig
+from core.engine.architecture import Architecture
 from core.engine.checkpoint import Checkpoint
 from core.engine.nano import VOICES, nano_folder
-from core.engine.opening import CPU_SLOTS, open_engine
+from core.engine.opening import CPU_SLOTS, carried_slots, longest_call, open_engine
 from core.engine.prompt import Prompt, Voice
 from core.engine.recording import VoiceEncoder, drain
 from core.engine.sampling import Sampling
@@ -98,6 +99,25 @@ def test_a_device_that_is_not_there_is_named(cache: Path, device: str) -> None:
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         open_engine(EngineConfig(name="personaplex", checkpoint=str(tmp_path)), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("times", "slots"),
+    [
+        ({1: 8.0, 2: 9.0, 4: 10.0}, 4),
+        ({1: 8.0, 32: 20.0, 64: 60.0}, 56),
+        ({1: 70.0, 2: 90.0}, 1),
+        ({1: 8.0}, 1),
+    ],
+)
+def test_as_many_slots_as_a_step_carries(times: dict[int, float], slots: int) -> None:
+    assert carried_slots(times) == slots
+
+
+def test_short_calls_are_reckoned_shorter() -> None:
+    assert longest_call(Architecture(), None) == 3000
+    assert longest_call(Architecture(), 900) == 3000
+    assert longest_call(Architecture(), 36) == 750
 
 
 def save_wav(path: Path, pcm: np.ndarray, rate: int = 24_000) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.engine.drawing import SlotDraws
+from core.engine.drawing import Draws
 from core.engine.sampling import Sampling
 
 CPU = torch.device("cpu")
@@ -13,12 +13,8 @@ DRAWS = 20_000
 
 def draws(sampling: Sampling, logits: torch.Tensor, codebook: int = 0) -> torch.Tensor:
     """Many draws from the same logits: one seed, many positions."""
-    slots = SlotDraws(DRAWS, CPU)
-    for slot in range(DRAWS):
-        slots._seed[slot] = 5
-    slots._temperature[1] = sampling.temperature
-    slots._top_k[1] = sampling.top_k
-    return slots.codebook(codebook, logits.expand(DRAWS, -1), torch.arange(DRAWS))
+    rows = Draws.of([(sampling, 5)] * DRAWS, CPU)
+    return rows.codebook(codebook, logits.expand(DRAWS, -1), torch.arange(DRAWS))
 
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(1.0, 500), (0.7, 500), (0.8, 3), (1.5, 10)])
@@ -37,11 +33,9 @@ def test_draws_follow_the_softmax_of_the_top_k(temperature: float, top_k: int) -
 
 def test_a_temperature_of_zero_is_greedy() -> None:
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
-    slots = SlotDraws(4, CPU)
-    for slot in range(4):
-        slots.set(slot, Sampling(temperature=0, text_temperature=0), seed=slot)
-    assert torch.equal(slots.text(logits, torch.arange(4)), logits.argmax(-1))
-    assert torch.equal(slots.codebook(3, logits, torch.arange(4)), logits.argmax(-1))
+    rows = Draws.of([(Sampling(temperature=0, text_temperature=0), seed) for seed in range(4)], CPU)
+    assert torch.equal(rows.text(logits, torch.arange(4)), logits.argmax(-1))
+    assert torch.equal(rows.codebook(3, logits, torch.arange(4)), logits.argmax(-1))
 
 
 def test_streams_positions_and_seeds_are_independent() -> None:
@@ -53,23 +47,19 @@ def test_streams_positions_and_seeds_are_independent() -> None:
     assert following < 0.02
 
 
-def test_each_slot_has_its_own_settings_and_place_does_not_matter() -> None:
+def test_each_row_has_its_own_settings_and_place_does_not_matter() -> None:
     logits = torch.randn(1, 300, generator=torch.Generator().manual_seed(2))
     settings = [Sampling(top_k=1), Sampling(temperature=0), Sampling(temperature=2.0, text_temperature=2.0)]
     said = []
     for order in ([0, 1, 2], [2, 0, 1]):
-        slots = SlotDraws(3, CPU)
-        for slot, which in enumerate(order):
-            slots.set(slot, settings[which], seed=which)
-        tokens = slots.codebook(0, logits.expand(3, -1), torch.full((3,), 9))
+        rows = Draws.of([(settings[which], which) for which in order], CPU)
+        tokens = rows.codebook(0, logits.expand(3, -1), torch.full((3,), 9))
         said.append([int(tokens[order.index(which)]) for which in range(3)])
     assert said[0] == said[1]
     assert said[0][0] == said[0][1] == int(logits.argmax())
 
 
 def test_the_largest_seed_and_position_are_fine() -> None:
-    slots = SlotDraws(2, CPU)
-    slots.set(0, Sampling(), seed=2**63 - 1)
-    slots.set(1, Sampling(), seed=0)
-    tokens = slots.text(torch.zeros(2, 1000), torch.tensor([2**40, 2**40]))
+    rows = Draws.of([(Sampling(), 2**63 - 1), (Sampling(), 0)], CPU)
+    tokens = rows.text(torch.zeros(2, 1000), torch.tensor([2**40, 2**40]))
     assert np.all((tokens.numpy() >= 0) & (tokens.numpy() < 1000))

@@ -1,6 +1,11 @@
-"""Keys and values that the transformer looks back at: a ring for every slot, and a prompt's while it is read."""
+"""Keys and values that the transformer looks back at: blocks that calls borrow, and a prompt's while it is read.
+
+A call's frames are a ring of `context` positions, cut into blocks of BLOCK; a call holds the blocks that it may ever
+need, so memory goes with how long calls may last, and no call can run out of it.
+"""
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +13,9 @@ from torch import Tensor
 
 from core.engine.architecture import Architecture
 from core.engine.snapshot import Snapshot
+
+BLOCK = 128
+"""Frames of a block: 10 s, and 64 MiB for PersonaPlex in bfloat16. What one program of the kernel looks at."""
 
 
 class Rotation:
@@ -28,65 +36,100 @@ class Rotation:
         return torch.stack(turned, dim=-1).flatten(-2).to(x.dtype)
 
 
-class SlotCache:
-    """A ring of `context` frames for each of `slots`: `[layer, key or value, slot, head, frame, head_dim]`.
+def blocks_for(frames: int) -> int:
+    """How many blocks hold so many frames."""
+    return -(-frames // BLOCK)
 
-    Position p lies at p % context, so a frame's write falls on the one that has just left the window.
+
+class BlockCache:
+    """Blocks of frames that calls borrow: `kept` is `[layer, key or value, block, head, frame, head_dim]`.
+
+    Position p of a call lies at place p % context, in block `place // BLOCK` of its own; so a frame's write falls on
+    the one that has just left the window. Block 0 is nobody's: rows of a batch without a call write there.
     """
 
-    def __init__(self, architecture: Architecture, slots: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, architecture: Architecture, blocks: int, device: torch.device, dtype: torch.dtype) -> None:
+        """`blocks` to borrow."""
         self.architecture = architecture
-        heads, context = architecture.num_heads, architecture.context
-        shape = (architecture.num_layers, 2, slots, heads, context, architecture.head_dim)
+        heads, width = architecture.num_heads, architecture.head_dim
+        shape = (architecture.num_layers, 2, 1 + blocks, heads, BLOCK, width)
         self.kept = torch.zeros(shape, device=device, dtype=dtype)
+        self.blocks = blocks
+        self._free = list(range(blocks, 0, -1))
 
     @staticmethod
-    def bytes_per_slot(architecture: Architecture, dtype: torch.dtype) -> int:
-        """What one full window takes: 1.46 GiB for PersonaPlex in bfloat16."""
-        return 2 * architecture.num_layers * architecture.dim * architecture.context * dtype.itemsize
+    def bytes_per_block(architecture: Architecture, dtype: torch.dtype) -> int:
+        """64 MiB for PersonaPlex in bfloat16; 24 make a full window."""
+        return 2 * architecture.num_layers * architecture.dim * BLOCK * dtype.itemsize
 
-    def at(self, positions: Tensor) -> "SlotView | KernelView":
-        """Ready to attend from `positions`: int64[slots], one new frame a slot."""
+    def borrow(self, frames: int) -> list[int] | None:
+        """Blocks for a call of at most so many frames, or None when too few are free."""
+        needed = blocks_for(min(frames, self.architecture.context))
+        if needed > len(self._free):
+            return None
+        return [self._free.pop() for _ in range(needed)]
+
+    def give_back(self, blocks: Iterable[int]) -> None:
+        """Take back what a call borrowed."""
+        self._free += blocks
+
+    def at(self, positions: Tensor, table: Tensor) -> "BlockView | KernelView":
+        """Ready to attend from `positions`: int64[rows], one new frame a row.
+
+        `table`: int64[rows, n], each row's blocks; where it has fewer, it never comes to the rest.
+        """
         rotation = Rotation(positions[:, None], self.architecture)
-        return (KernelView if self.kept.is_cuda else SlotView)(self.kept, positions, rotation)
+        kind = KernelView if self.kept.is_cuda else BlockView
+        return kind(self.kept, positions, table, self.architecture.context, rotation)
 
-    def load(self, slot: int, prompt: Snapshot) -> None:
-        """Begin a slot with a prompt's keys and values."""
+    def load(self, blocks: Sequence[int], prompt: Snapshot) -> None:
+        """Write a prompt's keys and values into a call's blocks."""
         start = 0
         for piece in prompt.pieces:
-            room = self.kept[:, :, slot, :, start : start + piece.shape[3]]
-            room.copy_(piece[:, :, :, : room.shape[3]], non_blocking=True)
-            start += piece.shape[3]
+            end = min(start + piece.shape[3], self.architecture.context)
+            for number in range(start // BLOCK, blocks_for(end)):
+                first = number * BLOCK
+                low, high = max(start, first), min(end, first + BLOCK)
+                room = self.kept[:, :, blocks[number], :, low - first : high - first]
+                room.copy_(piece[:, :, :, low - start : high - start], non_blocking=True)
+            start = end
 
 
-class SlotView:
-    """Attention of one new frame in every slot, in plain torch: reads whole windows, and masks what is not there."""
+class BlockView:
+    """Attention of one new frame in every row, in plain torch: row by row, over the frames that each has used."""
 
-    def __init__(self, kept: Tensor, positions: Tensor, rotation: Rotation) -> None:
+    def __init__(self, kept: Tensor, positions: Tensor, table: Tensor, context: int, rotation: Rotation) -> None:
         self._kept, self._rotation = kept, rotation
-        slots, context = len(positions), kept.shape[4]
-        self._slots = torch.arange(slots, device=kept.device)
-        self._places = positions % context
-        age = (positions[:, None] - torch.arange(context, device=kept.device)) % context
-        self._visible = (age <= positions[:, None])[:, None, None]
+        places = positions % context
+        self._offsets = places % BLOCK
+        self._blocks = table.gather(1, (places // BLOCK)[:, None])[:, 0]
+        used = [min(position + 1, context) for position in positions.tolist()]
+        self._rows = [(table[row, : blocks_for(count)], count) for row, count in enumerate(used)]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = self._kept[layer]
-        keys[self._slots, :, self._places] = self._rotation(key)[:, :, 0]
-        values[self._slots, :, self._places] = value[:, :, 0]
-        return F.scaled_dot_product_attention(self._rotation(query), keys, values, attn_mask=self._visible)
+        keys[self._blocks, :, self._offsets] = self._rotation(key)[:, :, 0]
+        values[self._blocks, :, self._offsets] = value[:, :, 0]
+        turned = self._rotation(query)
+        seen = []
+        for row, (blocks, count) in enumerate(self._rows):
+            window = [kept[blocks].transpose(0, 1).flatten(1, 2)[None, :, :count] for kept in (keys, values)]
+            seen.append(F.scaled_dot_product_attention(turned[row : row + 1], *window))
+        return torch.cat(seen)
 
 
 class KernelView:
-    """The same on a CUDA card, reading only the frames that each call has used."""
+    """The same on a CUDA card, in two launches."""
 
-    def __init__(self, kept: Tensor, positions: Tensor, rotation: Rotation) -> None:
-        self._kept, self._positions, self._rotation = kept, positions, rotation
+    def __init__(self, kept: Tensor, positions: Tensor, table: Tensor, context: int, rotation: Rotation) -> None:
+        self._kept, self._positions, self._table = kept, positions, table
+        self._context, self._rotation = context, rotation
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         from core.engine.attention_kernel import attend_new_frame  # Triton comes with torch's CUDA builds only
 
-        return attend_new_frame(query, key, value, self._kept[layer], self._positions, self._rotation)
+        kept = self._kept[layer]
+        return attend_new_frame(query, key, value, kept, self._positions, self._table, self._context, self._rotation)
 
 
 class PromptCache:

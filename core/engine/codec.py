@@ -6,23 +6,25 @@ from typing import Protocol
 
 import torch
 from moshi.models.compression import MimiModel
-from moshi.modules.conv import StreamingConv1d
 from moshi.utils.compile import no_compile, no_cuda_graph
 from torch import Tensor
 
-FRAME_SAMPLES = 1920
-SAMPLE_RATE = 24_000
-FRAME_SECONDS = FRAME_SAMPLES / SAMPLE_RATE
+from core.engine.mimi import Decoder, Encoder
+from core.engine.mimi_weights import codebooks
 
 
 class Codec(Protocol):
-    """What the model needs of a codec. Slots that are not `active` (bool[slots]) keep their state."""
+    """What the model needs of a codec: a stream for each of its slots.
 
-    def encode(self, pcm: Tensor, active: Tensor) -> Tensor:
-        """float32[slots, 1920] -> int64[slots, 8]."""
+    A step has a row for each of `slots`, int64[rows]. Rows that are not `active`, bool[rows], do not count: their slots
+    keep their state, and may be among the others.
+    """
 
-    def decode(self, codes: Tensor, active: Tensor) -> Tensor:
-        """int64[slots, 8] -> float32[slots, 1920]."""
+    def encode(self, pcm: Tensor, active: Tensor, slots: Tensor) -> Tensor:
+        """float32[rows, 1920] -> int64[rows, 8]."""
+
+    def decode(self, codes: Tensor, active: Tensor, slots: Tensor) -> Tensor:
+        """int64[rows, 8] -> float32[rows, 1920]."""
 
     def reset(self, chosen: Tensor) -> None:
         """Begin new streams in the slots where `chosen`, bool[slots], is true."""
@@ -36,42 +38,22 @@ def plainly() -> Iterator[None]:
 
 
 class MimiCodec:
-    """`moshi`'s Mimi, streaming `slots` conversations."""
+    """Streams of `slots` conversations. It keeps a copy of `moshi`'s weights, arranged for few launches."""
 
+    @torch.inference_mode()
     def __init__(self, mimi: MimiModel, slots: int) -> None:
-        """Streams anew, with as many slots, where `mimi` is streaming already."""
-        self._mimi = mimi
-        if mimi.is_streaming:
-            mimi._stop_streaming()
-        with plainly():
-            mimi.streaming_forever(slots)
-        states = mimi.get_streaming_state()
-        # One mask for all modules: Mimi has about a hundred, and each would copy it at every step.
-        self._active = torch.ones(slots, dtype=torch.bool, device=next(mimi.parameters()).device)
-        for state in states.values():
-            state.exec_mask = self._active
-        # A convolution that pads by repeating its first sample binds a new tensor at each step where the others
-        # write in place; a captured graph would read the old one for ever.
-        self._first = [
-            (states[name], states[name].first)
-            for name, module in mimi.named_modules()
-            if isinstance(module, StreamingConv1d) and module.pad_mode == "replicate"
-        ]
+        device = next(mimi.parameters()).device
+        quantizer = codebooks(mimi.quantizer)
+        self._encoder = Encoder(mimi, quantizer, slots, device)
+        self._decoder = Decoder(mimi, quantizer, slots, device)
 
-    def encode(self, pcm: Tensor, active: Tensor) -> Tensor:
-        self._active.copy_(active)
-        with plainly():
-            codes: Tensor = self._mimi.encode(pcm[:, None])
-        for state, first in self._first:
-            first.copy_(state.first)
-            state.first = first
-        return codes[:, :, 0]
+    def encode(self, pcm: Tensor, active: Tensor, slots: Tensor) -> Tensor:
+        return self._encoder.run(pcm, active, slots)
 
-    def decode(self, codes: Tensor, active: Tensor) -> Tensor:
-        self._active.copy_(active)
-        with plainly():
-            pcm: Tensor = self._mimi.decode(codes[:, :, None])
-        return pcm[:, 0]
+    def decode(self, codes: Tensor, active: Tensor, slots: Tensor) -> Tensor:
+        return self._decoder.run(codes, active, slots)
 
     def reset(self, chosen: Tensor) -> None:
-        self._mimi.reset_streaming(chosen)
+        for side in (self._encoder, self._decoder):
+            side.memory.forget(chosen)
+            side.transformer.forget(chosen)

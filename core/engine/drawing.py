@@ -1,4 +1,7 @@
-"""How every slot draws its tokens: temperature, top-k and seed, each slot its own."""
+"""How every call draws its tokens: temperature, top-k and seed, each its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,49 +13,51 @@ GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 """SplitMix64's increment, 2^64 divided by the golden ratio, as int64."""
 
 
-class SlotDraws:
-    """Every slot's sampling as tensors on the device, so that one step serves them all.
+@dataclass(frozen=True)
+class Draws:
+    """How each row of a batch draws, so that one step serves them all.
+
+    `seed`: int64[rows]; `temperature`: float32[2, rows] and `top_k`: int64[2, rows], for text and for codebooks.
 
     Randomness is a function of (seed, position, stream, token) alone, a counter-based generator as in Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3" (2011): no state, and no slot can touch another's.
+    "Parallel random numbers: as easy as 1, 2, 3" (2011): no state, and no row can touch another's.
     """
 
-    def __init__(self, slots: int, device: torch.device) -> None:
-        self._seed = torch.zeros(slots, dtype=torch.int64, device=device)
-        self._temperature = torch.zeros(2, slots, device=device)
-        self._top_k = torch.ones(2, slots, dtype=torch.int64, device=device)
+    seed: Tensor
+    temperature: Tensor
+    top_k: Tensor
 
-    def set(self, slot: int, sampling: Sampling, seed: int) -> None:
-        """Sample this slot so from now on."""
-        self._seed[slot] = seed
-        for row, (temperature, top_k) in enumerate(
-            [(sampling.text_temperature, sampling.text_top_k), (sampling.temperature, sampling.top_k)]
-        ):
-            self._temperature[row, slot] = temperature
-            self._top_k[row, slot] = top_k
+    @classmethod
+    def of(cls, rows: Sequence[tuple[Sampling, int]], device: torch.device) -> "Draws":
+        """Rows that draw each with a sampling and a seed."""
+        temperatures = [[sampling.text_temperature, sampling.temperature] for sampling, _ in rows]
+        top_ks = [[sampling.text_top_k, sampling.top_k] for sampling, _ in rows]
+        seeds = torch.tensor([seed for _, seed in rows], device=device)
+        temperature = torch.tensor(temperatures, dtype=torch.float32, device=device)
+        return cls(seeds, temperature.T.contiguous(), torch.tensor(top_ks, device=device).T.contiguous())
 
     def text(self, logits: Tensor, position: Tensor) -> Tensor:
-        """The text tokens, int64[slots], at `position` (int64[slots]) from float32[slots, text_card]."""
-        return self._pick(logits, position, stream=0, row=0)
+        """The text tokens, int64[rows], at `position` (int64[rows]) from float32[rows, text_card]."""
+        return self._pick(logits, position, stream=0, kind=0)
 
     def codebook(self, codebook: int, logits: Tensor, position: Tensor) -> Tensor:
         """The same for one of the agent's codebooks."""
-        return self._pick(logits, position, stream=1 + codebook, row=1)
+        return self._pick(logits, position, stream=1 + codebook, kind=1)
 
-    def _pick(self, logits: Tensor, position: Tensor, stream: int, row: int) -> Tensor:
+    def _pick(self, logits: Tensor, position: Tensor, stream: int, kind: int) -> Tensor:
         """Gumbel's trick: the best of logit / temperature + noise among the top k is a draw from their softmax."""
-        temperature, top_k = self._temperature[row], self._top_k[row]
+        temperature, top_k = self.temperature[kind], self.top_k[kind]
         if logits.is_cuda:
             from core.engine.drawing_kernel import draw  # Triton comes with torch's CUDA builds only
 
-            return draw(logits, temperature, top_k, self._seed, position, stream)
-        return draw_plainly(logits, temperature, top_k, self._seed, position, stream)
+            return draw(logits, temperature, top_k, self.seed, position, stream)
+        return draw_plainly(logits, temperature, top_k, self.seed, position, stream)
 
 
 def draw_plainly(
     logits: Tensor, temperature: Tensor, top_k: Tensor, seed: Tensor, position: Tensor, stream: int
 ) -> Tensor:
-    """int64[slots] from float32[slots, card]; the others are one value a slot. Greedy at temperature 0."""
+    """int64[rows] from float32[rows, card]; the others are one value a row. Greedy at temperature 0."""
     greedy = (temperature == 0)[:, None]
     best, tokens = (logits / temperature[:, None].masked_fill(greedy, 1.0)).topk(min(MAX_TOP_K, logits.shape[-1]))
     noise = gumbel(seed, position, stream, tokens).masked_fill(greedy, 0.0)
@@ -62,7 +67,7 @@ def draw_plainly(
 
 
 def gumbel(seed: Tensor, position: Tensor, stream: int, tokens: Tensor) -> Tensor:
-    """Gumbel noise for some tokens, float32[slots, tokens], from int64[slots] seeds and positions."""
+    """Gumbel noise for some tokens, float32[rows, tokens], from int64[rows] seeds and positions."""
     key = scramble(seed + scramble(position * STREAMS + stream))
     bits = scramble(key[:, None] + GOLDEN * (tokens + 1))
     uniform = ((bits >> 41 & 0x7FFFFF).float() + 0.5) * 2.0**-23  # never 0 or 1 in float32

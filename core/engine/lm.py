@@ -5,8 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
+from core.engine.depformer import CodebookCache as CodebookCache
+from core.engine.depformer import Depformer
 from core.engine.linear import Linear, WeightFormat, empty
-from core.engine.transformer import Attend, Depformer, Norm, Transformer
+from core.engine.transformer import Attend, Norm, Transformer
 
 
 class Table(nn.Module):
@@ -18,20 +20,6 @@ class Table(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return F.embedding(tokens, self.weight)
-
-
-class CodebookCache:
-    """Keys and values of one frame's codebooks so far, for the depformer."""
-
-    def __init__(self) -> None:
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if layer in self._kept:
-            keys, values = self._kept[layer]
-            key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
-        self._kept[layer] = (key, value)
-        return F.scaled_dot_product_attention(query, key, value)
 
 
 class LanguageModel(nn.Module):
@@ -79,8 +67,7 @@ class LanguageModel(nn.Module):
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """`[batch, dim]` -> float32[batch, text_card]."""
-        logits: Tensor = self.text_linear(hidden)
-        return logits.float()
+        return full_logits(self.text_linear, hidden, self.architecture.text_card)
 
     def codebook_logits(self, hidden: Tensor, codebook: int, previous: Tensor, frame: CodebookCache) -> Tensor:
         """Logits of one of the agent's codebooks, given the token before it in the frame.
@@ -89,6 +76,11 @@ class LanguageModel(nn.Module):
         `frame` has seen the codebooks before this one. Returns float32[batch, card].
         """
         table = self.depformer_text_emb if codebook == 0 else self.depformer_emb[codebook - 1]
-        x = self.depformer_in[codebook](hidden) + table(previous)
-        logits: Tensor = self.linears[codebook](self.depformer(x[:, None], codebook, frame)[:, 0])
-        return logits.float()
+        x = self.depformer_in[codebook](hidden, residual=table(previous))
+        return full_logits(self.linears[codebook], self.depformer(x, codebook, frame), self.architecture.card)
+
+
+def full_logits(linear: nn.Module, x: Tensor, card: int) -> Tensor:
+    """Logits in float32, whatever the dtype: `[batch, dim]` -> float32[batch, card]."""
+    logits: Tensor = linear(x, out=torch.empty(len(x), card, device=x.device))
+    return logits

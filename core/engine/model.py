@@ -1,78 +1,99 @@
-"""The model at work: Mimi and the language model for all slots, one step a frame.
+"""The model at work: Mimi and the language model, one step a frame for all who have one.
 
 A user frame is stepped the moment it is encoded. User frame i of a call whose prompt has P positions brings codebook 0
 of position P+i and, with the frame before it, completes that position; the step reads it and gives position P+i+1,
 which completes agent frame P+i. (Kyutai's and NVIDIA's servers hold each frame back for one step and so answer 80 ms
 later.)
+
+A step has a row for each call that has a frame; on a card it runs as a CUDA graph of the next larger of a few sizes.
+Between steps the device holds the calls' keys and values and the codec's state; all else about a call is on the host,
+and goes with its row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from core.engine.architecture import AGENT_CODEBOOKS
-from core.engine.cache import SlotCache
-from core.engine.call import Frame
-from core.engine.codec import FRAME_SAMPLES, Codec
-from core.engine.drawing import SlotDraws
+from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
+from core.engine.cache import BlockCache, blocks_for
+from core.engine.call import FRAME_SAMPLES, Frame
+from core.engine.codec import Codec
+from core.engine.drawing import Draws
+from core.engine.exchange import (
+    ACTIVE,
+    AGENT,
+    POSITION,
+    SEED,
+    SLOT,
+    TABLE,
+    TEMPERATURE,
+    TEXT,
+    TOKENS,
+    TOP_K,
+    USER,
+    Exchange,
+)
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.prompt import SpecialCodes
 from core.engine.sampling import Sampling
 from core.engine.snapshot import Snapshot
 
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = 2
 """Steps before a CUDA graph is captured, so that libraries have chosen their kernels and workspaces."""
 
 
 class Model:
     """`slots` conversations on one device. Not thread-safe: one thread owns it."""
 
-    def __init__(self, lm: LanguageModel, codec: Codec, special: SpecialCodes, slots: int) -> None:
+    def __init__(
+        self, lm: LanguageModel, codec: Codec, special: SpecialCodes, slots: int, blocks: int | None = None
+    ) -> None:
+        """`blocks` of the cache that the slots share; None is a full window for each."""
         self.lm, self.codec, self.slots = lm, codec, slots
-        device = lm.device
-        self.cache = SlotCache(lm.architecture, slots, device, lm.dtype)
-        self.draws = SlotDraws(slots, device)
-        self._silence = torch.tensor(special.silence, device=device)
-        self._sine = torch.tensor(special.sine, device=device)
-        # What each slot reads at its next position, but for the user's codebook 0, which comes with the next frame.
-        self._position = torch.zeros(slots, dtype=torch.int64, device=device)
-        self._text = torch.zeros(slots, dtype=torch.int64, device=device)
-        self._agent = torch.zeros(slots, AGENT_CODEBOOKS, dtype=torch.int64, device=device)
-        self._user = torch.zeros(slots, AGENT_CODEBOOKS, dtype=torch.int64, device=device)
-        # Where a step reads and writes; on a CUDA card the host's side is pinned, for copies that do not wait.
-        pinned = device.type == "cuda"
-        self._pcm_in = torch.zeros(slots, FRAME_SAMPLES, device=device)
-        self._active = torch.zeros(slots, dtype=torch.bool, device=device)
-        self._pcm_out = torch.zeros(slots, FRAME_SAMPLES, device=device)
-        self._tokens_out = torch.zeros(slots, 1 + AGENT_CODEBOOKS, dtype=torch.int64, device=device)
-        self._host_pcm_in = torch.zeros(slots, FRAME_SAMPLES, pin_memory=pinned)
-        self._host_active = torch.zeros(slots, dtype=torch.bool, pin_memory=pinned)
-        self._host_pcm_out = torch.zeros(slots, FRAME_SAMPLES, pin_memory=pinned)
-        self._host_tokens_out = torch.zeros(slots, 1 + AGENT_CODEBOOKS, dtype=torch.int64, pin_memory=pinned)
-        self._graph: torch.cuda.CUDAGraph | None = None
+        window = blocks_for(lm.architecture.context)
+        self.cache = BlockCache(lm.architecture, slots * window if blocks is None else blocks, lm.device, lm.dtype)
+        self.sizes = sizes(slots) if lm.device.type == "cuda" else (slots,)
+        self._window = window
+        self._prompted = np.array([0, 0, *special.silence[1:], *special.sine])
+        self._calls = np.zeros((TABLE + window, slots), np.int64)
+        """Each slot's fields, as its next step reads them."""
+        self._given = Exchange(TABLE + window, slots, lm.device)
+        self._made = Exchange(STREAMS, slots, lm.device)
+        """The tokens of the next positions, and what is said now."""
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     @torch.inference_mode()
-    def begin(self, slot: int, snapshot: Snapshot, sampling: Sampling, seed: int) -> None:
-        """Start a conversation in a slot: prompt, sampling, new codec streams, and what the prompt's end predicts.
+    def begin(self, slot: int, snapshot: Snapshot, sampling: Sampling, seed: int, blocks: Sequence[int]) -> None:
+        """Start a conversation in a slot, with `blocks` that the cache has lent it: prompt, sampling, new codec
+        streams, and what the prompt's end predicts.
 
         Of that prediction only the text and the agent's codebook 0 are free: the prompt has already given the delayed
         codebooks of the position after it.
         """
-        self.cache.load(slot, snapshot)
-        self.draws.set(slot, sampling, seed)
-        chosen = torch.zeros(self.slots, dtype=torch.bool, device=self.lm.device)
-        chosen[slot] = True
-        self.codec.reset(chosen)
-        self._position[slot] = snapshot.length
-        hidden = snapshot.hidden.expand(self.slots, -1)
-        text = self.draws.text(self.lm.text_logits(hidden), self._position)
-        first = self.lm.codebook_logits(hidden, 0, text, CodebookCache())
-        self._text[slot] = text[slot]
-        self._agent[slot] = self._silence
-        self._agent[slot, 0] = self.draws.codebook(0, first, self._position)[slot]
-        self._user[slot] = self._sine
+        device = self.lm.device
+        self.cache.load(blocks, snapshot)
+        self.codec.reset(torch.arange(self.slots, device=device) == slot)
+        position = torch.tensor([snapshot.length], device=device)
+        draws, hidden = Draws.of([(sampling, seed)], device), snapshot.hidden[None]
+        text = draws.text(self.lm.text_logits(hidden), position)
+        first = draws.codebook(0, self.lm.codebook_logits(hidden, 0, text, CodebookCache()), position)
+
+        call = self._calls[:, slot]
+        call[POSITION], call[SEED], call[SLOT], call[ACTIVE] = snapshot.length, seed, slot, 1
+        call[TOKENS] = self._prompted
+        call[TOKENS][:2] = torch.cat([text, first]).cpu().numpy()
+        call[TOP_K] = sampling.text_top_k, sampling.top_k
+        call[TEMPERATURE] = np.array([sampling.text_temperature, sampling.temperature]).view(np.int64)
+        call[TABLE:] = 0
+        call[TABLE:][: len(blocks)] = blocks
+
+    def has_room(self, slot: int) -> bool:
+        """Whether a slot's blocks hold one more frame; full windows always do."""
+        blocks = int(np.count_nonzero(self._calls[TABLE:, slot]))
+        return blocks == self._window or blocks_for(int(self._calls[POSITION, slot]) + 1) <= blocks
 
     @torch.inference_mode()
     def step(self, frames: Mapping[int, Frame]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -81,63 +102,91 @@ class Model:
         Returns float32[slots, 1920] and int64[slots, 9] (text token, then the agent's codebooks), of which the given
         slots' rows count. They are the caller's to keep.
         """
-        self._host_active.zero_()
-        for slot, frame in frames.items():
-            self._host_active[slot] = True
-            self._host_pcm_in[slot] = torch.from_numpy(frame)
-        self._pcm_in.copy_(self._host_pcm_in, non_blocking=True)
-        self._active.copy_(self._host_active, non_blocking=True)
-        if self._graph is None:
-            self._step()
+        rows, slots = len(frames), np.fromiter(frames, np.int64, len(frames))
+        self._given.fields[:, :rows] = self._calls[:, slots]
+        self._given.fields[:, rows:] = 0  # Rows of nobody, who write to block 0.
+        for row, frame in enumerate(frames.values()):
+            self._given.pcm[row] = frame
+        self.run(rows)
+        return self._take(slots)
+
+    @torch.inference_mode()
+    def run(self, rows: int) -> None:
+        """Have the device make a step of the rows that were laid out last, and wait for it."""
+        size = next(size for size in self.sizes if size >= rows)
+        self._given.send()
+        if size in self._graphs:
+            self._graphs[size].replay()
         else:
-            self._graph.replay()
-        self._host_pcm_out.copy_(self._pcm_out, non_blocking=True)
-        self._host_tokens_out.copy_(self._tokens_out, non_blocking=True)
+            self._step(size)
+        self._made.fetch()
         if self.lm.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
-        return self._host_pcm_out.numpy().copy(), self._host_tokens_out.numpy().copy()
+
+    def _take(self, slots: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Take over what a step has made: the slots' next tokens, and what they say now."""
+        made = self._made.fields[:, : len(slots)]
+        tokens = self._calls[TOKENS]
+        pcm = np.zeros((self.slots, FRAME_SAMPLES), np.float32)
+        said = np.zeros((self.slots, 1 + AGENT_CODEBOOKS), np.int64)
+        pcm[slots] = self._made.pcm[: len(slots)]
+        said[slots, :2] = tokens[:2, slots].T
+        said[slots, 2:] = made[AGENT][1:].T
+        tokens[:, slots] = made
+        self._calls[POSITION, slots] += 1
+        return pcm, said
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run some steps of nothing and, on a CUDA card, capture the step as one graph."""
-        for _ in range(WARM_UP_STEPS):
-            self.step({})
-        if self.lm.device.type == "cuda":
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._step()
-            self._graph = graph
-            self.step({})
+        """Run some steps of nothing and, on a CUDA card, capture one graph for each size."""
+        for size in reversed(self.sizes):  # The largest first: the others then need no memory of their own.
+            for _ in range(WARM_UP_STEPS):
+                self.run(size)
+            if self.lm.device.type == "cuda":
+                pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=pool):
+                    self._step(size)
+                self._graphs[size] = graph
+                self.run(size)
 
     @torch.inference_mode()
     def reset(self) -> None:
         """Forget everything in all slots, also what a failed step may have left half written."""
         self.codec.reset(torch.ones(self.slots, dtype=torch.bool, device=self.lm.device))
-        self.cache.kept.zero_()
-        for state in (self._position, self._text, self._agent, self._user):
-            state.zero_()
+        self._calls.fill(0)
 
-    def _step(self) -> None:
-        """From `_pcm_in` to `_pcm_out` and `_tokens_out` for all slots, on the device alone."""
-        user = self.codec.encode(self._pcm_in, self._active)
-        tokens = torch.cat([self._text[:, None], self._agent, user[:, :1], self._user[:, 1:]], dim=1)
-        view = self.cache.at(self._position)
-        hidden = self.lm(self.lm.embed(tokens[:, None]), view)[:, 0]
+    def _step(self, size: int) -> None:
+        """From what is given to what is made, for the first `size` rows, on the device alone."""
+        given, made = self._given.device, self._made.device
+        rows = given.fields[:, :size]
+        active, slots = rows[ACTIVE] > 0, rows[SLOT]
+        draws = Draws(rows[SEED], rows[TEMPERATURE].view(torch.float64).float(), rows[TOP_K])
+        tokens, position = rows[TOKENS].T, rows[POSITION]
 
-        position = self._position + 1
-        text = self.draws.text(self.lm.text_logits(hidden), position)
+        user = self.codec.encode(given.pcm[:size], active, slots)
+        read = torch.cat([tokens[:, TEXT], tokens[:, AGENT], user[:, :1], tokens[:, USER][:, 1:]], dim=1)
+        view = self.cache.at(position, rows[TABLE:].T)
+        hidden = self.lm(self.lm.embed(read[:, None]), view)[:, 0]
+        text = draws.text(self.lm.text_logits(hidden), position + 1)
+        agent = self._codebooks(hidden, text, draws, position + 1)
+        spoken = torch.cat([tokens[:, AGENT][:, :1], agent[:, 1:]], dim=1)
+        made.pcm[:size].copy_(self.codec.decode(spoken, active, slots))
+        made.fields[:, :size].copy_(torch.cat([text[:, None], agent, user], dim=1).T)
+
+    def _codebooks(self, hidden: Tensor, text: Tensor, draws: Draws, position: Tensor) -> Tensor:
+        """The agent's codebooks of `position`, int64[rows, 8], given its text."""
         frame, previous, codes = CodebookCache(), text, []
         for codebook in range(AGENT_CODEBOOKS):
             logits = self.lm.codebook_logits(hidden, codebook, previous, frame)
-            previous = self.draws.codebook(codebook, logits, position)
+            previous = draws.codebook(codebook, logits, position)
             codes.append(previous)
-        agent = torch.stack(codes, dim=1)
+        return torch.stack(codes, dim=1)
 
-        spoken = torch.cat([self._agent[:, :1], agent[:, 1:]], dim=1)
-        self._pcm_out.copy_(self.codec.decode(spoken, self._active))
-        self._tokens_out.copy_(torch.cat([self._text[:, None], spoken], dim=1))
-        going = self._active[:, None]
-        self._position.copy_(torch.where(self._active, position, self._position))
-        self._text.copy_(torch.where(self._active, text, self._text))
-        self._agent.copy_(torch.where(going, agent, self._agent))
-        self._user.copy_(torch.where(going, user, self._user))
+
+def sizes(slots: int) -> tuple[int, ...]:
+    """The numbers of rows that steps are made for: powers of two, and all slots."""
+    powers = [1]
+    while 2 * powers[-1] < slots:
+        powers.append(2 * powers[-1])
+    return (*(size for size in powers if size < slots), slots)

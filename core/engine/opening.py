@@ -1,19 +1,22 @@
 """From config to a running engine: which checkpoint, on what device, with how many slots."""
 
+import math
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from moshi.models.compression import MimiModel
 
 from core.config import EngineConfig
 from core.engine.architecture import Architecture
-from core.engine.cache import SlotCache
-from core.engine.call import EngineInfo
+from core.engine.cache import BLOCK, BlockCache, blocks_for
+from core.engine.call import FRAME_S, FRAME_SAMPLES, EngineInfo
 from core.engine.checkpoint import Checkpoint
 from core.engine.codec import MimiCodec
 from core.engine.hub import fetch, has_token, is_cached
@@ -40,22 +43,27 @@ SWITCH_SECONDS = 0.0005
 CPU_SLOTS = 2
 """What `auto` takes without a card: the slots that two cores carry with nano."""
 STEP_BUDGET_MS = 50.0
-"""What a step may take of a frame's 80 ms with the slots that `auto` takes on a card."""
+"""What a step may take of a frame's 80 ms with the slots that `auto` takes on a card; the rest is for new prompts."""
+MAX_SLOTS = 128
+"""What `auto` tries at most."""
 TIMED_STEPS = 5
 WORKSPACE = 0.06
 """Share of a card's memory left to kernels' workspaces and the allocator's gaps."""
-READING = 0.1
-"""Share of a window left to the prompt that is being read: 300 positions, ten seconds of voice and a long role."""
+PROMPT = 300
+"""Positions of a large prompt, ten seconds of voice and a long role: left to the one that is being read, and reckoned
+with where calls are shorter than a window."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 log = get_logger("engine")
 
 
-def open_engine(config: EngineConfig, report: Callable[[str], None]) -> SlotEngine:
+def open_engine(config: EngineConfig, report: Callable[[str], None], longest_s: float | None = None) -> SlotEngine:
     """Start the engine that `config` asks for, telling `report` what is being done.
 
-    Blocks, for minutes when it fetches. Raises CheckpointError or EngineError, saying what to do.
+    `longest_s` is how many seconds of sound a call may take at most: calls shorter than the model's window take less
+    memory, so that more fit. Blocks, for minutes when it fetches. Raises CheckpointError or EngineError, saying what
+    to do.
     """
     device = pick_device(config.device)
     torch.set_num_threads(config.threads or CPU_THREADS)
@@ -65,7 +73,7 @@ def open_engine(config: EngineConfig, report: Callable[[str], None]) -> SlotEngi
     checkpoint = Checkpoint.read(find_checkpoint(config, device, report))
     report(f"Loading {checkpoint.name} on {device}, {str(dtype).removeprefix('torch.')}")
     try:
-        return assemble(checkpoint, config, device, dtype)
+        return assemble(checkpoint, config, device, dtype, longest_s)
     except torch.cuda.OutOfMemoryError as error:
         raise EngineError(
             f"{checkpoint.name} does not fit on {device}: take a card with more memory, or end what else runs on it."
@@ -79,44 +87,85 @@ def open_voice_encoder(config: EngineConfig, report: Callable[[str], None]) -> V
     return VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, device))
 
 
-def assemble(checkpoint: Checkpoint, config: EngineConfig, device: torch.device, dtype: torch.dtype) -> SlotEngine:
+def assemble(
+    checkpoint: Checkpoint, config: EngineConfig, device: torch.device, dtype: torch.dtype, longest_s: float | None
+) -> SlotEngine:
     """Load all parts of a checkpoint and put them together."""
-    lm = LanguageModel(checkpoint.architecture, device, dtype, int8=config.weights == "int8")
-    load_language_model(lm, checkpoint.weights)
-    mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device)
-    encode_voice = VoiceEncoder(mimi)
-    special = checkpoint.special or measure_special_codes(encode_voice)
-    slots = count_slots(config.slots, checkpoint.architecture, device, dtype)
-    model, step_ms = start(lm, mimi, special, slots)
-    if config.slots == "auto" and device.type == "cuda" and step_ms > STEP_BUDGET_MS and slots > 1:
-        slots = max(1, int(slots * STEP_BUDGET_MS / step_ms))
-        log.info("fewer slots, for time", slots=slots, step_ms=round(step_ms, 1))
-        del model
-        model, step_ms = start(lm, mimi, special, slots)
-    tokenizer = SentencePieceTokenizer(checkpoint.tokenizer)
-    store = SnapshotStore(checkpoint.architecture, config.prompt_cache_mb << 20, device, dtype)
-    preparation = Preparation(lm, tokenizer, special, encode_voice, store)
-    preparation.warm_up()
-    voices = packaged_voices(checkpoint.folder, config)
+    seconds: dict[str, float] = {}
+    with timed("weights_s", seconds):
+        lm = LanguageModel(checkpoint.architecture, device, dtype, int8=config.weights == "int8")
+        load_language_model(lm, checkpoint.weights)
+    with timed("codec_s", seconds):
+        mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device)
+        encode_voice = VoiceEncoder(mimi)
+        special = checkpoint.special or measure_special_codes(encode_voice)
+    frames = longest_call(checkpoint.architecture, longest_s)
+    slots = count_slots(config.slots, checkpoint.architecture, device, dtype, frames)
+    with timed("step_s", seconds):
+        model, times = start(lm, mimi, special, slots, frames)
+        carried = carried_slots(times)
+        if config.slots == "auto" and device.type == "cuda" and carried < slots:
+            log.info("fewer slots, for time", slots=carried, step_ms=times)
+            slots = carried
+            del model
+            model, times = start(lm, mimi, special, slots, frames)
+    with timed("prompts_s", seconds):
+        tokenizer = SentencePieceTokenizer(checkpoint.tokenizer)
+        store = SnapshotStore(checkpoint.architecture, config.prompt_cache_mb << 20, device, dtype)
+        preparation = Preparation(lm, tokenizer, special, encode_voice, store)
+        preparation.warm_up()
+        voices = packaged_voices(checkpoint.folder, config)
     info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots)
-    measured = {"slots": slots, "step_ms": round(step_ms, 1)} | memory(device)
+    measured = {"slots": slots, "step_ms": times, **seconds, **memory(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
     return SlotEngine(info, model, preparation, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)
 
 
-def start(lm: LanguageModel, mimi: MimiModel, special: SpecialCodes, slots: int) -> tuple[Model, float]:
-    """A warm model, and the milliseconds of its step when every window is full."""
-    model = Model(lm, MimiCodec(mimi, slots), special, slots)
+@contextmanager
+def timed(part: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Note how long a part of the start takes."""
+    begin = time.perf_counter()
+    yield
+    seconds[part] = round(time.perf_counter() - begin, 1)
+
+
+def start(
+    lm: LanguageModel, mimi: MimiModel, special: SpecialCodes, slots: int, frames: int
+) -> tuple[Model, dict[int, float]]:
+    """A warm model whose calls may have so many frames, and the milliseconds of its steps, by callers, at their end."""
+    model = Model(lm, MimiCodec(mimi, slots), special, slots, slots * blocks_for(frames))
     model.warm_up()
     hidden = torch.zeros(lm.architecture.dim, device=lm.device, dtype=lm.dtype)
-    for slot in range(slots):
-        model.begin(slot, Snapshot((), lm.architecture.context, hidden), Sampling(), seed=0)
-    begin = time.perf_counter()
-    for _ in range(TIMED_STEPS):
-        model.step({})
-    step_ms = (time.perf_counter() - begin) / TIMED_STEPS * 1000
+    late = Snapshot((), max(1, frames - (TIMED_STEPS + 1) * len(model.sizes)), hidden)
+    lent = [model.cache.borrow(frames) or [] for _ in range(slots)]
+    for slot, blocks in enumerate(lent):
+        model.begin(slot, late, Sampling(), 0, blocks)
+    silence = np.zeros(FRAME_SAMPLES, np.float32)
+    times = {}
+    for size in model.sizes:
+        model.step(dict.fromkeys(range(size), silence))
+        begin = time.perf_counter()
+        for _ in range(TIMED_STEPS):
+            model.step(dict.fromkeys(range(size), silence))
+        times[size] = round((time.perf_counter() - begin) / TIMED_STEPS * 1000, 1)
     model.reset()
-    return model, step_ms
+    for blocks in lent:
+        model.cache.give_back(blocks)
+    return model, times
+
+
+def carried_slots(times: Mapping[int, float]) -> int:
+    """With how many callers a step keeps to its budget, by the milliseconds measured for some numbers; at least 1."""
+    numbers, milliseconds = list(times), list(times.values())
+    within = (n for n in range(numbers[-1], 1, -1) if np.interp(n, numbers, milliseconds) <= STEP_BUDGET_MS)
+    return next(within, 1)
+
+
+def longest_call(architecture: Architecture, longest_s: float | None) -> int:
+    """How many frames a call may come to, its prompt included; no more than the window."""
+    if longest_s is None:
+        return architecture.context
+    return min(architecture.context, PROMPT + math.ceil(longest_s / FRAME_S))
 
 
 def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable[[str], None]) -> Path:
@@ -186,22 +235,26 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def count_slots(wanted: int | str, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> int:
+def count_slots(
+    wanted: int | str, architecture: Architecture, device: torch.device, dtype: torch.dtype, frames: int
+) -> int:
     """How many slots to run: the number configured, or what the device's free memory holds beside the weights.
 
-    Raises EngineError when not even one fits, or fewer than configured.
+    Raises EngineError when not even one call of so many frames fits, or fewer than configured.
     """
     if device.type != "cuda":
         return CPU_SLOTS if wanted == "auto" else int(wanted)
     free, total = torch.cuda.mem_get_info(device)
-    window = SlotCache.bytes_per_slot(architecture, dtype)
-    fitting = int((free - WORKSPACE * total - READING * window) // window)
-    gib = f"{free / 2**30:.1f} GiB are free beside the weights, and a slot takes {window / 2**30:.2f} GiB"
+    block = BlockCache.bytes_per_block(architecture, dtype)
+    call = blocks_for(frames) * block
+    # Beside the calls' blocks there are the one that is nobody's, and a prompt that is being read.
+    fitting = int((free - WORKSPACE * total - (1 + PROMPT / BLOCK) * block) // call)
+    gib = f"{free / 2**30:.1f} GiB are free beside the weights, and a slot takes {call / 2**30:.2f} GiB"
     if wanted != "auto" and int(wanted) > fitting:
         raise EngineError(f"engine.slots is {wanted}, but only {max(fitting, 0)} fit: {gib}. Lower it, or use auto.")
     if fitting < 1:
         raise EngineError(f"Not one slot fits on {device}: {gib}.")
-    return fitting if wanted == "auto" else int(wanted)
+    return min(fitting, MAX_SLOTS) if wanted == "auto" else int(wanted)
 
 
 def device_name(device: torch.device) -> str:

@@ -10,10 +10,9 @@ import torch
 
 from core.engine.architecture import STREAMS
 from core.engine.cache import PromptCache
-from core.engine.call import Frame
-from core.engine.codec import SAMPLE_RATE
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
 from core.engine.lm import LanguageModel
-from core.engine.prompt import Prompt, PromptLayout, SpecialCodes, Tokens, Voice, lay_out
+from core.engine.prompt import GAP_FRAMES, Prompt, PromptLayout, SpecialCodes, Tokens, Voice, lay_out
 from core.engine.snapshot import Snapshot, SnapshotStore
 from core.engine.text import Tokenizer
 
@@ -39,6 +38,10 @@ class Preparation:
     ) -> None:
         self._lm, self._tokenizer, self._special, self._encode_voice = lm, tokenizer, special, encode_voice
         self._store = store
+
+    def length(self, prompt: Prompt) -> int:
+        """How many positions a prompt takes."""
+        return voice_frames(prompt.voice) + len(self._tokenizer.prompt(prompt.text)) + 2 * GAP_FRAMES
 
     def prepare(self, prompt: Prompt) -> Generator[None, None, Snapshot]:
         """Read a prompt; every `yield` is a good moment for other work. Returns its snapshot.
@@ -83,3 +86,14 @@ class Preparation:
                 hidden = lm(x, cache.piece(len(piece)))[0, -1].clone()  # A view would keep all of the piece.
             yield
         return Snapshot((cache.kept,), layout.length, hidden)
+
+
+def voice_frames(voice: Voice | None) -> int:
+    """How many positions a voice takes in a prompt."""
+    if voice is None:
+        return 0
+    if voice.pcm is not None:
+        return -(-len(voice.pcm) // FRAME_SAMPLES)
+    if voice.embeddings is not None:
+        return len(voice.embeddings) + 1
+    return 0 if voice.codes is None else len(voice.codes)

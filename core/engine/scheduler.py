@@ -1,15 +1,20 @@
-"""Slots, and the one thread that owns the device: gather frames, step, scatter; between steps, prepare prompts."""
+"""Slots, and the one thread that owns the device: gather frames, step, scatter; between steps, prepare prompts.
+
+A call is admitted when there are a slot and all the memory that it may ever need: its prompt and its longest duration,
+at most a full window. So no running call can run out of memory, whatever the others do; and shorter calls are more.
+"""
 
 import asyncio
 import contextlib
+import math
 import secrets
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator
 
-from core.engine.call import EngineHealth, EngineInfo, Frame, OutputFrame
-from core.engine.codec import FRAME_SECONDS
+from core.engine.cache import blocks_for
+from core.engine.call import FRAME_S, EngineHealth, EngineInfo, Frame, OutputFrame
 from core.engine.model import Model
 from core.engine.preparation import Preparation
 from core.engine.prompt import Prompt, Voice
@@ -46,10 +51,12 @@ class SlotEngine:
     ) -> None:
         self._info, self._model, self._preparation, self._tokenizer = info, model, preparation, tokenizer
         self._packaged, self._names = packaged, names
-        self._max_waiting = max(1, round(max_lag_ms / 1000 / FRAME_SECONDS))
+        self._max_waiting = max(1, round(max_lag_ms / 1000 / FRAME_S))
         self._wake = threading.Condition()
         self._free = list(range(model.slots))[::-1]
         self._calls: dict[int, SlotCall] = {}
+        self._blocks: dict[int, list[int]] = {}
+        """Of the model's cache, by slot."""
         self._arrivals: deque[tuple[SlotCall, Generator[None, None, Snapshot], Sampling]] = deque()
         self._closing: list[SlotCall] = []
         self._stopping = False
@@ -76,18 +83,29 @@ class SlotEngine:
     def voice(self, name: str) -> Voice | None:
         return self._packaged(name) if name in self._names else None
 
-    def open(self, prompt: Prompt, sampling: Sampling) -> SlotCall:
-        """Take a slot, from a running event loop. Raises EngineBusyError when none is free, EngineError when unwell."""
+    def open(self, prompt: Prompt, sampling: Sampling, longest_s: float | None = None) -> SlotCall:
+        """Take a slot, from a running event loop.
+
+        Raises EngineBusyError when there is no slot or not the memory for so long a call, PromptError when there never
+        is, EngineError when unwell.
+        """
+        frames = self._model.lm.architecture.context
+        if longest_s is not None:
+            frames = min(frames, self._preparation.length(prompt) + math.ceil(longest_s / FRAME_S))
+        if blocks_for(frames) > self._model.cache.blocks:
+            raise PromptError("This prompt is too long for this server, which has memory for short calls only.")
         with self._wake:
             problem = self.health().problem
             if problem or self._stopping:
                 raise EngineError(problem or "The engine is shutting down.")
-            if not self._free:
+            blocks = self._model.cache.borrow(frames) if self._free else None
+            if blocks is None:
                 self._wake.notify()  # A look for calls whose event loop is gone.
                 raise EngineBusyError("All lines are taken. Try again in a moment.")
             seed = secrets.randbelow(MAX_FRESH_SEED) if sampling.seed is None else sampling.seed
             call = SlotCall(self, self._free[-1], seed, self._max_waiting, self._tokenizer.words())
             self._calls[self._free.pop()] = call
+            self._blocks[call.slot] = blocks
             self._arrivals.append((call, self._preparation.prepare(prompt), sampling))
             self._wake.notify()
         return call
@@ -164,6 +182,7 @@ class SlotEngine:
         for call in self._closing + self._abandoned():
             if self._calls.pop(call.slot, None) is not None:
                 self._free.append(call.slot)
+                self._model.cache.give_back(self._blocks.pop(call.slot))
             for arrival in [arrival for arrival in self._arrivals if arrival[0] is call]:
                 self._arrivals.remove(arrival)
                 arrival[1].close()
@@ -185,6 +204,9 @@ class SlotEngine:
         for loop, outputs in deliveries.items():
             with contextlib.suppress(RuntimeError):  # The loop has closed without closing its calls.
                 loop.call_soon_threadsafe(deliver, outputs)
+        for call in [self._calls[slot] for slot in batch if not self._model.has_room(slot)]:
+            call.begun = False
+            call.tell(call.fail, EngineError("This call has lasted as long as it may. Please call again."))
 
     def _prepare(self, call: SlotCall, pieces: Generator[None, None, Snapshot], sampling: Sampling) -> None:
         """Read one piece of the prompt of the call that waits longest; at the end, begin."""
@@ -202,7 +224,7 @@ class SlotEngine:
         with self._wake:
             self._arrivals.popleft()
         if outcome is None:
-            self._model.begin(call.slot, snapshot, sampling, call.seed)
+            self._model.begin(call.slot, snapshot, sampling, call.seed, self._blocks[call.slot])
             call.begun = True
             call.tell(call.prepared)
         else:

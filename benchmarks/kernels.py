@@ -1,0 +1,115 @@
+"""Our kernels against their plain twins in higher precision, on fresh random inputs: products, depformer and Mimi."""
+
+import torch
+from torch import Tensor
+
+from benchmarks.baseline import PlainMimi
+from core.engine.codec import MimiCodec
+from core.engine.depformer import attend_plainly as look_plainly
+from core.engine.linear import linear_plainly
+from core.engine.mimi import nearest_plainly
+from core.engine.mimi_transformer import attend_plainly
+from core.engine.nano import untrained_mimi
+
+CODEC_FRAMES = 40
+SLOTS = 3
+
+
+def relative(got: Tensor, exact: Tensor) -> float:
+    """The relative error in the Euclidean norm."""
+    return float((got.double() - exact.double()).norm() / exact.double().norm())
+
+
+@torch.inference_mode()
+def fused_errors(device: torch.device) -> dict[str, float]:
+    """Relative errors, and shares of codes that differ."""
+    return {**product_errors(device), **depformer_errors(device), **mimi_errors(device), **codec_errors(device)}
+
+
+def product_errors(device: torch.device) -> dict[str, float]:
+    """What goes before and after a product."""
+    from core.engine.linear_kernel import linear
+
+    errors = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for batch in (1, 20, 70):
+            x, weight = (
+                torch.randn(batch, 1024, device=device).to(dtype),
+                torch.randn(5632, 1024, device=device).to(dtype),
+            )
+            residual = torch.randn(batch, 2816, device=device).to(dtype)
+            exact = linear_plainly(x.double(), weight.double(), gated=True, residual=residual.double())
+            errors[f"gated product, {batch}, {dtype}"] = relative(
+                linear(x, weight, gated=True, residual=residual), exact
+            )
+    x, weight = torch.randn(5, 2, 512, device=device), torch.randn(2048, 512, device=device) * 0.1
+    bias = torch.randn(2048, device=device)
+    exact = linear_plainly(x.double(), weight.double(), bias=bias.double(), centred=True, epsilon=1e-5, gelu=True)
+    errors["product after a norm"] = relative(
+        linear(x, weight, bias=bias, centred=True, epsilon=1e-5, gelu=True), exact
+    )
+    sound = torch.randn(5, 4096, device=device)
+    windows = sound.as_strided((5, 480, 512), (4096, 8, 1), 3)
+    weight, bias = torch.randn(128, 512, device=device) * 0.05, torch.randn(128, device=device)
+    out, elu = torch.empty(2, 5, 480, 128, device=device)
+    linear(windows, weight, bias=bias, out=out, elu=elu)
+    exact = linear_plainly(windows.double(), weight.double(), bias=bias.double())
+    errors["product over windows"] = relative(out, exact)
+    errors["the same through ELU"] = relative(elu, torch.nn.functional.elu(exact))
+    return errors
+
+
+def depformer_errors(device: torch.device) -> dict[str, float]:
+    """A codebook's look at those before it."""
+    from core.engine.depformer_kernel import attend
+
+    errors = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        kept = torch.randn(7, 8, 3072, device=device).to(dtype)
+        for codebook in (0, 4, 7):
+            exact = look_plainly(kept.double(), codebook, 16)
+            errors[f"depformer's attention, {codebook}, {dtype}"] = relative(attend(kept, codebook, 16), exact)
+    return errors
+
+
+def mimi_errors(device: torch.device) -> dict[str, float]:
+    """Mimi's attention and its nearest codes."""
+    from core.engine.mimi_kernel import attend, nearest
+
+    kept = torch.randn(2, 6, 8, 250, 64, device=device)
+    exactly = kept.double()
+    projected, angles = torch.randn(4, 2, 3, 8, 64, device=device), torch.randn(4, 2, 32, device=device)
+    slots, position = torch.tensor([5, 0, 3, 2], device=device), torch.tensor([0, 6, 248, 9990], device=device)
+    active = torch.tensor([True, True, False, True], device=device)
+    got = attend(projected, kept, slots, active, position, angles.cos(), angles.sin())
+    turn = angles.double().cos(), angles.double().sin()
+    exact = attend_plainly(projected.double(), exactly, slots, active, position, *turn)
+    vectors, latent = torch.randn(8, 2048, 256, device=device), torch.randn(40, 512, device=device) * 3
+    exact_vectors = vectors.double()
+    codes = nearest(latent, vectors, vectors.square().sum(-1) / 2)
+    exact_codes = nearest_plainly(latent.double(), exact_vectors, exact_vectors.square().sum(-1) / 2)
+    return {
+        "Mimi's attention": relative(got, exact),
+        "its new keys and values": relative(kept, exactly),
+        "nearest codes that differ": float((codes != exact_codes).float().mean()),
+    }
+
+
+def codec_errors(device: torch.device) -> dict[str, float]:
+    """The whole of Kyutai's Mimi, with random filters, against `moshi`'s in float32."""
+    generator = torch.Generator(device).manual_seed(3)
+    mimi = untrained_mimi(generator, None)
+    ours, plain = MimiCodec(mimi, SLOTS), PlainMimi(mimi, SLOTS)
+    slots = torch.arange(SLOTS, device=device)
+    differ, sound = 0.0, 0.0
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    for frame in range(CODEC_FRAMES):
+        active = (slots + frame) % 4 > 0
+        pcm = torch.randn(SLOTS, 1920, device=device, generator=generator) * 0.1
+        codes = plain.encode(pcm, active)
+        differ += float((ours.encode(pcm, active, slots) != codes)[active].float().mean()) / CODEC_FRAMES
+        got, exact = ours.decode(codes, active, slots), plain.decode(codes, active)
+        sound = max(sound, relative(got[active], exact[active]))
+    torch.backends.cudnn.allow_tf32 = allowed
+    return {"Mimi's codes that differ": differ, "Mimi's sound": sound}
