@@ -1,0 +1,207 @@
+"""What is said in training: facts come from the prompt, held-out names stay out, conversations hang together."""
+
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from training import names
+from training.numbers import in_words, speak
+from training.scripts import (
+    KINDS,
+    Episode,
+    Exchange,
+    caller_phrases,
+    conversation,
+    episode,
+    greeting_episode,
+    shipped_episodes,
+)
+from training.texts import words
+
+SPOKEN = re.compile(r"[A-Za-z][A-Za-z' ,.?]*[.?]")
+FREE = {"unknown", "joke", "robot", "weather", "lesson", "hello", "how_are_you", "thanks", "yes", "no", "goodbye"}
+"""Kinds of answers that need nothing of the prompt."""
+NUMBERS = {word for number in range(200) for word in in_words(number).split()}
+COMMON = {"I", "I'm", "Would", "Doctor"}
+
+
+@pytest.fixture(scope="module")
+def episodes() -> list[Episode]:
+    rng = random.Random(1)
+    return [episode(rng) for _ in range(3000)]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Episode]:
+    folder = Path(__file__).parents[1] / "personas"
+    stems = sorted(path.stem for path in folder.glob("*.yaml"))
+    return dict(zip(stems, shipped_episodes(random.Random(0)), strict=True))
+
+
+def test_the_same_seed_gives_the_same_scripts() -> None:
+    def scripts(seed: int) -> list[object]:
+        rng = random.Random(seed)
+        drawn = [episode(rng) for _ in range(50)]
+        return [*drawn, *(conversation(rng, one) for one in drawn)]
+
+    assert scripts(5) == scripts(5)
+    assert scripts(5) != scripts(6)
+
+
+def test_held_out_names_are_never_trained_on(episodes: list[Episode]) -> None:
+    rng = random.Random(2)
+    unseen = [episode(rng, held_out=True) for _ in range(500)]
+    for one in episodes:
+        assert not any(names.is_held_out(part) for part in one.name.split()), one.name
+    for one in unseen:
+        parts = [part for part in one.name.split() if part not in ("Captain", "Professor", "Old")]
+        assert all(names.is_held_out(part) for part in parts), one.name
+    trained = {name for one in episodes for name in (one.first, one.company) if name}
+    assert not trained & {name for one in unseen for name in (one.first, one.company)}
+    trained_greetings = " ".join(one.greeting for one in episodes)
+    assert not [one.first for one in unseen if one.first and f" {one.first} " in trained_greetings]
+
+
+def test_there_are_thousands_of_names(episodes: list[Episode]) -> None:
+    assert len(words("first_names")) >= 600
+    assert len({one.first for one in episodes}) > 1200
+    assert len({one.company for one in episodes}) > 1800
+    assert max(Counter(one.first for one in episodes if one.first).values()) < 20
+
+
+def test_every_kind_occurs_and_an_unknown_one_is_named(episodes: list[Episode]) -> None:
+    assert {one.kind for one in episodes} == set(KINDS)
+    with pytest.raises(ValueError, match="'opera'"):
+        episode(random.Random(0), "opera")
+
+
+def test_prompts_and_lines_have_the_right_length(episodes: list[Episode]) -> None:
+    lengths = [len(one.prompt.split()) for one in episodes if one.kind in ("service", "playful")]
+    assert min(lengths) >= 15
+    assert max(lengths) <= 110
+    assert sum(28 <= length <= 66 for length in lengths) > 0.6 * len(lengths)
+    for one in episodes:
+        assert 5 <= len(one.lines()) <= 12, one
+        assert sum(len(line.split()) for line in one.lines()) <= 100
+        assert all(2 <= len(line.split()) <= 22 for line in one.lines()), one.lines()
+
+
+def test_everything_said_can_be_spoken(episodes: list[Episode], shipped: dict[str, Episode]) -> None:
+    for one in (*episodes, *shipped.values()):
+        for text in (*one.lines(), *one.asks()):
+            assert SPOKEN.fullmatch(text), text
+            assert "  " not in text
+    for wordings in caller_phrases().values():
+        assert all(SPOKEN.fullmatch(text) for text in wordings)
+
+
+def test_names_of_the_greeting_stand_in_the_prompt(episodes: list[Episode], shipped: dict[str, Episode]) -> None:
+    for one in (*episodes, *shipped.values()):
+        assert one.name in one.prompt
+        assert one.company in one.prompt
+        assert one.first in one.greeting
+        assert one.company.removeprefix("The ") in one.greeting or not one.name
+
+
+def test_answers_take_their_facts_from_the_prompt(episodes: list[Episode], shipped: dict[str, Episode]) -> None:
+    for one in episodes:
+        told = set(re.findall(r"[A-Za-z']+", speak(one.prompt)))
+        for exchange in one.exchanges:
+            if exchange.kind in FREE or one.kind == "teacher":
+                continue
+            said = facts(exchange)
+            assert said <= told, (said - told, exchange, one.prompt)
+            if exchange.kind in ("hours", "where", "phone"):
+                said_fact = re.sub(r"^.*? (?:call us at|is|at|are open|are|am|come|us) ", "", exchange.answer).rstrip(
+                    "."
+                )
+                assert said_fact in speak(one.prompt), exchange
+    told_by_personas = {key: set(re.findall(r"[A-Za-z']+", speak(one.prompt))) for key, one in shipped.items()}
+    for key, one in shipped.items():
+        for exchange in one.exchanges:
+            assert key == "assistant" or exchange.kind in FREE or facts(exchange) & NUMBERS <= told_by_personas[key]
+
+
+def facts(exchange: Exchange) -> set[str]:
+    """The numbers and the names in an answer. A sentence's first word is none."""
+    sentences = re.split(r"[.?] ?", exchange.answer)
+    inner = [word for sentence in sentences for word in re.findall(r"[A-Za-z']+", sentence)[1:]]
+    names_said = {word for word in inner if word[0].isupper()} - COMMON
+    numbers_said = {word for word in inner if word in NUMBERS} if exchange.kind != "unknown" else set()
+    return names_said | numbers_said - ({"one"} if exchange.kind == "fact" else set())
+
+
+def test_a_price_is_asked_and_told_for_the_same_thing(episodes: list[Episode]) -> None:
+    for one in episodes:
+        for exchange in one.exchanges:
+            if exchange.kind == "price":
+                price = re.split(r" (?:costs?|is|are) ", exchange.answer)[-1].rstrip(".")
+                assert price in speak(one.prompt)
+
+
+def test_a_wording_has_one_answer_only(episodes: list[Episode]) -> None:
+    for one in episodes:
+        asks = [ask for exchange in one.exchanges for ask in exchange.asks]
+        assert len(asks) == len(set(asks)), asks
+
+
+def test_conversations_hang_together(episodes: list[Episode], shipped: dict[str, Episode]) -> None:
+    rng = random.Random(3)
+    kinds = Counter[str]()
+    for one in (*episodes[:1500], *shipped.values()):
+        turns = conversation(rng, one)
+        assert (turns[0].side, turns[0].text) == ("agent", one.greeting)
+        assert [turn.side for turn in turns] == ["agent", *["caller", "agent"] * (len(turns) // 2)]
+        assert 5 <= len(turns) <= 15, turns
+        assert {turn.text for turn in turns if turn.side == "agent"} <= set(one.lines())
+        assert {turn.text for turn in turns if turn.side == "caller"} <= set(one.asks())
+        heard = [turn.kind for turn in turns]
+        for before, asked, answer in zip(turns[0::2], turns[1::2], turns[2::2], strict=False):
+            assert asked.kind == answer.kind
+            if asked.kind == "sorry":
+                assert answer.text == before.text
+                assert before.kind != "sorry"
+            if asked.kind in ("yes", "no"):
+                assert before.text.endswith("?")
+        if "more" in heard:
+            assert "goods" in heard[: heard.index("more")] or one.kind == "shipped"
+        assert "goodbye" not in heard[:-2]
+        kinds.update(heard)
+    assert {"sorry", "more", "yes", "no", "price", "hours", "where", "special", "unknown", "goodbye"} <= set(kinds)
+
+
+def test_a_greeting_episode_says_its_name_and_no_more() -> None:
+    rng = random.Random(4)
+    for _ in range(200):
+        one = greeting_episode(rng)
+        assert {exchange.kind for exchange in one.exchanges} == {"name"}
+        assert len(one.lines()) <= 2
+        assert conversation(rng, one)[0].text == one.greeting
+
+
+def test_callers_have_many_phrases() -> None:
+    spoken = caller_phrases()
+    assert {"hello", "name", "price", "prices", "more", "hours", "goodbye", "thanks", "yes", "no", "sorry"} <= set(
+        spoken
+    )
+    assert all(len(wordings) >= 5 for wordings in spoken.values())
+    assert len(spoken["unknown"]) >= 150
+    assert len(spoken["price"]) >= 150
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("9 am to 5:30 pm", "nine in the morning to five thirty in the evening"),
+        ("at 12 pm", "at noon"),
+        ("$4.50 or $12", "four dollars and fifty cents or twelve dollars"),
+        ("1,200 dollars", "one thousand two hundred dollars"),
+        ("dial 911 or 555 0142", "dial nine one one or five five five, zero one four two"),
+        ("189 dollars", "one hundred eighty nine dollars"),
+    ],
+)
+def test_numbers_are_spoken(written: str, said: str) -> None:
+    assert speak(written) == said

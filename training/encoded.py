@@ -1,0 +1,77 @@
+"""Lines as codes: the agent's lines, encoded once by the trained codec, ready to be laid into conversations."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from moshi.models.compression import MimiModel
+from torch import Tensor
+
+from core.engine.call import FRAME_SAMPLES
+from training.shards import Line
+from training.teachers import Samples
+
+SHIFTS = 4
+"""A line is encoded at this many places within a frame, and so heard in as many ways."""
+BEFORE, AFTER = 4, 2
+"""Frames of silence around a line while it is encoded."""
+BATCH_FRAMES = 8000
+
+Codes = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class AgentLine:
+    """A line of the agent: its words with their seconds, and int16[shifts, frames, 8]."""
+
+    text: str
+    speaker: str
+    words: tuple[float, ...]
+    codes: Codes
+
+
+@dataclass
+class Lines:
+    """All lines, by who may say them when: the agent's by episode and text, callers' by text alone."""
+
+    agents: dict[str, dict[str, AgentLine]] = field(default_factory=lambda: defaultdict(dict))
+    callers: dict[str, list[Samples]] = field(default_factory=lambda: defaultdict(list))
+    voices: dict[str, list[AgentLine]] = field(default_factory=lambda: defaultdict(list))
+
+
+@torch.inference_mode()
+def encode_lines(mimi: MimiModel, lines: Iterable[Line], device: torch.device, found: Lines) -> None:
+    """Encode the agents' lines, at every shift, into `found`; callers' stay sound, to be mixed with noise first."""
+    waiting: list[tuple[int, Line]] = []
+    for line in lines:
+        _, _, role = line.record.key.partition("/")
+        if role == "agent":
+            waiting.append((-(-len(line.pcm) // FRAME_SAMPLES) + 1, line))
+        else:
+            found.callers[line.record.text].append(line.pcm)
+    waiting.sort(key=lambda entry: entry[0])
+    while waiting:
+        frames = waiting[-1][0]
+        count = max(1, BATCH_FRAMES // (SHIFTS * (frames + BEFORE + AFTER)))
+        batch, waiting = waiting[-count:], waiting[:-count]
+        codes = encode_batch(mimi, [line for _, line in batch], frames, device)
+        for (length, line), coded in zip(batch, codes, strict=True):
+            record = line.record
+            made = AgentLine(record.text, record.speaker, record.words, coded[:, :length].copy())
+            found.agents[record.key.partition("/")[0]][record.text] = made
+            found.voices[record.speaker].append(made)
+
+
+def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, device: torch.device) -> Codes:
+    """int16[lines, shifts, frames, 8]: frame 0 is the one in which the line begins."""
+    sound = np.zeros((len(lines), SHIFTS, (BEFORE + frames + AFTER) * FRAME_SAMPLES), dtype=np.float32)
+    for row, line in enumerate(lines):
+        for shift in range(SHIFTS):
+            start = BEFORE * FRAME_SAMPLES + shift * FRAME_SAMPLES // SHIFTS
+            sound[row, shift, start : start + len(line.pcm)] = line.pcm
+    codes: Tensor = mimi.encode(torch.from_numpy(sound).to(device).flatten(0, 1)[:, None])
+    kept = codes[:, :, BEFORE : BEFORE + frames].transpose(1, 2).to(torch.int16)
+    return kept.reshape(len(lines), SHIFTS, frames, -1).cpu().numpy()

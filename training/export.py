@@ -1,0 +1,93 @@
+"""Stage `export`: what was trained becomes a checkpoint in the hub's layout, which the engine opens like any other."""
+
+import json
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from moshi.models.loaders import MOSHI_NAME, TEXT_TOKENIZER_NAME
+from safetensors.torch import save_file
+
+from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED
+from core.engine.call import FRAME_SAMPLES
+from core.engine.checkpoint import EXTENSION
+from core.engine.prompt import Voice
+from core.voices import write_voice
+from training.dialogues import VOICE_FRAMES
+from training.network import Network
+from training.shape import NANO, Shape
+from training.shards import Line, read_shard, shard_paths
+from training.stages import special_codes, trained_mimi
+from training.voices import AGENTS
+
+NOTICE = (
+    "This is nano, a tiny model trained on synthetic speech: it speaks, keeps to its persona and understands "
+    "everyday phrases, but it does not think. Ask for PersonaPlex itself with a GPU."
+)
+CANDIDATES = 8
+"""Lines among which a voice's sample is chosen."""
+
+
+def export(
+    folder: Path,
+    target: Path,
+    report: Callable[[str], None],
+    shape: Shape = NANO,
+    voices: Collection[str] = tuple(AGENTS),
+) -> None:
+    """Write config, weights in bfloat16, tokenizer and voices into `target`, which is made anew."""
+    if not (folder / "lm.pt").exists():
+        raise click.ClickException(f"{folder / 'lm.pt'} is missing: run the stage `lm` first.")
+    making = target.with_name(f".{target.name}.part")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    cpu = torch.device("cpu")
+    mimi = trained_mimi(folder, cpu, shape.mimi)
+    network = Network(shape.architecture)
+    network.load_state_dict(torch.load(folder / "lm.pt", map_location=cpu, weights_only=True)["network"])
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in network.checkpoint().items()}
+    save_file(weights, making / MOSHI_NAME)
+    codec = {
+        name: tensor.to(torch.bfloat16) if tensor.dim() > 1 and "_codebook" not in name else tensor
+        for name, tensor in mimi.state_dict().items()
+    }
+    save_file(codec, making / "mimi.safetensors")
+    mimi.load_state_dict({name: tensor.float() for name, tensor in codec.items()})
+    special = special_codes(mimi)
+    config = dict(FIXED) | asdict(shape.architecture) | {"dep_q": AGENT_CODEBOOKS, "delays": list(DELAYS)}
+    config |= {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json"}
+    config[EXTENSION] = {"name": "nano", "notice": NOTICE, "silence": special.silence, "sine": special.sine}
+    (making / "config.json").write_text(json.dumps(config, indent=1))
+    (making / "mimi.json").write_text(json.dumps(shape.mimi, indent=1))
+    shutil.copy(folder / "tokenizer.model", making / TEXT_TOKENIZER_NAME)
+    for name, line in sample_lines(folder, voices).items():
+        sound = np.pad(line.pcm, (0, FRAME_SAMPLES))[: VOICE_FRAMES * FRAME_SAMPLES]
+        with torch.inference_mode():
+            codes = mimi.encode(torch.from_numpy(sound)[None, None])[0].T
+        write_voice(making / "voices" / f"{name}.safetensors", Voice(name, codes=codes.numpy().astype(np.int64)))
+    card = Path(__file__).with_name("CARD.md")
+    if card.exists():
+        shutil.copy(card, making / "README.md")
+    shutil.rmtree(target, ignore_errors=True)
+    making.rename(target)
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    report(f"{target}: {size / 1e6:.1f} MB")
+
+
+def sample_lines(folder: Path, voices: Collection[str]) -> dict[str, Line]:
+    """A line for each voice, long enough for a voice prompt, and hardly longer."""
+    found: dict[str, list[Line]] = {name: [] for name in voices}
+    for path in shard_paths(folder / "speech"):
+        for line in read_shard(path):
+            if line.record.speaker in found and len(line.pcm) >= VOICE_FRAMES * FRAME_SAMPLES:
+                found[line.record.speaker].append(line)
+        if all(len(lines) >= CANDIDATES for lines in found.values()):
+            break
+    missing = [name for name, lines in found.items() if not lines]
+    if missing:
+        raise click.ClickException(f"{folder / 'speech'} holds no line of two seconds by {', '.join(missing)}.")
+    return {name: min(lines, key=lambda line: len(line.pcm)) for name, lines in found.items()}

@@ -1,0 +1,108 @@
+"""Things that a company sells or does, with their prices, and the right grammar."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from training import numbers
+from training.texts import table
+
+_PREPOSITIONS = (" of ", " to ", " with ", " in ", " for ", " at ")
+_CENTS = (50, 50, 50, 25, 75, 20, 80)
+
+
+@dataclass(frozen=True)
+class Good:
+    """`word` as counted: `one` (plum cake), `many` (cinnamon rolls) or `some` (rye bread). `price` has digits."""
+
+    word: str
+    count: str
+    price: str
+
+    @property
+    def subject(self) -> str:
+        """With its article, if it has one: `a plum cake`."""
+        return f"{article(self.word)} {self.word}" if self.count == "one" else self.word
+
+    @property
+    def plural(self) -> str:
+        """As something that one has in stock: `plum cakes`."""
+        if self.count != "one":
+            return self.word
+        mark = next((word for word in _PREPOSITIONS if word in self.word), "\0")
+        head, mark, rest = self.word.partition(mark)
+        return f"{_plural(head)}{mark}{rest}"
+
+    @property
+    def tell(self) -> str:
+        """The prompt's statement, without the full stop: `a plum cake costs 12 dollars`."""
+        return f"{self.subject} {self.costs} {self.price}{self.each}"
+
+    @property
+    def costs(self) -> str:
+        """The verb, for a price."""
+        return "cost" if self.count == "many" else "costs"
+
+    @property
+    def be(self) -> str:
+        """`is` or `are`."""
+        return "are" if self.count == "many" else "is"
+
+    @property
+    def each(self) -> str:
+        """What follows the price of a thing of many."""
+        return " each" if self.count == "many" else ""
+
+
+def some_goods(rng: random.Random, trade: dict[str, Any], count: int, currency: str) -> tuple[Good, ...]:
+    """Goods of a trade with prices drawn anew, in a currency (in the plural); at most `count` of them."""
+    all_of_it = [
+        (word, kind, prices) for kind in ("one", "many", "some") for word, prices in trade.get(kind, {}).items()
+    ]
+    drawn = rng.sample(all_of_it, min(count, len(all_of_it)))
+    return tuple(Good(word, kind, _price(rng, low, high, currency)) for word, kind, (low, high) in drawn)
+
+
+def all_goods() -> tuple[Good, ...]:
+    """Every good of every trade, without a price."""
+    return tuple(
+        Good(word, kind, "")
+        for trade in table("trades")
+        for kind in ("one", "many", "some")
+        for word in trade.get(kind, {})
+    )
+
+
+def article(word: str) -> str:
+    """`a` or `an`, as the word sounds."""
+    return "an" if word[0] in "aeiou" and not word.startswith(("used", "uni")) else "a"
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[0].upper() + text[1:]
+
+
+def money(rng: random.Random, currency: str) -> str:
+    """Some price."""
+    return _price(rng, 2, 60, currency)
+
+
+def _price(rng: random.Random, lowest: int, highest: int, currency: str) -> str:
+    amount = rng.randint(lowest, highest)
+    if amount > 60:
+        amount -= amount % 5
+    cents = rng.choice(_CENTS) if amount < 20 and currency in ("dollars", "euros") and rng.random() < 0.35 else 0
+    return numbers.price(amount, cents, currency)
+
+
+def _plural(word: str) -> str:
+    if word.endswith(("s", "x", "ch", "sh")):
+        return f"{word}es"
+    if word.endswith("y") and word[-2] not in "aeiou":
+        return f"{word[:-1]}ies"
+    if word.endswith(("lf", "rf")):
+        return f"{word[:-1]}ves"
+    if word.endswith("man"):
+        return f"{word[:-2]}en"
+    return f"{word}s"

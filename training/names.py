@@ -1,0 +1,93 @@
+"""Names of people, companies and streets, real and invented; some are for evaluation only.
+
+A checkpoint is to copy a name from its prompt, not to know it: there are many, and one in twenty is never trained on.
+"""
+
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from training.texts import table, words
+
+_SIMPLE_ONSETS = tuple("bdfgklmnprstvz")
+_ONSETS = (
+    *_SIMPLE_ONSETS,
+    *("h", "j", "w", "y", "br", "ch", "cl", "dr", "fl", "gr", "kr", "pr", "sh", "st", "th", "tr"),
+)
+_VOWELS = "aaaeeiioou"
+_ENDS = ("", "", "", "n", "r", "s", "l")
+
+
+@dataclass(frozen=True)
+class Person:
+    """`name` as the prompt has it, and `first`, by which one introduces oneself."""
+
+    name: str
+    first: str
+
+
+def is_held_out(name: str) -> bool:
+    """Whether a first name, a surname or a company's own part (`Harlow`, `Blue Lantern`) is for evaluation only."""
+    return zlib.crc32(name.encode()) % 20 == 0
+
+
+def person(rng: random.Random, held_out: bool = False, title: str = "") -> Person:
+    """Somebody, with a surname or without."""
+    first = first_name(rng, held_out)
+    if title:
+        return Person(f"{title} {first}", f"{title} {first}")
+    return Person(f"{first} {surname(rng, held_out)}" if rng.random() < 0.5 else first, first)
+
+
+def first_name(rng: random.Random, held_out: bool = False) -> str:
+    """A first name, two in five of them invented."""
+    return _drawn(held_out, lambda: _invented(rng) if rng.random() < 0.4 else rng.choice(words("first_names")))
+
+
+def surname(rng: random.Random, held_out: bool = False) -> str:
+    """A surname, a quarter of them invented."""
+    return _drawn(held_out, lambda: _invented(rng) if rng.random() < 0.25 else rng.choice(words("surnames")))
+
+
+def company(rng: random.Random, trade: str, held_out: bool = False) -> str:
+    """A company's name, such as `Harlow's Bakery`; `trade` is the word for what it does, `Bakery`."""
+    kind = rng.randrange(10)
+    if kind < 3:
+        owner = surname(rng, held_out)
+        return f"{owner if owner.endswith('s') else owner + chr(39) + 's'} {trade}" if kind else f"{owner} {trade}"
+    if kind == 3:
+        return f"{surname(rng, held_out)} and {surname(rng, held_out)}"
+    if kind < 6:
+        made_up = _drawn(held_out, lambda: _invented(rng))
+        return f"{made_up} {trade}" if rng.random() < 0.7 else made_up
+    pair = _drawn(held_out, lambda: f"{_place_word(rng, 'adjectives')} {_place_word(rng, 'nouns')}")
+    return f"The {pair}" if rng.random() < 0.3 else f"{pair} {trade}"
+
+
+def road(rng: random.Random) -> str:
+    """A street's name."""
+    own = rng.choice((*table("places")["nouns"].split(), *words("surnames")[:100]))
+    return f"{own} {_place_word(rng, 'roads')}"
+
+
+def town(rng: random.Random) -> str:
+    """A town's name."""
+    return _place_word(rng, "towns")
+
+
+def _drawn(held_out: bool, draw: Callable[[], str]) -> str:
+    while is_held_out(name := draw()) != held_out:
+        pass
+    return name
+
+
+def _place_word(rng: random.Random, kind: str) -> str:
+    word: str = rng.choice(table("places")[kind].split())
+    return word
+
+
+def _invented(rng: random.Random) -> str:
+    syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((1, 1, 1, 2)))]
+    last = rng.choice(_SIMPLE_ONSETS) + rng.choice((*(vowel + rng.choice(_ENDS) for vowel in _VOWELS), "ia", "io"))
+    return "".join((*syllables, last)).capitalize()

@@ -1,0 +1,158 @@
+"""The language model as it is trained: whole conversations at once, the same arithmetic as the engine's.
+
+The depformer's eight steps have matrices of their own; here they are stacked, so that each layer is one product over
+all steps and all frames.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
+from core.engine.transformer import NORM_EPSILON
+
+
+def made(*shape: int, scale: float | None = None) -> nn.Parameter:
+    """A new matrix, `[..., rows, columns]`, of standard deviation `scale`, or one over the root of the columns."""
+    return nn.Parameter(torch.randn(shape) * (shape[-1] ** -0.5 if scale is None else scale))
+
+
+class Norm(nn.Module):
+    """Root-mean-square norm."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.alpha.shape, self.alpha, NORM_EPSILON)
+
+
+class Layer(nn.Module):
+    """A layer with `steps` sets of matrices: `[steps, batch, time, dim]` or, with one, `[batch, time, dim]`."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, steps: int, depth: int) -> None:
+        super().__init__()
+        self.heads, self.steps = heads, steps
+        shrunk = dim**-0.5 / math.sqrt(2 * depth)
+        self.norm1, self.norm2 = Norm(dim), Norm(dim)
+        self.in_proj = made(steps, 3 * dim, dim)
+        self.out_proj = made(steps, dim, dim, scale=shrunk)
+        self.linear_in = made(steps, 2 * hidden, dim)
+        self.linear_out = made(steps, dim, hidden, scale=shrunk)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """`x`: `[batch, time, steps, dim]`. Attention goes over time where there is one step, else over the steps."""
+        x = x + self._attend(self.norm1(x), rotation)
+        gate, value = self._product(self.norm2(x), self.linear_in).chunk(2, dim=-1)
+        return x + self._product(F.silu(gate) * value, self.linear_out)
+
+    def _attend(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        batch, time, steps, dim = x.shape
+        projected = self._product(x, self.in_proj)
+        rows = (batch, time) if steps == 1 else (batch * time, steps)
+        query, key, value = projected.view(*rows, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self._product(seen.transpose(1, 2).reshape(batch, time, steps, dim), self.out_proj)
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.steps == 1:
+            return F.linear(x, weight[0])
+        batch, time, steps, columns = x.shape
+        rows = x.reshape(batch * time, steps, columns).transpose(0, 1)
+        return torch.bmm(rows, weight.transpose(1, 2)).transpose(0, 1).reshape(batch, time, steps, -1)
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn neighbouring pairs of channels by their positions' angles (moshi's interleaved rotary embedding)."""
+    cosine, sine = rotation
+    real, imaginary = x.float().view(*x.shape[:-1], -1, 2).unbind(-1)
+    turned = torch.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=-1)
+    return turned.flatten(-2).to(x.dtype)
+
+
+class Network(nn.Module):
+    """Moshi's language model, for training."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        self.text_emb = made(a.text_card + 1, a.dim)
+        self.emb = made(STREAMS - 1, a.card + 1, a.dim)
+        self.layers = nn.ModuleList(Layer(a.dim, a.num_heads, a.hidden, 1, a.num_layers) for _ in range(a.num_layers))
+        self.out_norm = Norm(a.dim)
+        self.text_linear = made(a.text_card, a.dim)
+        self.depformer_in = made(AGENT_CODEBOOKS, a.depformer_dim, a.dim)
+        self.depformer_text_emb = made(a.text_card + 1, a.depformer_dim)
+        self.depformer_emb = made(AGENT_CODEBOOKS - 1, a.card + 1, a.depformer_dim)
+        self.depformer_layers = nn.ModuleList(
+            Layer(a.depformer_dim, a.depformer_num_heads, a.depformer_hidden, AGENT_CODEBOOKS, a.depformer_num_layers)
+            for _ in range(a.depformer_num_layers)
+        )
+        self.linears = made(AGENT_CODEBOOKS, a.card, a.depformer_dim)
+
+    def forward(self, tokens: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of what follows each position.
+
+        `tokens`: int64[batch, time, 17], what is read; `target`: int64[batch, time, 9], what follows, text and agent.
+        Returns `[batch, time, text_card]` and `[batch, time, 8, card]`.
+        """
+        a = self.architecture
+        x = F.embedding(tokens[:, :, 0], self.text_emb)
+        rows = tokens[:, :, 1:] + torch.arange(STREAMS - 1, device=tokens.device) * (a.card + 1)
+        batch, time = rows.shape[:2]
+        x = x + F.embedding_bag(rows.reshape(-1, STREAMS - 1), self.emb.flatten(0, 1), mode="sum").view(batch, time, -1)
+        x = x[:, :, None]
+        rotation = self._rotation(time, tokens.device)
+        for layer in self.layers:
+            x = layer(x, rotation)
+        hidden = self.out_norm(x[:, :, 0])
+        text = F.linear(hidden, self.text_linear)
+
+        previous = [F.embedding(target[:, :, 0], self.depformer_text_emb)]
+        previous += [F.embedding(target[:, :, 1 + n], self.depformer_emb[n]) for n in range(AGENT_CODEBOOKS - 1)]
+        y = F.linear(hidden, self.depformer_in.flatten(0, 1)).view(batch, time, AGENT_CODEBOOKS, -1)
+        y = y + torch.stack(previous, dim=2)
+        for layer in self.depformer_layers:
+            y = layer(y, None)
+        return text, torch.einsum("btkd,kcd->btkc", y.to(self.linears.dtype), self.linears)
+
+    def _rotation(self, time: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        head = self.architecture.head_dim
+        rates = self.architecture.max_period ** (-torch.arange(0, head, 2, device=device, dtype=torch.float32) / head)
+        angles = torch.arange(time, device=device, dtype=torch.float32)[:, None] * rates
+        return angles.cos(), angles.sin()
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """The weights under the names and in the shapes of a checkpoint in the hub's layout."""
+        tensors = {
+            "text_emb.weight": self.text_emb,
+            "text_linear.weight": self.text_linear,
+            "out_norm.alpha": self.out_norm.alpha[None, None],
+            "depformer_text_emb.weight": self.depformer_text_emb,
+        }
+        for name, stack in (
+            ("emb", self.emb),
+            ("depformer_in", self.depformer_in),
+            ("depformer_emb", self.depformer_emb),
+            ("linears", self.linears),
+        ):
+            tensors |= {f"{name}.{n}.weight": part for n, part in enumerate(stack)}
+        for prefix, layers in (("transformer", self.layers), ("depformer", self.depformer_layers)):
+            for number, layer in enumerate(cast(Iterable[Layer], layers)):
+                at = f"{prefix}.layers.{number}"
+                tensors[f"{at}.norm1.alpha"] = layer.norm1.alpha[None, None]
+                tensors[f"{at}.norm2.alpha"] = layer.norm2.alpha[None, None]
+                tensors[f"{at}.self_attn.in_proj_weight"] = layer.in_proj.flatten(0, 1)
+                tensors[f"{at}.self_attn.out_proj.weight"] = layer.out_proj.flatten(0, 1)
+                for step in range(layer.steps):
+                    gating = f"{at}.gating.{step}" if prefix == "depformer" else f"{at}.gating"
+                    tensors[f"{gating}.linear_in.weight"] = layer.linear_in[step]
+                    tensors[f"{gating}.linear_out.weight"] = layer.linear_out[step]
+        return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}

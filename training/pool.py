@@ -1,0 +1,73 @@
+"""All spoken lines in the device's memory, and crops of them with what the world adds: level, noise, other voices."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.shards import Line
+
+SAMPLE_RATE = 24_000
+LABEL_SAMPLES = 480
+"""Samples to one phoneme label: 50 a second, four a frame."""
+LABELS_PER_FRAME = 4
+PHONES = "abdefhijklmnopstuvwzæðŋɐɑɔəɚɛɜɡɪɹɾʃʊʌʒʔθᵻ"
+"""The sounds of English as espeak-ng writes them, each by its first character. Label n + 1 is PHONES[n]; 0 is none."""
+MARKS = "ˈˌː "
+"""Stress, length and word ends: no sounds of their own, so the one before lasts."""
+
+
+class SpeechPool:
+    """Lines end to end: int16[samples] of sound, and uint8[samples / 480] of phoneme labels, 0 being silence."""
+
+    def __init__(self, lines: Iterable[Line], device: torch.device) -> None:
+        number = {phone: 1 + n for n, phone in enumerate(PHONES)}
+        sounds, labels = [], []
+        for line in lines:
+            length = -(-len(line.pcm) // LABEL_SAMPLES)
+            sound = np.zeros(length * LABEL_SAMPLES, dtype=np.int16)
+            sound[: len(line.pcm)] = np.clip(line.pcm * 32767, -32767, 32767)
+            label = np.zeros(length, dtype=np.uint8)
+            for second, phone in line.record.phones:
+                if phone not in MARKS:
+                    label[int(second * SAMPLE_RATE / LABEL_SAMPLES) :] = number.get(phone, 0)
+            sounds.append(sound)
+            labels.append(label)
+        self.sound = torch.from_numpy(np.concatenate(sounds)).to(device)
+        self.labels = torch.from_numpy(np.concatenate(labels)).to(device)
+
+    @property
+    def hours(self) -> float:
+        return len(self.sound) / SAMPLE_RATE / 3600
+
+    def crops(self, batch: int, frames: int) -> tuple[Tensor, Tensor]:
+        """Random pieces: float32[batch, frames * 1920] and the labels int64[batch, frames * 4]."""
+        device, width = self.sound.device, frames * LABELS_PER_FRAME
+        starts = torch.randint(len(self.labels) - width, (batch, 1), device=device)
+        labels = self.labels[starts + torch.arange(width, device=device)].long()
+        places = starts * LABEL_SAMPLES + torch.arange(width * LABEL_SAMPLES, device=device)
+        return self.sound[places].float() / 32767, labels
+
+
+def coloured_noise(shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Noise whose power falls by 0 to 2 powers of the frequency, chosen for each row; of unit power."""
+    spectrum = torch.fft.rfft(torch.randn(shape, device=device))
+    frequency = torch.linspace(0.002, 1, spectrum.shape[1], device=device)
+    slope = 2 * torch.rand(shape[0], 1, device=device)
+    noise: Tensor = torch.fft.irfft(spectrum * frequency ** (-slope / 2), n=shape[1])
+    level: Tensor = noise.std(dim=1, keepdim=True)
+    return noise.div(level)
+
+
+def worldly(sound: Tensor) -> Tensor:
+    """What a microphone may make of float32[batch, samples]: some louder, softer, noisy, or two voices at once."""
+    batch, device = len(sound), sound.device
+    choice = torch.rand(batch, 1, device=device)
+    level = 10 ** (torch.empty(batch, 1, device=device).uniform_(-16, 4) / 20)
+    sound = torch.where(torch.rand(batch, 1, device=device) < 0.5, sound * level, sound)
+    power = 10 ** (torch.empty(batch, 1, device=device).uniform_(-60, -25) / 20)
+    noisy = sound + power * coloured_noise((batch, sound.shape[1]), device)
+    mixed = sound + 0.6 * sound.roll(1, dims=0)
+    sound = torch.where(choice < 0.3, noisy, torch.where(choice > 0.95, mixed, sound))
+    return sound.clamp(-1, 1)

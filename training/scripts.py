@@ -1,0 +1,140 @@
+"""What is said in training: personas, conversations with them, and the phrases of callers.
+
+Everything is drawn from a `random.Random`: the same seed gives the same scripts. The agent answers with facts of its
+prompt, word for word, so that a model learns to read its prompt; names and companies are drawn from many thousands
+(`training.names`), one in twenty of which is left for evaluation.
+"""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from training.episodes import Episode, Exchange, Turn
+from training.goods import all_goods
+from training.phrases import phrases, some_phrases, unrelated
+from training.services import service
+from training.talks import crisis, talk, teacher
+from training.texts import choices, table
+
+__all__ = [
+    "KINDS",
+    "Episode",
+    "Exchange",
+    "Turn",
+    "caller_phrases",
+    "conversation",
+    "episode",
+    "greeting_episode",
+    "shipped_episodes",
+]
+
+KINDS = {"service": 0.66, "playful": 0.1, "talk": 0.16, "teacher": 0.04, "crisis": 0.04}
+"""The kinds of episodes and their shares."""
+_SHIPPED_PERSONAS = Path(__file__).parents[1] / "personas"
+_REPEAT_SHARE = 0.1
+_GOODBYE_SHARE = 0.4
+
+
+def episode(rng: random.Random, kind: str | None = None, held_out: bool = False) -> Episode:
+    """A persona drawn at random, of a `kind` out of KINDS if one is given.
+
+    With `held_out` its name and company are such as never occur without. Raises ValueError for an unknown kind.
+    """
+    kind = kind or rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+    if kind == "service":
+        return service(rng, held_out)
+    if kind == "playful":
+        return service(rng, held_out, playful=True)
+    makers = {"talk": talk, "teacher": teacher, "crisis": crisis}
+    if kind not in makers:
+        raise ValueError(f"There is no kind {kind!r} of episode; choose one of {', '.join(KINDS)}.")
+    return makers[kind](rng, held_out)
+
+
+def greeting_episode(rng: random.Random, kind: str | None = None, held_out: bool = False) -> Episode:
+    """A persona that says no more than its greeting and its name: cheap to speak, so that many names are heard."""
+    whole = episode(rng, kind, held_out)
+    while all(exchange.kind != "name" for exchange in whole.exchanges):
+        whole = episode(rng, kind, held_out)
+    return replace(whole, exchanges=tuple(exchange for exchange in whole.exchanges if exchange.kind == "name"))
+
+
+def shipped_episodes(rng: random.Random) -> tuple[Episode, ...]:
+    """The personas of the folder `personas`, ordered by file name. Only the callers' wordings are drawn."""
+    return tuple(_shipped(rng, path) for path in sorted(_SHIPPED_PERSONAS.glob("*.yaml")))
+
+
+def conversation(rng: random.Random, episode: Episode) -> list[Turn]:
+    """The greeting, two to six exchanges (fewer if the episode has fewer), and now and then a farewell."""
+    turns = [Turn("agent", episode.greeting, "greeting")]
+    left = [exchange for exchange in episode.exchanges if exchange.kind != "goodbye"]
+    for _ in range(rng.randint(2, 6)):
+        if turns[-1].kind != "sorry" and rng.random() < _REPEAT_SHARE:
+            turns += _asked(rng, Exchange("sorry", episode.repeats, turns[-1].text))
+            continue
+        fitting = [exchange for exchange in left if _fits(exchange, turns)]
+        if not fitting:
+            break
+        exchange = rng.choice(fitting)
+        left.remove(exchange)
+        turns += _asked(rng, exchange)
+    for exchange in episode.exchanges:
+        if exchange.kind == "goodbye" and rng.random() < _GOODBYE_SHARE:
+            turns += _asked(rng, exchange)
+    return turns
+
+
+def caller_phrases() -> dict[str, tuple[str, ...]]:
+    """What callers say everyday, by kind: each wording, one question for the price of each good, and `unknown`."""
+    kinds = [kind for kind in table("phrases") if not kind.startswith("price_")]
+    spoken = {kind: phrases(kind) for kind in kinds}
+    prices = []
+    for index, good in enumerate(all_goods()):
+        wordings = phrases(f"price_{good.count}")
+        prices.append(
+            wordings[index % len(wordings)].format(item=good.word, a=good.subject.split()[0], plural=good.plural)
+        )
+    unknown = tuple(ask for feeling in table("unrelated") for ask in unrelated(feeling))
+    return {**spoken, "price": tuple(dict.fromkeys(prices)), "unknown": unknown}
+
+
+def _asked(rng: random.Random, exchange: Exchange) -> tuple[Turn, Turn]:
+    ask = Turn("caller", rng.choice(exchange.asks), exchange.kind)
+    return ask, Turn("agent", exchange.answer, exchange.kind)
+
+
+def _fits(exchange: Exchange, turns: list[Turn]) -> bool:
+    """Whether a caller may say this now."""
+    if exchange.kind in ("yes", "no"):
+        return turns[-1].text.endswith("?")
+    if exchange.kind == "hello":
+        return len(turns) == 1
+    heard = {turn.kind for turn in turns}
+    if exchange.kind == "more":
+        return "goods" in heard
+    if exchange.kind == "thanks":
+        return len(turns) > 2 and turns[-1].kind != "hello"
+    return True
+
+
+def _shipped(rng: random.Random, path: Path) -> Episode:
+    prompt = " ".join(yaml.safe_load(path.read_text())["prompt"].split())
+    script = table("shipped")[path.stem]
+    exchanges = [_exchange(rng, line) for line in script["exchanges"]]
+    farewell = Exchange("goodbye", some_phrases(rng, "goodbye"), script["farewell"])
+    company, name = script.get("company", ""), script.get("name", "")
+    first = script.get("first", name.split(" ")[0])
+    return Episode(
+        "shipped", prompt, name, first, company, script["greeting"], (*exchanges, farewell), some_phrases(rng, "sorry")
+    )
+
+
+def _exchange(rng: random.Random, line: str) -> Exchange:
+    kind, answer, *asks = line.split(" | ")
+    if asks:
+        return Exchange(kind, choices(asks[0]), answer)
+    if kind == "unknown":
+        return Exchange(kind, tuple(rng.choice(unrelated(feeling)) for feeling in table("unrelated")), answer)
+    return Exchange(kind, some_phrases(rng, kind), answer)

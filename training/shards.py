@@ -1,0 +1,93 @@
+"""Spoken lines on the disk: an Ogg/Opus file of many lines, and a JSON file that says where each is.
+
+The JSON file also holds the episodes that the lines belong to, so that speech outlives changes of the scripts.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import sphn
+
+from training.episodes import Episode
+from training.teachers import SAMPLE_RATE, Samples, Spoken
+
+GAP = 0.1
+"""Seconds of silence between lines, so that none hears its neighbour through the Opus coder."""
+
+
+class LineRecord(msgspec.Struct, frozen=True):
+    """A line: who said what, and where. Times are in seconds from the line's begin; `key` names it in its episode."""
+
+    key: str
+    speaker: str
+    text: str
+    start: int
+    samples: int
+    words: tuple[float, ...]
+    phones: tuple[tuple[float, str], ...]
+
+
+class ShardIndex(msgspec.Struct, frozen=True):
+    """What a shard's JSON file holds: its episodes by name, and its lines in order."""
+
+    episodes: dict[str, Episode]
+    lines: list[LineRecord]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line with its sound, float32[samples] at 24 kHz."""
+
+    record: LineRecord
+    pcm: Samples
+
+
+def write_shard(path: Path, episodes: dict[str, Episode], lines: Iterable[tuple[str, str, str, Spoken]]) -> None:
+    """Write (key, speaker, text, spoken) lines as `path`.opus and `path`.json, the latter last and at once."""
+    records, pieces, place = [], [], 0
+    for key, speaker, text, spoken in lines:
+        pcm = np.concatenate([spoken.pcm, np.zeros(round(GAP * SAMPLE_RATE), dtype=np.float32)])
+        words = tuple(round(second, 3) for second in spoken.words)
+        phones = tuple((round(second, 3), phone) for second, phone in spoken.phones)
+        records.append(LineRecord(key, speaker, text, place, len(spoken.pcm), words, phones))
+        pieces.append(pcm)
+        place += len(pcm)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sphn.write_opus(str(path.with_suffix(".opus")), np.concatenate(pieces), SAMPLE_RATE)
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.encode(ShardIndex(episodes, records)))
+    part.rename(path.with_suffix(".json"))
+
+
+def read_shard(path: Path) -> list[Line]:
+    """The lines of the shard whose JSON file is `path`."""
+    records = read_index(path).lines
+    pcm, rate = sphn.read_opus(str(path.with_suffix(".opus")))
+    sound = np.asarray(pcm, dtype=np.float32)[0]
+    if rate != SAMPLE_RATE:
+        sound = sphn.resample(sound[None], rate, SAMPLE_RATE)[0]
+    return [Line(record, sound[record.start : record.start + record.samples]) for record in records]
+
+
+def read_index(path: Path) -> ShardIndex:
+    """What the JSON file at `path` says."""
+    return msgspec.json.decode(path.read_bytes(), type=ShardIndex)
+
+
+def read_episodes(folder: Path) -> dict[str, Episode]:
+    """The episodes of every whole shard in a folder, by name."""
+    return {name: episode for path in shard_paths(folder) for name, episode in read_index(path).episodes.items()}
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards in a folder that are whole, in order."""
+    return sorted(folder.glob("*.json"))
+
+
+def read_all(folder: Path) -> Iterator[Line]:
+    """Every line of every whole shard in a folder."""
+    for path in shard_paths(folder):
+        yield from read_shard(path)

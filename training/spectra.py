@@ -1,0 +1,121 @@
+"""How far apart two sounds are: mel spectra at several scales, and discriminators that learn to tell them apart.
+
+The discriminators are those of EnCodec (arXiv 2210.13438), narrower, as Mimi's are (arXiv 2410.00037, section 3.3).
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+SAMPLE_RATE = 24_000
+SCALES = ((128, 8), (256, 16), (512, 40), (1024, 80), (2048, 100))
+"""Window lengths, and how many mel bands each resolves."""
+FLOOR = 1e-4
+
+
+def mel_filters(window: int, bands: int) -> Tensor:
+    """Triangles, evenly spaced on the mel scale from 0 Hz to the Nyquist frequency: `[bands, window // 2 + 1]`."""
+    top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
+    bins = torch.linspace(0, SAMPLE_RATE / 2, window // 2 + 1)
+    rows = []
+    for (low, middle), (_, high) in pairwise(pairwise(edges.tolist())):
+        width = SAMPLE_RATE / window
+        rising = (bins - low) / max(middle - low, width)
+        falling = (high - bins) / max(high - middle, width)
+        rows.append(torch.minimum(rising, falling).clamp(min=0))
+    filters = torch.stack(rows)
+    return filters / filters.sum(dim=1, keepdim=True).clamp(min=1e-6)
+
+
+class MelDistance(nn.Module):
+    """Mean absolute difference of magnitudes and of log magnitudes, over all scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for window, bands in SCALES:
+            self.register_buffer(f"filters_{window}", mel_filters(window, bands), persistent=False)
+            self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """float32[batch, samples] each -> a number."""
+        total = one.new_zeros(())
+        for window, _ in SCALES:
+            a, b = self._mel(one, window), self._mel(other, window)
+            logs = (a.clamp(min=FLOOR).log() - b.clamp(min=FLOOR).log()).abs().mean()
+            total = total + logs + 2.0 * (a - b).abs().mean() / b.mean().clamp(min=1e-3)
+        return total / len(SCALES)
+
+    def _mel(self, sound: Tensor, window: int) -> Tensor:
+        hann = getattr(self, f"hann_{window}")
+        spectrum = torch.stft(sound, window, window // 4, window=hann, return_complex=True, center=True)
+        magnitude = (spectrum.real**2 + spectrum.imag**2 + 1e-9).sqrt() / window**0.5
+        mel: Tensor = torch.einsum("bft,mf->bmt", magnitude, getattr(self, f"filters_{window}"))
+        return mel
+
+
+class ScaleDiscriminator(nn.Module):
+    """Looks at one complex spectrogram: convolutions that widen in time, strided over frequency."""
+
+    hann: Tensor
+
+    def __init__(self, window: int, channels: int = 32) -> None:
+        super().__init__()
+        self.window = window
+        self.register_buffer("hann", torch.hann_window(window), persistent=False)
+        layers = [weight_norm(nn.Conv2d(2, channels, (3, 9), padding=(1, 4)))]
+        for dilation in (1, 2, 4):
+            layers.append(
+                weight_norm(
+                    nn.Conv2d(channels, channels, (3, 9), stride=(1, 2), dilation=(dilation, 1), padding=(dilation, 4))
+                )
+            )
+        layers.append(weight_norm(nn.Conv2d(channels, channels, (3, 3), padding=(1, 1))))
+        self.layers = nn.ModuleList(layers)
+        self.judge = weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=(1, 1)))
+
+    def forward(self, sound: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """float32[batch, samples] -> the verdict's map, and every layer's features."""
+        spectrum = torch.stft(
+            sound.float(), self.window, self.window // 4, window=self.hann, normalized=True, return_complex=True
+        )
+        x = torch.view_as_real(spectrum).permute(0, 3, 2, 1)
+        features = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+            features.append(x)
+        return self.judge(x), features
+
+
+class Discriminators(nn.Module):
+    """One at each scale."""
+
+    def __init__(self, windows: tuple[int, ...] = (256, 512, 1024, 2048)) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(ScaleDiscriminator(window) for window in windows)
+
+    def forward(self, sound: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
+        return [scale(sound) for scale in self.scales]
+
+
+def discriminator_loss(real: list[tuple[Tensor, list[Tensor]]], fake: list[tuple[Tensor, list[Tensor]]]) -> Tensor:
+    """The hinge: real above one, made below minus one."""
+    losses = [F.relu(1 - r).mean() + F.relu(1 + f).mean() for (r, _), (f, _) in zip(real, fake, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def generator_losses(
+    real: list[tuple[Tensor, list[Tensor]]], fake: list[tuple[Tensor, list[Tensor]]]
+) -> tuple[Tensor, Tensor]:
+    """How far the made is from passing, and how far its features are from the real one's."""
+    adversarial = torch.stack([F.relu(1 - f).mean() for f, _ in fake]).mean()
+    matching = [
+        (f - r.detach()).abs().mean() / r.detach().abs().mean().clamp(min=1e-3)
+        for (_, reals), (_, fakes) in zip(real, fake, strict=True)
+        for r, f in zip(reals, fakes, strict=True)
+    ]
+    return adversarial, torch.stack(matching).mean()

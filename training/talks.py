@@ -1,0 +1,142 @@
+"""Open conversations, emergencies and teachers: roles without a company."""
+
+import random
+
+from training import names
+from training.episodes import Episode, Exchange
+from training.goods import article
+from training.numbers import speak
+from training.phrases import Groups, answer, chosen, pick, small_talk, some, some_phrases, unknown
+from training.texts import choices, table
+
+_ANSWER_WORDS = 46
+_ENJOYS = "You enjoy having a good conversation."
+
+
+def talk(rng: random.Random, held_out: bool = False) -> Episode:
+    """Somebody who enjoys a good conversation, now and then with no more in the prompt than that."""
+    if rng.random() < 0.06:
+        return _plain(rng)
+    talks = table("talks")
+    person = names.person(rng, held_out)
+    job, topic = rng.choice(talks["jobs"]), rng.choice(talks["topics"])
+    nature = rng.choice(choices(talks["natures"]))
+    manner = pick(rng, talks["manners"])
+    a_job = f"{article(nature)} {nature} {job}"
+    facts = [_fact(rng, fact, job) for fact in rng.sample(talks["facts"], rng.randint(1, 4))]
+    who = rng.choice(
+        (
+            f"You are {person.name}, {a_job}.",
+            f"Your name is {person.name} and you are {a_job}.",
+            f"You are {a_job} called {person.name}.",
+        )
+    )
+    about = f"{manner[0].upper()}{manner[1:]} {topic}."
+    prompt = " ".join((_ENJOYS, about, who, *(tell for tell, _ in facts)))
+    fields = {"name": person.name, "first": person.first}
+    groups: Groups = [(2.5, (exchange,)) for _, exchange in facts]
+    topic_answer = pick(rng, talks["topic_answers"], topic=topic)
+    groups.append((1.5, (Exchange("topic", some(rng, choices(talks["topic_asks"])), topic_answer),)))
+    job_answer = pick(rng, talks["job_answers"], job=job, nature=nature, a=article(nature))
+    job_answer = job_answer.replace(f" a {job}", f" {article(job)} {job}")
+    groups.append((1.5, (Exchange("job", some(rng, choices(talks["job_asks"])), job_answer),)))
+    greeting = pick(rng, talks["greetings"], **fields)
+    return _episode(rng, "talk", prompt, person, greeting, groups, talks["help"])
+
+
+def crisis(rng: random.Random, held_out: bool = False) -> Episode:
+    """Somebody in trouble, who asks for help."""
+    talks = table("talks")
+    person = names.person(rng, held_out)
+    place, thing, role, trouble = rng.choice(talks["crises"])
+    prompt = (
+        f"{_ENJOYS} Have a technical discussion about fixing {thing} on {place}. You are {role}. "
+        f"Your name is {person.name}. It is an emergency: {trouble}. "
+        "You explain what is happening and urgently ask for help."
+    ).replace(f"on {place}", f"{_preposition(place)} {place}")
+    what = Exchange("trouble", some(rng, choices(talks["crisis_asks"])), f"{trouble[0].upper()}{trouble[1:]}.")
+    where = Exchange("where", choices(talks["crisis_where"]), f"I am {_preposition(place)} {place}.")
+    advice = Exchange("advice", some(rng, choices(talks["crisis_advice"])), pick(rng, talks["crisis_answers"]))
+    job = Exchange("job", some(rng, choices(talks["job_asks"])), f"I am {role}.")
+    groups: Groups = [(3.0, (what,)), (2.0, (where,)), (3.0, (advice,)), (1.0, (job,))]
+    greeting = pick(rng, talks["crisis_greetings"], first=person.first, trouble=trouble)
+    return _episode(
+        rng,
+        "crisis",
+        prompt,
+        person,
+        greeting,
+        groups,
+        "",
+        thing if thing.startswith("the ") else thing.replace("a ", "the ", 1),
+    )
+
+
+def teacher(rng: random.Random, held_out: bool = False) -> Episode:
+    """A teacher: the prompt of the training word for word, or with a name."""
+    talks = table("talks")
+    person, prompt = names.Person("", ""), talks["teacher_prompt"]
+    greeting, name = pick(rng, talks["teacher_greetings"]), pick(rng, talks["teacher_names"])
+    if rng.random() < 0.4:
+        person = names.person(rng, held_out)
+        prompt = f"{prompt} Your name is {person.name}."
+        greeting = f"Hello, I am {person.first}. What would you like to learn?"
+        name = pick(rng, talks["teacher_named"], name=person.name, first=person.first)
+    lessons = [lesson.split(" | ") for lesson in rng.sample(talks["lessons"], 4)]
+    groups: Groups = [(2.0, (Exchange("lesson", (ask,), told),)) for ask, told in lessons]
+    groups.append((6.0, (Exchange("name", some_phrases(rng, "name"), name),)))
+    return _episode(
+        rng, "teacher", prompt, person, greeting, groups, "What is your question? / What would you like to learn?"
+    )
+
+
+def _plain(rng: random.Random) -> Episode:
+    talks = table("talks")
+    name = Exchange("name", some_phrases(rng, "name"), pick(rng, talks["no_name"]))
+    greeting = pick(rng, talks["greetings_no_name"])
+    return _episode(rng, "talk", _ENJOYS, names.Person("", ""), greeting, [(3.0, (name,))], talks["help"])
+
+
+def _episode(
+    rng: random.Random,
+    kind: str,
+    prompt: str,
+    person: names.Person,
+    greeting: str,
+    groups: Groups,
+    help_offers: str,
+    thing: str = "",
+) -> Episode:
+    if all(exchange.kind != "name" for _, group in groups for exchange in group):
+        name = answer(rng, "name", "talk", name=person.name, first=person.first)
+        groups = [*groups, (6.0, (Exchange("name", some_phrases(rng, "name"), name),))]
+    manner = "crisis" if kind == "crisis" else "talk"
+    groups = [*groups, *((2.0, (unknown(rng, manner, thing=thing),)) for _ in range(2))]
+    groups += [(0.5, (exchange,)) for exchange in small_talk(rng, manner, help=help_offers)]
+    goodbye = Exchange("goodbye", some_phrases(rng, "goodbye"), answer(rng, "goodbye", manner))
+    exchanges = (*chosen(rng, groups, _ANSWER_WORDS), goodbye)
+    return Episode(kind, prompt, person.name, person.first, "", greeting, exchanges, some_phrases(rng, "sorry"))
+
+
+def _fact(rng: random.Random, fact: str, job: str) -> tuple[str, Exchange]:
+    talks = table("talks")
+    towns = rng.sample(table("places")["towns"].split(), 2)
+    fields = {
+        "hobby": rng.choice(talks["hobbies"]),
+        "town": towns[0],
+        "town2": towns[1],
+        "food": pick(rng, talks["foods"]),
+        "pet": pick(rng, talks["pets"]),
+        "fear": pick(rng, talks["fears"]),
+        "number": str(rng.randint(2, 4)),
+        "morning": f"{rng.randint(5, 10)} am",
+        "job": job,
+    }
+    tell, asks, told = speak(fact.format(**fields).replace(f" a {job}", f" {article(job)} {job}")).split(" | ")
+    return tell, Exchange("fact", some(rng, choices(asks)), told)
+
+
+def _preposition(place: str) -> str:
+    return (
+        "in" if any(word in place for word in ("castle", "theater", "lighthouse", "plant", "zoo", "balloon")) else "on"
+    )

