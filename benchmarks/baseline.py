@@ -11,10 +11,10 @@ from moshi.modules.conv import StreamingConv1d
 from moshi.utils.compile import no_compile
 from torch import Tensor
 
+from benchmarks.untrained import ARCHITECTURE, MIMI, untrained_mimi
 from core.engine.architecture import FIXED
 from core.engine.call import FRAME_SAMPLES
 from core.engine.codec import plainly
-from core.engine.nano import ARCHITECTURE, MIMI, untrained_mimi
 
 
 class PlainMoshi:

@@ -5,6 +5,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.kernels import fused_errors, relative
+from benchmarks.untrained import MIMI, untrained_language_model, untrained_mimi
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
 from core.engine.cache import BLOCK, BlockCache, BlockView, PromptCache, Rotation, blocks_for
 from core.engine.call import FRAME_SAMPLES
@@ -12,7 +13,6 @@ from core.engine.codec import MimiCodec
 from core.engine.drawing import draw_plainly
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.model import Model
-from core.engine.nano import MIMI, untrained_language_model, untrained_mimi
 from core.engine.prompt import SpecialCodes, Tokens
 from core.engine.sampling import Sampling
 from core.engine.snapshot import Snapshot

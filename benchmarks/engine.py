@@ -25,13 +25,13 @@ from rich.table import Table
 
 from benchmarks.baseline import PlainMoshi
 from benchmarks.correctness import check_all, check_rows_alone
+from benchmarks.untrained import ARCHITECTURE, MIMI, untrained_language_model, untrained_mimi
 from core.engine.architecture import Architecture
 from core.engine.cache import BLOCK, BlockCache, blocks_for
 from core.engine.call import FRAME_SAMPLES, EngineInfo
 from core.engine.codec import MimiCodec
 from core.engine.lm import LanguageModel
 from core.engine.model import Model
-from core.engine.nano import ARCHITECTURE, MIMI, untrained_language_model, untrained_mimi
 from core.engine.opening import CPU_THREADS
 from core.engine.preparation import Preparation
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice

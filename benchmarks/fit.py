@@ -15,6 +15,7 @@ from rich.table import Table
 
 from benchmarks.correctness import random_tokens
 from benchmarks.engine import times
+from benchmarks.untrained import untrained_language_model, untrained_mimi
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from core.engine.cache import BlockCache, PromptCache, blocks_for
 from core.engine.call import FRAME_SAMPLES
@@ -22,7 +23,6 @@ from core.engine.codec import MimiCodec
 from core.engine.linear import Int8Linear
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.model import Model
-from core.engine.nano import untrained_language_model, untrained_mimi
 from core.engine.prompt import SpecialCodes
 from core.engine.sampling import Sampling
 from core.engine.snapshot import Snapshot

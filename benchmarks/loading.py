@@ -16,16 +16,17 @@ from moshi.models.loaders import MIMI_NAME, MOSHI_NAME, TEXT_TOKENIZER_NAME
 from rich.console import Console
 from safetensors.torch import save_file
 
-from core.config import EngineConfig
+from benchmarks.untrained import make_tokenizer, untrained_language_model, untrained_mimi
+from core.config import EngineConfig, LogConfig
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from core.engine.call import FRAME_SAMPLES
-from core.engine.nano import make_tokenizer, untrained_language_model, untrained_mimi
 from core.engine.opening import open_engine
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
 from core.engine.weights import PER_STEP, STACKED, stored_name
 from core.errors import EngineBusyError
+from core.log import configure_logging
 
 STORED_STEPS = 2 * AGENT_CODEBOOKS
 FRAMES = 25
@@ -83,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder, console = parser.parse_args().folder, Console(width=110)
+    configure_logging(LogConfig())  # The engine logs how long each part of its start takes.
     if not (folder / MOSHI_NAME).exists():
         write_checkpoint(folder)
         torch.cuda.empty_cache()

@@ -23,6 +23,7 @@ from core.serving import Server, bind
 from tests.echo_engine import EchoEngine
 
 hypothesis_settings.register_profile("project", deadline=None)  # a busy machine is no failure
+hypothesis_settings.register_profile("thorough", deadline=None, max_examples=1000)  # ten times as many
 hypothesis_settings.load_profile("project")
 torch.set_num_threads(1)  # as the engine does: tiny models gain nothing from more
 
@@ -94,6 +95,26 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 
+class StoppableServer(Server):
+    """Stops when it is told to, where uvicorn looks ten times a second: tests start hundreds."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._told = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to shut down."""
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Return when it is told to, or when `should_exit` is seen."""
+        waits = [asyncio.create_task(super().main_loop()), asyncio.create_task(self._told.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+
 def write_config(folder: Path, settings: dict[str, Any]) -> Path:
     """A config.yaml with personas and a page beside it."""
     (folder / "personas").mkdir(exist_ok=True)
@@ -129,11 +150,11 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             if sndbuf:
                 listener.setsockopt(1, 7, sndbuf)
             ready = asyncio.Event()
-            server = Server(app, config.server, ready.set)
+            server = StoppableServer(app, config.server, ready.set)
             task = asyncio.create_task(server.serve(sockets=[listener]))
 
             async def stop() -> None:
-                server.should_exit = True
+                server.stop()
                 await task
 
             stack.push_async_callback(stop)

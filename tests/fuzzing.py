@@ -13,8 +13,12 @@ Case = TypeVar("Case")
 
 
 async def examine(cases: st.SearchStrategy[Case], count: int, check: Callable[[Case], Awaitable[None]]) -> None:
-    """Try many cases, one after another, against a server that runs in this loop."""
+    """Try so many cases, one after another, against a server that runs in this loop.
+
+    `pytest --hypothesis-profile=thorough` tries ten times as many.
+    """
     loop = asyncio.get_running_loop()
+    count = count * settings.default.max_examples // 100
 
     @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(cases)

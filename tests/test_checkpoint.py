@@ -13,7 +13,7 @@ from core.engine.cache import PromptCache
 from core.engine.checkpoint import Checkpoint
 from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
-from core.engine.nano import nano_folder
+from core.engine.opening import NANO
 from core.engine.prompt import SpecialCodes
 from core.engine.text import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi, stored_name
@@ -21,18 +21,13 @@ from core.errors import CheckpointError
 from tests.engines import CPU, golden_architecture, golden_weights
 
 
-@pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nano_folder(tmp_path_factory.mktemp("cache"))
-
-
-def copy_of(nano: Path, folder: Path, **config: Any) -> Path:
+def copy_of(folder: Path, **config: Any) -> Path:
     """The nano checkpoint with some keys of its config changed; None removes one."""
     folder.mkdir()
-    for part in nano.iterdir():
+    for part in NANO.iterdir():
         if part.is_file():
             (folder / part.name).symlink_to(part)
-    changed = json.loads((nano / "config.json").read_text()) | config
+    changed = json.loads((NANO / "config.json").read_text()) | config
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps({key: value for key, value in changed.items() if value is not None}))
     return folder
@@ -84,8 +79,8 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
         load_language_model(LanguageModel(architecture, CPU, torch.float32), path)
 
 
-def test_a_codec_that_does_not_fit_is_refused(nano: Path, tmp_path: Path) -> None:
-    checkpoint = Checkpoint.read(nano)
+def test_a_codec_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.read(NANO)
     tensors = load_file(checkpoint.mimi)
     first, *_ = tensors
     del tensors[first]
@@ -94,21 +89,17 @@ def test_a_codec_that_does_not_fit_is_refused(nano: Path, tmp_path: Path) -> Non
         load_mimi(tmp_path / "mimi.safetensors", checkpoint.mimi_config, CPU)
 
 
-def test_nano_is_made_once_and_says_what_it_is(tmp_path: Path) -> None:
-    folder = nano_folder(tmp_path)
-    made = (folder / "config.json").stat().st_mtime_ns
-    assert nano_folder(tmp_path) == folder
-    assert (folder / "config.json").stat().st_mtime_ns == made
-    checkpoint = Checkpoint.read(folder)
+def test_nano_says_what_it_is() -> None:
+    checkpoint = Checkpoint.read(NANO)
     assert checkpoint.name == "nano"
-    assert "sounds, not sense" in checkpoint.notice
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert "does not think" in checkpoint.notice
+    assert sum(path.stat().st_size for path in NANO.rglob("*")) < 30_000_000
 
 
-def test_a_config_without_architecture_is_moshi_7b(nano: Path, tmp_path: Path) -> None:
+def test_a_config_without_architecture_is_moshi_7b(tmp_path: Path) -> None:
     keys = dict.fromkeys([*vars(Architecture()), *FIXED, "personaplex", "mimi_name", "mimi_config_name"])
-    folder = copy_of(nano, tmp_path / "bare", **keys, model_type="personaplex")
-    (folder / "tokenizer-e351c8d8-checkpoint125.safetensors").symlink_to(nano / "mimi.safetensors")
+    folder = copy_of(tmp_path / "bare", **keys, model_type="personaplex")
+    (folder / "tokenizer-e351c8d8-checkpoint125.safetensors").symlink_to(NANO / "mimi.safetensors")
     checkpoint = Checkpoint.read(folder)
     assert checkpoint.architecture == Architecture()
     assert (checkpoint.name, checkpoint.notice) == ("bare", "")
@@ -132,21 +123,21 @@ def test_a_config_without_architecture_is_moshi_7b(nano: Path, tmp_path: Path) -
         ({"mimi_config_name": "none.json"}, "none.json cannot be read"),
     ],
 )
-def test_a_wrong_config_is_refused_by_name(nano: Path, tmp_path: Path, config: dict[str, Any], message: str) -> None:
+def test_a_wrong_config_is_refused_by_name(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        Checkpoint.read(copy_of(nano, tmp_path / "wrong", **config))
+        Checkpoint.read(copy_of(tmp_path / "wrong", **config))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\0"])
-def test_a_config_that_is_no_json_object_is_refused(nano: Path, tmp_path: Path, content: str) -> None:
-    folder = copy_of(nano, tmp_path / "wrong")
+def test_a_config_that_is_no_json_object_is_refused(tmp_path: Path, content: str) -> None:
+    folder = copy_of(tmp_path / "wrong")
     (folder / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         Checkpoint.read(folder)
 
 
-def test_text_comes_in_words_and_whole_characters(nano: Path) -> None:
-    tokenizer = SentencePieceTokenizer(Checkpoint.read(nano).tokenizer)
+def test_text_comes_in_words_and_whole_characters() -> None:
+    tokenizer = SentencePieceTokenizer(Checkpoint.read(NANO).tokenizer)
     assert len(tokenizer.prompt("  ")) == 0
     for text in ("You are a teacher.", "Grüße, 世界!"):
         tokens = tokenizer.prompt(text)
@@ -194,8 +185,8 @@ def test_eight_bit_weights_are_near_the_stored_ones(tmp_path: Path) -> None:
     assert float((said[0] - said[1]).norm() / said[0].norm()) < 0.03
 
 
-def test_a_checkpoint_in_the_hub_s_cache_has_its_repository_s_name(nano: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_in_the_hub_s_cache_has_its_repository_s_name(tmp_path: Path) -> None:
     snapshots = tmp_path / "models--nvidia--personaplex-7b-v1" / "snapshots"
     snapshots.mkdir(parents=True)
-    assert Checkpoint.read(copy_of(nano, snapshots / "3f2a9c", personaplex=None)).name == "personaplex-7b-v1"
-    assert Checkpoint.read(copy_of(nano, tmp_path / "mine", personaplex=None)).name == "mine"
+    assert Checkpoint.read(copy_of(snapshots / "3f2a9c", personaplex=None)).name == "personaplex-7b-v1"
+    assert Checkpoint.read(copy_of(tmp_path / "mine", personaplex=None)).name == "mine"

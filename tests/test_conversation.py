@@ -227,7 +227,8 @@ async def test_a_wait_too_long_is_busy_too(serve: Serve) -> None:
         assert "0.05 s" in caller.error
 
 
-async def test_a_silent_wait_is_pinged(serve: Serve) -> None:
+async def test_a_silent_wait_is_pinged(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.session.PING_S", 0.1)
     running = await serve(EchoEngine(slots=0))
     async with dial(running.url("/api/chat")) as caller:
         assert await caller.next() == Kind.PING

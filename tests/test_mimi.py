@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from benchmarks.baseline import PlainMimi
+from benchmarks.untrained import MIMI, untrained_mimi
 from core.engine.codec import MimiCodec
-from core.engine.nano import MIMI, untrained_mimi
 
 SLOTS = 3
 

@@ -11,8 +11,7 @@ from core.cli import main
 from core.config import EngineConfig
 from core.engine.architecture import Architecture
 from core.engine.checkpoint import Checkpoint
-from core.engine.nano import VOICES, nano_folder
-from core.engine.opening import CPU_SLOTS, carried_slots, longest_call, open_engine
+from core.engine.opening import CPU_SLOTS, NANO, carried_slots, longest_call, open_engine
 from core.engine.prompt import Prompt, Voice
 from core.engine.recording import VoiceEncoder, drain
 from core.engine.sampling import Sampling
@@ -40,7 +39,7 @@ async def test_nano_answers_a_voice_with_sound_and_words(cache: Path) -> None:
     try:
         assert (engine.info.name, engine.info.device, engine.info.slots) == ("nano", "CPU", CPU_SLOTS)
         assert "nano" in told[-1]
-        assert engine.voices() == tuple(sorted(VOICES))
+        assert engine.voices() == ("NATF2", "NATM2", "VARF0", "VARM0")
         assert engine.voice("nobody") is None
         assert engine.voice("../NATF2") is None
         said: dict[str, list[np.ndarray]] = {}
@@ -65,7 +64,7 @@ async def test_nano_answers_a_voice_with_sound_and_words(cache: Path) -> None:
 
 
 async def test_a_recording_and_its_codes_are_the_same_voice(cache: Path) -> None:
-    checkpoint = Checkpoint.read(nano_folder(cache / "personaplex"))
+    checkpoint = Checkpoint.read(NANO)
     encode = VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, CPU))
     recording = hum(1.5)
     engine = open_engine(EngineConfig(name="nano", cache=str(cache), slots=1), lambda _: None)
@@ -84,7 +83,7 @@ async def test_a_recording_and_its_codes_are_the_same_voice(cache: Path) -> None
 
 
 def test_a_folder_is_a_checkpoint(cache: Path) -> None:
-    folder = nano_folder(cache / "personaplex")
+    folder = NANO
     engine = open_engine(EngineConfig(name="personaplex", checkpoint=str(folder), slots=3, threads=1), lambda _: None)
     assert (engine.info.name, engine.info.slots) == ("nano", 3)
     engine.close()

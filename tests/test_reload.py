@@ -303,7 +303,7 @@ async def test_requests_in_the_midst_of_an_edit_all_see_one_state(editing: Editi
 
 
 async def test_a_caller_in_the_queue_is_not_disturbed(editing: Editing) -> None:
-    service = await editing()
+    service = await editing(server={"drain_s": 0.1})
     url = service.running.url()
     async with dial(url) as one, dial(url) as two, dial(url) as waiting:
         await one.shake_hands()

@@ -28,6 +28,8 @@ from training.spectra import Discriminators, MelDistance, discriminator_loss, ge
 ADVERSARIAL, MATCHING = 0.3, 1.0
 """Weights of the judges' verdict and of their features beside the mel distance's."""
 JUDGES_RATE = 3e-4
+WHOLE = 0.5
+"""The share of rows that pass unquantized at first; none do once the discriminators take part."""
 REPORTED = 200
 """Steps between two reports."""
 
@@ -39,7 +41,7 @@ class CodecOptions:
     batch: int = 48
     frames: int = 24
     rate: float = 8e-4
-    adversarial: float = 0.6
+    adversarial: float = 0.65
     commitment: float = 0.25
     phonemes: float = 0.5
     mimi: dict[str, Any] = field(default_factory=lambda: MIMI)
@@ -60,24 +62,34 @@ class PhonemeHead(nn.Module):
         return logits.reshape(len(x), logits.shape[1] * LABELS_PER_FRAME, -1)
 
 
-def reconstruct(mimi: MimiModel, sound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mimi's `forward`, which also gives the first codebook's vectors: sound, vectors, and the commitment penalty."""
+def reconstruct(mimi: MimiModel, sound: Tensor, whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mimi's `forward`, which also gives the first codebook's vectors: sound, vectors, and the commitment penalty.
+
+    Rows of which `whole`, bool[batch], is true pass unquantized, as in Mimi's training (arXiv 2410.00037).
+    """
     parts: Any = mimi  # Moshi types its modules for every kind of codec, not for this one.
     x = parts.encoder(sound[:, None])
     (x,) = parts.encoder_transformer(x)
     x = parts.downsample(x)
-    first, first_penalty = quantize(parts.quantizer.rvq_first, x)
-    rest, rest_penalty = quantize(parts.quantizer.rvq_rest, x)
+    first, first_penalty = quantize(parts.quantizer.rvq_first, x, whole)
+    rest, rest_penalty = quantize(parts.quantizer.rvq_rest, x, whole)
     (y,) = parts.decoder_transformer(parts.upsample(first + rest))
     made: Tensor = parts.decoder(y)[:, 0, : sound.shape[1]]
     count = AGENT_CODEBOOKS
     return made, first, (first_penalty + (count - 1) * rest_penalty) / count
 
 
-def quantize(quantizer: ResidualVectorQuantizer, x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize(quantizer: ResidualVectorQuantizer, x: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
     """The quantizer's `forward` without its bookkeeping, which copies numbers to the card, as no graph may."""
-    result = quantizer.vq(quantizer.input_proj(x), n_q=quantizer.n_q)
-    return quantizer.output_proj(result.quantized), result.loss.mean()
+    projected = quantizer.input_proj(x)
+    result = quantizer.vq(projected, n_q=quantizer.n_q)
+    passed = torch.where(whole[:, None, None], projected, result.quantized)
+    return quantizer.output_proj(passed), result.loss.mean()
+
+
+def detached(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Numbers to report, which do not keep what they were made of."""
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 class CodecTraining:
@@ -92,10 +104,13 @@ class CodecTraining:
         for module in self.mimi.modules():
             if isinstance(module, EuclideanCodebook):
                 module.check_unused_every = module._next_unused_check = 1  # The same at every step, as a graph is.
+                # Its moving averages would else be part of every step's history.
+                module.register_forward_pre_hook(lambda _, given: (given[0].detach(), *given[1:]))
         self.head = PhonemeHead(options.mimi["seanet"]["dimension"], 1 + len(PHONES)).to(device)
         self.judges = Discriminators().to(device)
         self.mel = MelDistance().to(device)
         self._rate = torch.tensor(options.rate, device=device)
+        self._whole = torch.tensor(WHOLE, device=device)
         maker = [*self.mimi.parameters(), *self.head.parameters()]
         graphed = {"capturable": device.type == "cuda", "fused": device.type == "cuda"}
         self.optimizer = torch.optim.AdamW(maker, lr=self._rate, betas=(0.8, 0.99), weight_decay=0.01, **graphed)
@@ -119,7 +134,8 @@ class CodecTraining:
         """Sound, what the codec makes of it, and how far apart they are."""
         sound, labels = self._pool.crops(self.options.batch, self.options.frames)
         sound = worldly(sound)
-        made, vectors, penalty = reconstruct(self.mimi, sound)
+        whole = torch.rand(len(sound), device=self.device) < self._whole
+        made, vectors, penalty = reconstruct(self.mimi, sound, whole)
         phones = F.cross_entropy(self.head(vectors).flatten(0, 1), labels.flatten())
         return sound, made, {"mel": self.mel(made, sound), "phones": phones, "penalty": penalty}
 
@@ -130,7 +146,7 @@ class CodecTraining:
     def _learn(self) -> dict[str, Tensor]:
         _, _, losses = self._losses()
         self._update(self._total(losses))
-        return losses
+        return detached(losses)
 
     def _learn_judged(self) -> dict[str, Tensor]:
         """The judges see half of each crop, real and made; then the codec learns from the same judges."""
@@ -150,7 +166,7 @@ class CodecTraining:
         nn.utils.clip_grad_norm_(self.judges.parameters(), 10.0)
         self._update(self._total(losses) + ADVERSARIAL * losses["adversarial"] + MATCHING * losses["matching"])
         self.judges_optimizer.step()
-        return losses
+        return detached(losses)
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -170,9 +186,10 @@ class CodecTraining:
             if (pool := refresh(elapsed)) is not None:
                 self.use(pool)
             self._rate.fill_(self.options.rate * schedule.rate(progress, self.step_count - first))
+            self._whole.fill_(WHOLE * max(0.0, 1 - progress / self.options.adversarial))
             losses = self.step(progress)
             if (self.step_count - first) % REPORTED == 1:
-                shown = " ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
+                shown = " ".join(f"{name} {float(value):.3f}" for name, value in losses.items())
                 report(f"{elapsed:5.0f} s  step {self.step_count}  {shown}")
 
     def save(self, path: Path) -> None:

@@ -4,7 +4,9 @@ The agent's side is laid out in codes. The caller's is mixed as sound, with the 
 """
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from training.scripts import conversation
 from training.teachers import Samples
 
 PADDING, END_OF_PADDING = 3, 0
-LEAD = 0.16
+LEAD = 0.24
 """Seconds by which a word's text comes before its sound, so that a whole short word is known when it begins."""
 FRAMES_PER_SECOND = SAMPLE_RATE / FRAME_SAMPLES
 VOICE_FRAMES = 25
@@ -33,6 +35,8 @@ YIELD = (3, 6)
 """Frames after which an interrupted agent stops."""
 
 INTERRUPTED = 0.15
+SHARES = {"kokoro": 0.55, "espeak": 0.3, "shipped": 0.15}
+"""How often episodes are heard: Kokoro's, robots', and those of the personas that come with the service."""
 
 
 @dataclass
@@ -60,10 +64,11 @@ class Composer:
         self._lines, self._episodes = lines, episodes
         self._tokenizer, self._special, self._architecture = tokenizer, special, architecture
         self._names = sorted(episodes)
+        self._weights = list(accumulate(self._shares_of()))
 
     def compose(self, rng: random.Random, positions: int) -> Dialogue:
         """A conversation about a random episode, cut or filled with silence to `positions`."""
-        name = rng.choice(self._names)
+        (name,) = rng.choices(self._names, cum_weights=self._weights)
         episode, said = self._episodes[name], self._lines.agents[name]
         speaker = next(iter(said.values())).speaker
         prompt = self._prompt(rng, episode.prompt, speaker)
@@ -73,6 +78,15 @@ class Composer:
         dialogue = Dialogue(prompt, text, agent, np.zeros(frames, dtype=np.bool_))
         self._converse(rng, dialogue, episode, said)
         return dialogue
+
+    def _shares_of(self) -> list[float]:
+        """Each episode's share: within its kind by how much it says, the kinds by SHARES."""
+        kinds = [name.partition("-")[0] for name in self._names]
+        sizes = [len(self._lines.agents[name]) for name in self._names]
+        whole = Counter[str]()
+        for kind, size in zip(kinds, sizes, strict=True):
+            whole[kind] += size
+        return [SHARES[kind] * size / whole[kind] for kind, size in zip(kinds, sizes, strict=True)]
 
     def _prompt(self, rng: random.Random, prompt: str, speaker: str) -> Tokens:
         line = rng.choice(self._lines.voices[speaker])

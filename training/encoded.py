@@ -14,7 +14,7 @@ from core.engine.call import FRAME_SAMPLES
 from training.shards import Line
 from training.teachers import Samples
 
-SHIFTS = 4
+SHIFTS = 2
 """A line is encoded at this many places within a frame, and so heard in as many ways."""
 BEFORE, AFTER = 4, 2
 """Frames of silence around a line while it is encoded."""

@@ -152,8 +152,8 @@ def evaluate_codec(options: Options, teacher: Path, lines: int, report: Report) 
     """
     check(options.checkpoint)
     Kokoro.unpack(teacher)
-    judge, kokoro, espeak = Judge(), Kokoro(teacher), Espeak()
     checkpoint, device = Checkpoint.read(options.checkpoint), pick_device(options.device)
+    judge, kokoro, espeak = Judge(), Kokoro(teacher, device), Espeak()
     mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device)
     before, after, rng = WordErrors(), WordErrors(), random.Random("codec")
     for number, speaker in enumerate(islice(cycle(AGENTS.values()), lines)):

@@ -7,8 +7,8 @@ import torch
 
 Result = TypeVar("Result")
 
-WARM_UP_STEPS = 4
-"""Steps before the capture, so that optimisers have their state and libraries have chosen their kernels."""
+WARM_UP_STEPS = 10
+"""Steps before the capture: optimisers get their state, libraries choose kernels, and a codebook a step begins."""
 
 
 class GraphedStep(Generic[Result]):

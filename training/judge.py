@@ -3,10 +3,9 @@
 import os
 from typing import Any
 
-import sphn
-
 from core.engine.call import SAMPLE_RATE
 from training.measures import word_errors, words_of
+from training.resampling import resample
 from training.teachers import Samples
 
 WHISPER_RATE = 16_000
@@ -25,7 +24,7 @@ class Judge:
 
     def hear(self, pcm: Samples) -> str:
         """What is said in float32[samples] at 24 kHz."""
-        sound = sphn.resample(pcm[None], SAMPLE_RATE, WHISPER_RATE)[0]
+        sound = resample(pcm, SAMPLE_RATE, WHISPER_RATE)
         pieces, _ = self._model.transcribe(
             sound, language="en", beam_size=1, without_timestamps=True, condition_on_previous_text=False
         )

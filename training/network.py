@@ -97,11 +97,11 @@ class Network(nn.Module):
         )
         self.linears = made(AGENT_CODEBOOKS, a.card, a.depformer_dim)
 
-    def forward(self, tokens: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of what follows each position.
+    def forward(self, tokens: Tensor, target: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits of what follows each position, the agent's codes only at the `chosen` ones, int64[batch, count].
 
         `tokens`: int64[batch, time, 17], what is read; `target`: int64[batch, time, 9], what follows, text and agent.
-        Returns `[batch, time, text_card]` and `[batch, time, 8, card]`.
+        Returns `[batch, time, text_card]` and `[batch, time or count, 8, card]`.
         """
         a = self.architecture
         x = F.embedding(tokens[:, :, 0], self.text_emb)
@@ -115,6 +115,10 @@ class Network(nn.Module):
         hidden = self.out_norm(x[:, :, 0])
         text = F.linear(hidden, self.text_linear)
 
+        if chosen is not None:
+            hidden = hidden.gather(1, chosen[..., None].expand(-1, -1, a.dim))
+            target = target.gather(1, chosen[..., None].expand(-1, -1, target.shape[2]))
+            time = chosen.shape[1]
         previous = [F.embedding(target[:, :, 0], self.depformer_text_emb)]
         previous += [F.embedding(target[:, :, 1 + n], self.depformer_emb[n]) for n in range(AGENT_CODEBOOKS - 1)]
         y = F.linear(hidden, self.depformer_in.flatten(0, 1)).view(batch, time, AGENT_CODEBOOKS, -1)

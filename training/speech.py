@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from training.episodes import Episode
 from training.scripts import episode, greeting_episode, shipped_episodes
 from training.shards import write_shard
@@ -17,12 +19,16 @@ from training.teachers import Espeak, Kokoro, Spoken
 from training.voices import AGENTS, ESPEAK_AGENTS, Speaker, caller
 
 KOKORO, ESPEAK = "kokoro", "espeak"
-EPISODES = {KOKORO: 8, ESPEAK: 24}
+EPISODES = {KOKORO: 16, ESPEAK: 64}
 """Episodes to a shard."""
-WHOLE = {KOKORO: 0.3, ESPEAK: 0.6}
-"""The share of episodes with all their exchanges; the others only greet and give their name."""
+WHOLE = {KOKORO: 0.15, ESPEAK: 0.15}
+"""The share of episodes with all their exchanges; the others only greet and give their name.
+
+Callers speak in whole episodes alone: what they say is heard in all episodes where it fits.
+"""
 ASKS = {KOKORO: 1, ESPEAK: 3}
 """Of each exchange, how many of the caller's phrasings are spoken."""
+SHARDS_PER_PROCESS = 16
 SHIPPED = len(AGENTS)
 """So many of Kokoro's first shards hold the shipped personas."""
 
@@ -62,6 +68,8 @@ def jobs(teacher: str, episodes: dict[str, tuple[Episode, Speaker]]) -> Iterator
         rng = random.Random(f"{name} speakers")
         for text in dict.fromkeys(chosen.lines()):
             yield Job(f"{name}/agent", text, agent)
+        if len(chosen.exchanges) == 1:
+            continue
         for asks in (*(exchange.asks for exchange in chosen.exchanges), chosen.repeats):
             for text in rng.sample(asks, min(ASKS[teacher], len(asks))):
                 yield Job(f"{name}/caller", text, caller(rng, kokoro=teacher == KOKORO))
@@ -72,7 +80,8 @@ class _Voices:
 
     def __init__(self, teacher: str, folder: Path) -> None:
         self._espeak = Espeak()
-        self._kokoro = Kokoro(folder / "kokoro") if teacher == KOKORO else None
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._kokoro = Kokoro(folder / "kokoro", device) if teacher == KOKORO else None
 
     def say(self, job: Job) -> Spoken:
         if self._kokoro is None:
@@ -97,8 +106,8 @@ def make_speech(teacher: str, folder: Path, shards: range, workers: int, report:
     if teacher == KOKORO:
         Kokoro.unpack(folder / "kokoro")
     hours = 0.0
-    # Processes anew for each shard: espeak-ng keeps its state in the process, and onnxruntime its memory.
-    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=4) as pool:
+    # Processes anew now and then: espeak-ng and onnxruntime take ever more memory.
+    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=SHARDS_PER_PROCESS) as pool:
         for done, seconds in enumerate(pool.imap_unordered(_Shard(teacher, folder), shards), 1):
             hours += seconds / 3600
             report(f"{done} of {len(shards)} shards, {hours:.2f} hours")

@@ -1,6 +1,5 @@
 """The stages that learn, on the files of a training folder: `speech/`, `tokenizer.model`, `codec.pt`, `lm.pt`."""
 
-import multiprocessing
 import time
 from collections.abc import Callable
 from itertools import chain
@@ -26,21 +25,17 @@ from training.shape import NANO, Shape
 from training.shards import Line, read_episodes, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
 
-READERS = 8
 NEW_POOL_S, NEW_BANK_S = 100.0, 15.0
 """How often speech and banks that have been made meanwhile are taken in."""
-ROBOTS = 1.0
+ROBOTS = 0.3
 """Hours of espeak-ng for each hour of Kokoro when the codec learns."""
 
 Report = Callable[[str], None]
 
 
 def read_lines(paths: list[Path]) -> dict[Path, list[Line]]:
-    """The lines of each of these shards, read by several processes where there are many."""
-    if len(paths) < READERS:
-        return {path: read_shard(path) for path in paths}
-    with multiprocessing.get_context("spawn").Pool(READERS) as pool:
-        return dict(zip(paths, pool.map(read_shard, paths), strict=True))
+    """The lines of each of these shards."""
+    return {path: read_shard(path) for path in paths}
 
 
 def hours(lines: list[Line]) -> float:

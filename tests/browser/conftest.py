@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import pytest
 import sphn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.browser import process
 from tests.conftest import speech
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -46,7 +45,7 @@ class Served:
 
     folder: Path
     port: int
-    process: subprocess.Popen[bytes] | None = None
+    process: ForkServerProcess | None = None
 
     @property
     def url(self) -> str:
@@ -54,13 +53,10 @@ class Served:
 
     def start(self) -> None:
         """Start, and return when it can take a call."""
-        with (self.folder / "log").open("ab") as log:
-            program = "from core.cli import main; main()"
-            arguments = ["serve", "--config", str(self.folder / "config.yaml"), "--port", str(self.port)]
-            self.process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=log, stderr=log)
+        self.process = process.start(self.folder, self.port)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            assert self.process.poll() is None, (self.folder / "log").read_text()
+            assert self.process.is_alive(), (self.folder / "log").read_text()
             try:
                 with urllib.request.urlopen(f"{self.url}health", timeout=2):
                     return
@@ -70,9 +66,9 @@ class Served:
 
     def kill(self) -> None:
         """End it as a crash would."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
 
 
 @pytest.fixture(scope="package")

@@ -1,13 +1,10 @@
-"""Nano: a checkpoint of PersonaPlex's architecture, small enough for two CPU cores.
+"""Models with random weights: PersonaPlex's at full size, to measure, and a tiny one, to test and compare.
 
-Where no trained one is packaged, its weights are made from a seed: it makes sounds, not sense, but every part of the
-service runs as it does with the real model.
+What they say makes no sense, but every part of the engine runs as it does with trained ones.
 """
 
 import io
 import json
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,11 +25,7 @@ from core.engine.weights import stored_name
 from core.voices import write_voice
 
 SEED = 20260
-VERSION = 1
-"""Part of the made folder's name: raise it when anything below changes."""
-PACKAGED = Path(__file__).parent.parent / "nano"
-"""Where a trained nano lies when the package brings one."""
-NOTICE = "This is the small built-in model with untrained weights: it makes sounds, not sense."
+NAME, NOTICE = "untrained", "This model's weights are random: it makes sounds, not sense."
 VOICES = ("NATF2", "NATM2", "VARF0", "VARM0")
 VOICE_FRAMES = 25
 FIRST_PIECE = 260
@@ -108,30 +101,13 @@ That would be twelve dollars and fifty cents. Could you tell me your name, pleas
 """What the tokenizer's pieces are cut from."""
 
 
-def nano_folder(cache: Path) -> Path:
-    """The folder of the nano checkpoint: the packaged one, or one made in `cache` at first use."""
-    if (PACKAGED / "config.json").exists():
-        return PACKAGED
-    folder = cache / f"nano-untrained-{VERSION}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix="nano-", dir=cache))
-        make_checkpoint(making)
-        try:
-            making.rename(folder)
-        except OSError:
-            shutil.rmtree(making)
-            if not folder.exists():  # Else another process was faster; its folder is the same.
-                raise
-    return folder
-
-
 def make_checkpoint(folder: Path, architecture: Architecture = ARCHITECTURE, seed: int = SEED) -> None:
-    """Write an untrained checkpoint in the hub's layout."""
+    """Write an untrained checkpoint in the hub's layout into `folder`, which is made."""
+    folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
     config = dict(FIXED) | asdict(architecture) | {"dep_q": AGENT_CODEBOOKS, "delays": list(DELAYS)}
     config |= {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json"}
-    config[EXTENSION] = {"name": "nano", "notice": NOTICE}
+    config[EXTENSION] = {"name": NAME, "notice": NOTICE}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     (folder / "mimi.json").write_text(json.dumps(MIMI, indent=1))
     (folder / TEXT_TOKENIZER_NAME).write_bytes(make_tokenizer(architecture.text_card))
