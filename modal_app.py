@@ -39,8 +39,8 @@ class Deployment:
     """What is chosen at `modal deploy`, each by its variable: `PERSONAPLEX_MODAL_GPU=L40S` and so on."""
 
     gpu: str = "A10G"
-    slots: int = 4
-    """Calls at once in a container: what an A10G's 22 GiB hold beside bfloat16 weights."""
+    slots: int = 3
+    """Calls at once in a container: what an A10G's 22 GiB hold beside bfloat16 weights, and the start's reserve."""
     max_containers: int = 3
     """The bound of what can be spent: so many GPUs at once."""
     min_containers: int = 0

@@ -25,7 +25,7 @@ def test_the_gpu_function(monkeypatch: pytest.MonkeyPatch) -> None:
     deployed = Deployed(monkeypatch)
     asked, environment = deployed.asked["Gpu.*"], deployed.app.deployment.environment()
     assert asked["gpu"] == "A10G"
-    assert asked["max_concurrent_inputs"] == 4 == int(environment["PERSONAPLEX_ENGINE__SLOTS"])
+    assert asked["max_concurrent_inputs"] == 3 == int(environment["PERSONAPLEX_ENGINE__SLOTS"])
     assert (asked["min_containers"], asked["max_containers"]) == (0, 3)
     assert asked["scaledown_window"] == 300
     assert asked["timeout"] >= ServerConfig().queue_wait_s + 900 + 30
