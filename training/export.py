@@ -24,10 +24,7 @@ from training.shards import Line, read_shard, shard_paths
 from training.stages import special_codes, trained_mimi
 from training.voices import AGENTS
 
-NOTICE = (
-    "This is nano, a tiny model trained on synthetic speech: it speaks, keeps to its persona and understands "
-    "everyday phrases, but it does not think. Ask for PersonaPlex itself with a GPU."
-)
+NOTICE = "This is the small built-in model: it speaks, plays its persona and does not think."
 CANDIDATES = 8
 """Lines among which a voice's sample is chosen."""
 
