@@ -4,30 +4,19 @@ What they say makes no sense, but every part of the engine runs as it does with 
 """
 
 import io
-import json
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sentencepiece
 import torch
 from moshi.models.compression import MimiModel
-from moshi.models.loaders import MOSHI_NAME, TEXT_TOKENIZER_NAME, get_mimi
-from safetensors.torch import save_file
+from moshi.models.loaders import get_mimi
 
-from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED, Architecture
-from core.engine.checkpoint import EXTENSION
+from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
-from core.engine.prompt import Voice
-from core.engine.weights import stored_name
-from core.voices import write_voice
+from training.shape import codec_shape
 
-SEED = 20260
-NAME, NOTICE = "untrained", "This model's weights are random: it makes sounds, not sense."
-VOICES = ("NATF2", "NATM2", "VARF0", "VARM0")
-VOICE_FRAMES = 25
 FIRST_PIECE = 260
 """Token ids below this are control tokens and single bytes."""
 OUTPUT_LEVEL = 0.05
@@ -45,52 +34,7 @@ ARCHITECTURE = Architecture(
     depformer_num_layers=1,
     depformer_dim_feedforward=528,
 )
-MIMI: dict[str, Any] = {
-    "sample_rate": 24_000,
-    "channels": 1,
-    "frame_rate": 12.5,
-    "seanet": {
-        "channels": 1,
-        "dimension": 64,
-        "causal": True,
-        "n_filters": 8,
-        "n_residual_layers": 1,
-        "activation": "ELU",
-        "compress": 2,
-        "dilation_base": 2,
-        "disable_norm_outer_blocks": 0,
-        "kernel_size": 7,
-        "residual_kernel_size": 3,
-        "last_kernel_size": 3,
-        "norm": "none",
-        "pad_mode": "constant",
-        "ratios": [8, 6, 5, 4],
-        "true_skip": True,
-    },
-    "quantizer": {
-        "dimension": 32,
-        "n_q": AGENT_CODEBOOKS,
-        "bins": 512,
-        "input_dimension": 64,
-        "output_dimension": 64,
-    },
-    "transformer": {
-        "d_model": 64,
-        "num_heads": 4,
-        "num_layers": 1,
-        "causal": True,
-        "layer_scale": 0.01,
-        "context": 100,
-        "conv_layout": True,
-        "max_period": 10_000,
-        "gating": "none",
-        "norm": "layer_norm",
-        "positional_embedding": "rope",
-        "dim_feedforward": 256,
-        "input_dimension": 64,
-        "output_dimensions": [64],
-    },
-}
+MIMI = codec_shape(dim=64, filters=8, layers=1)
 WORDS = """
 You are a wise and friendly teacher. Answer questions or provide advice in a clear and engaging way.
 You enjoy having a good conversation. You work for a company and your name is on the door.
@@ -99,24 +43,6 @@ Hello, how are you today? I am very well, thank you. What can I do for you? Yes,
 That would be twelve dollars and fifty cents. Could you tell me your name, please? One moment, let me have a look.
 """
 """What the tokenizer's pieces are cut from."""
-
-
-def make_checkpoint(folder: Path, architecture: Architecture = ARCHITECTURE, seed: int = SEED) -> None:
-    """Write an untrained checkpoint in the hub's layout into `folder`, which is made."""
-    folder.mkdir(parents=True)
-    generator = torch.Generator().manual_seed(seed)
-    config = dict(FIXED) | asdict(architecture) | {"dep_q": AGENT_CODEBOOKS, "delays": list(DELAYS)}
-    config |= {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json"}
-    config[EXTENSION] = {"name": NAME, "notice": NOTICE}
-    (folder / "config.json").write_text(json.dumps(config, indent=1))
-    (folder / "mimi.json").write_text(json.dumps(MIMI, indent=1))
-    (folder / TEXT_TOKENIZER_NAME).write_bytes(make_tokenizer(architecture.text_card))
-    lm = untrained_language_model(architecture, generator)
-    save_file({stored_name(name): weight.data.clone() for name, weight in lm.named_parameters()}, folder / MOSHI_NAME)
-    save_file(untrained_mimi(generator).state_dict(), folder / "mimi.safetensors")
-    for name in VOICES:
-        codes = torch.randint(architecture.card, (VOICE_FRAMES, AGENT_CODEBOOKS), generator=generator)
-        write_voice(folder / "voices" / f"{name}.safetensors", Voice(name, codes=codes.numpy()))
 
 
 def make_tokenizer(size: int) -> bytes:

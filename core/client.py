@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from core.audio import AudioFormat, Samples, open_reader, open_writer
-from core.engine.call import FRAME_S, FRAME_SAMPLES
+from core.engine.call import FRAME_S, FRAME_SAMPLES, frames_of
 from core.errors import ProtocolError
 from core.protocol import CloseCode, Kind
 
@@ -168,9 +168,8 @@ async def _speak(
 ) -> None:
     """Send each frame at the moment at which a microphone would have it whole."""
     writer = open_writer(audio)
-    padded = np.pad(recording, (0, -len(recording) % FRAME_SAMPLES))
     begun = perf_counter()
-    for index, frame in enumerate(padded.reshape(-1, FRAME_SAMPLES)):
+    for index, frame in enumerate(frames_of(recording)):
         data = writer.write(frame)
         await asyncio.sleep(begun + (index + 1) * FRAME_S - perf_counter())
         sent.append(perf_counter())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core.audio import Samples
-from core.engine.call import FRAME_S, FRAME_SAMPLES, Engine
+from core.engine.call import FRAME_S, Engine, frames_of
 from core.engine.prompt import Prompt
 from core.events import Identity, SessionInfo, TransformFailed
 from core.plugins import PluginHost
@@ -56,8 +56,7 @@ async def converse(
     failures: list[TransformFailed] = []
     hear, say = host.input_chain(info, failures.append), host.output_chain(info, failures.append)
 
-    padded = np.pad(recording, (0, -len(recording) % FRAME_SAMPLES))
-    frames = padded.reshape(-1, FRAME_SAMPLES)
+    frames = frames_of(recording)
     agent: list[Samples] = []
     words: list[Word] = []
     call = engine.open(prompt, chosen.sampling, len(frames) * FRAME_S)
@@ -73,4 +72,4 @@ async def converse(
             progress(index + 1, len(frames))
     finally:
         await call.close()
-    return Conversation(padded, np.concatenate(agent), tuple(words), call.seed, tuple(failures))
+    return Conversation(frames.ravel(), np.concatenate(agent), tuple(words), call.seed, tuple(failures))

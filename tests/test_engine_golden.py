@@ -73,7 +73,8 @@ def same(tokens: Tokens, golden: dict[str, Tokens], case: str) -> bool:
     return np.array_equal(tokens[:-1], golden[f"{case}/reference_output"][1:])
 
 
-@pytest.mark.parametrize(("case", "steps"), [*((case, 16) for case in CASES), ("codes", 8)])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("steps", [8, 16])
 async def test_alone(golden: dict[str, Tokens], weights: Path, case: str, steps: int) -> None:
     """Checkpoints have weights for 8 or for 16 steps of the depformer, of which the engine takes the first 8."""
     engine = tiny_engine(weights, context=CASES[case], slots=1, steps=steps)

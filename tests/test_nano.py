@@ -8,17 +8,17 @@ import yaml
 
 from core.config import EngineConfig
 from core.engine.call import FRAME_SAMPLES, Engine
-from core.engine.opening import open_engine
+from core.engine.opening import NANO, open_engine
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 
-PERSONAS = Path(__file__).parents[1] / "personas"
+ROOT = Path(__file__).parents[1]
 NAMES = {"bank": "Sanni", "clinic": "Grace", "internet-support": "Devon", "restaurant": "Marco"}
 
 
 async def greeting(engine: Engine, persona: str, voice: str) -> tuple[str, float]:
     """The words of an agent's first five seconds, to a silent caller, and how loud it was."""
-    prompt = yaml.safe_load((PERSONAS / f"{persona}.yaml").read_text())["prompt"]
+    prompt = yaml.safe_load((ROOT / "personas" / f"{persona}.yaml").read_text())["prompt"]
     call = engine.open(Prompt(prompt, engine.voice(voice)), Sampling(temperature=0.0, text_temperature=0.0))
     await call.ready()
     answers, words, loudest = call.frames(), "", 0.0
@@ -29,6 +29,10 @@ async def greeting(engine: Engine, persona: str, voice: str) -> tuple[str, float
         loudest = max(loudest, float(np.abs(answer.pcm).max()))
     await call.close()
     return words, loudest
+
+
+def test_its_card_is_the_one_that_is_exported() -> None:
+    assert (NANO / "README.md").read_text() == (ROOT / "training" / "CARD.md").read_text()
 
 
 async def test_nano_greets_with_its_personas_names() -> None:

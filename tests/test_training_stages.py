@@ -35,7 +35,7 @@ from training.lm import LmOptions, LmTraining
 from training.network import Network
 from training.schedule import Schedule
 from training.scripts import episode
-from training.shape import MIMI, Shape
+from training.shape import Shape, codec_shape
 from training.shards import LineRecord, read_episodes, read_shard, shard_paths
 from training.speech import ESPEAK, make_shard, make_speech
 from training.stages import encode_conversations, special_codes, train_codec, train_lm, trained_mimi
@@ -58,23 +58,7 @@ ARCHITECTURE = Architecture(
     depformer_num_layers=2,
     depformer_dim_feedforward=132,
 )
-TINY = Shape(
-    ARCHITECTURE,
-    MIMI
-    | {
-        "seanet": MIMI["seanet"] | {"dimension": WIDTH, "n_filters": 4},
-        "quantizer": MIMI["quantizer"]
-        | {"dimension": 16, "bins": CARD, "input_dimension": WIDTH, "output_dimension": WIDTH},
-        "transformer": MIMI["transformer"]
-        | {
-            "d_model": WIDTH,
-            "num_layers": 1,
-            "dim_feedforward": 64,
-            "input_dimension": WIDTH,
-            "output_dimensions": [WIDTH],
-        },
-    },
-)
+TINY = Shape(ARCHITECTURE, codec_shape(dim=WIDTH, filters=4, layers=1, card=CARD))
 CODEC = CodecOptions(batch=2, frames=8, mimi=TINY.mimi)
 LM = LmOptions(batch=1, architecture=ARCHITECTURE)
 VOICES = tuple(ESPEAK_AGENTS)[:3]

@@ -1,12 +1,12 @@
 """Calls for evaluation: a scripted caller talks with the engine, waits for its answers, and at last is silent."""
 
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 
-from core.engine.call import FRAME_S, FRAME_SAMPLES, Engine, Frame
+from core.engine.call import FRAME_S, FRAME_SAMPLES, Engine, Frame, frames_of
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from training.episodes import Episode
@@ -106,12 +106,6 @@ class ScriptedCaller:
         self._count += 1
         noise = self._level * self._noise.standard_normal(FRAME_SAMPLES)
         return (noise if frame is None else frame + noise).astype(np.float32)
-
-
-def frames_of(pcm: Samples) -> Iterator[Frame]:
-    """A sound as frames, the last one filled up with silence."""
-    whole = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
-    yield from whole.reshape(-1, FRAME_SAMPLES)
 
 
 async def hold_call(

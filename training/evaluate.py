@@ -14,7 +14,7 @@ import sphn
 import torch
 
 from core.config import EngineConfig
-from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Engine
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Engine, frames_of
 from core.engine.checkpoint import Checkpoint
 from core.engine.opening import open_engine, pick_device
 from core.engine.sampling import Sampling
@@ -158,8 +158,7 @@ def evaluate_codec(options: Options, teacher: Path, lines: int, report: Report) 
     before, after, rng = WordErrors(), WordErrors(), random.Random("codec")
     for number, speaker in enumerate(islice(cycle(AGENTS.values()), lines)):
         text = rng.choice(episode(rng, held_out=True).lines())
-        pcm = np.pad(kokoro.say(espeak.read(text), speaker).pcm, SETTLING * FRAME_SAMPLES)
-        pcm = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
+        pcm = frames_of(np.pad(kokoro.say(espeak.read(text), speaker).pcm, SETTLING * FRAME_SAMPLES)).ravel()
         with torch.inference_mode():
             coded = mimi.decode(mimi.encode(torch.from_numpy(pcm)[None, None].to(device)))[0, 0].cpu().numpy()
         before.add(text, judge.hear(pcm))

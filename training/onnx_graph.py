@@ -35,13 +35,15 @@ class OnnxGraph:
         self._shared = {entry.name: self._placed(numpy_helper.to_array(entry)) for entry in graph.initializer}
         self._outputs = [output.name for output in graph.output]
         last = {name: number for number, node in enumerate(graph.node) for name in node.input}
+        kept = {*self._shared, *self._outputs}
         self._nodes: list[tuple[Operator, Attributes, list[str], list[str], list[str]]] = []
         for number, node in enumerate(graph.node):
             attributes = {a.name: _attribute(onnx.helper.get_attribute_value(a), numpy_helper) for a in node.attribute}
-            kept = {*self._shared, *self._outputs}
+            operator = OPERATORS[node.op_type]
+            if operator is _lstm:
+                operator = _lstm(*(self._shared.get(name) for name in node.input), hidden=attributes["hidden_size"])
             done = [name for name in set(node.input) - kept if last[name] == number]
-            self._nodes.append((OPERATORS[node.op_type], attributes, list(node.input), list(node.output), done))
-        self._lstms: dict[str, torch.nn.LSTM] = {}
+            self._nodes.append((operator, attributes, list(node.input), list(node.output), done))
 
     def _placed(self, array: Array) -> Tensor:
         tensor = torch.from_numpy(np.array(array))
@@ -56,18 +58,8 @@ class OnnxGraph:
         values[""] = None
         values |= {name: self._placed(array) for name, array in inputs.items()}
         for operator, attributes, names, outputs, done in self._nodes:
-            given = [values[name] for name in names]
-            if operator is _lstm:
-                if outputs[0] not in self._lstms:
-                    self._lstms[outputs[0]] = _lstm_of(given, attributes["hidden_size"])
-                results = self._lstms[outputs[0]](given[0])
-                values[outputs[0]] = results[0].unflatten(2, (2, -1)).transpose(1, 2)
-            else:
-                result = operator(*given, **attributes)
-                if len(outputs) == 1:
-                    values[outputs[0]] = result
-                else:
-                    values.update(zip(outputs, result, strict=False))
+            result = operator(*(values[name] for name in names), **attributes)
+            values.update(zip(outputs, [result] if len(outputs) == 1 else result, strict=False))
             for name in done:
                 del values[name]
         return [values[name].cpu().numpy() for name in self._outputs]
@@ -216,15 +208,14 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5, **_: A
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
 
-def _lstm(*_: Any, **__: Any) -> Tensor:
-    raise AssertionError("OnnxGraph runs these itself: they hold matrices made ready for the card.")
+def _lstm(*given: Tensor | None, hidden: int) -> Operator:
+    """onnxruntime's DynamicQuantizeLSTM, both directions, made with its matrices: their gates' order is not torch's.
 
-
-def _lstm_of(given: list[Any], hidden: int) -> torch.nn.LSTM:
-    """Both directions of onnxruntime's DynamicQuantizeLSTM; its gates stand as input, output, forget, cell."""
-    x, w, r, bias, _, _, _, _, w_scale, w_zero, r_scale, r_zero = given
-    lstm = torch.nn.LSTM(x.shape[-1], hidden, bidirectional=True, device=x.device)
-    order = [0, 2, 3, 1]
+    `given` are the node's inputs, None where they are not the graph's own.
+    """
+    w, r, bias, w_scale, w_zero, r_scale, r_zero = (x for x in (*given[1:4], *given[8:]) if x is not None)
+    lstm = torch.nn.LSTM(w.shape[1], hidden, bidirectional=True, device=w.device)
+    order = [0, 2, 3, 1]  # From input, output, forget, cell to input, forget, cell, output.
     for n, suffix in enumerate(("", "_reverse")):
         matrices = {
             "weight_ih": ((w[n] - w_zero[n]) * w_scale[n]).t(),
@@ -236,7 +227,12 @@ def _lstm_of(given: list[Any], hidden: int) -> torch.nn.LSTM:
             sorted_gates = torch.cat([matrix.chunk(4)[gate] for gate in order])
             getattr(lstm, f"{name}_l0{suffix}").data.copy_(sorted_gates)
     lstm.flatten_parameters()
-    return lstm
+
+    def run(x: Tensor, *_: Any, **__: Any) -> list[Tensor]:
+        said: Tensor = lstm(x)[0]
+        return [said.view(*said.shape[:2], 2, hidden).transpose(1, 2)]
+
+    return run
 
 
 OPERATORS: dict[str, Operator] = {
@@ -254,7 +250,7 @@ OPERATORS: dict[str, Operator] = {
     "CumSum": lambda x, axis, **_: x.cumsum(int(axis)),
     "DequantizeLinear": lambda x, scale, zero: (x - zero) * scale,
     "Div": _divide,
-    "DynamicQuantizeLSTM": _lstm,
+    "DynamicQuantizeLSTM": _lstm,  # Makes the operator, when a graph is loaded.
     "DynamicQuantizeLinear": _quantize,
     "Equal": _pair(torch.eq),
     "Exp": torch.exp,

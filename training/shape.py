@@ -17,53 +17,62 @@ ARCHITECTURE = Architecture(
     depformer_num_layers=1,
     depformer_dim_feedforward=528,
 )
-CODEC_DIM = 128
-MIMI: dict[str, Any] = {
-    "sample_rate": 24_000,
-    "channels": 1,
-    "frame_rate": 12.5,
-    "seanet": {
+
+
+def codec_shape(dim: int, filters: int, layers: int, card: int = ARCHITECTURE.card) -> dict[str, Any]:
+    """Mimi's config at another size: channels, the outermost convolution's filters, transformer layers each way.
+
+    `card` is the number of codes in a codebook.
+    """
+    return {
+        "sample_rate": 24_000,
         "channels": 1,
-        "dimension": CODEC_DIM,
-        "causal": True,
-        "n_filters": 16,
-        "n_residual_layers": 1,
-        "activation": "ELU",
-        "compress": 2,
-        "dilation_base": 2,
-        "disable_norm_outer_blocks": 0,
-        "kernel_size": 7,
-        "residual_kernel_size": 3,
-        "last_kernel_size": 3,
-        "norm": "none",
-        "pad_mode": "constant",
-        "ratios": [8, 6, 5, 4],
-        "true_skip": True,
-    },
-    "quantizer": {
-        "dimension": 64,
-        "n_q": AGENT_CODEBOOKS,
-        "bins": 512,
-        "input_dimension": CODEC_DIM,
-        "output_dimension": CODEC_DIM,
-    },
-    "transformer": {
-        "d_model": CODEC_DIM,
-        "num_heads": 4,
-        "num_layers": 2,
-        "causal": True,
-        "layer_scale": 0.01,
-        "context": 100,
-        "conv_layout": True,
-        "max_period": 10_000,
-        "gating": "none",
-        "norm": "layer_norm",
-        "positional_embedding": "rope",
-        "dim_feedforward": 4 * CODEC_DIM,
-        "input_dimension": CODEC_DIM,
-        "output_dimensions": [CODEC_DIM],
-    },
-}
+        "frame_rate": 12.5,
+        "seanet": {
+            "channels": 1,
+            "dimension": dim,
+            "causal": True,
+            "n_filters": filters,
+            "n_residual_layers": 1,
+            "activation": "ELU",
+            "compress": 2,
+            "dilation_base": 2,
+            "disable_norm_outer_blocks": 0,
+            "kernel_size": 7,
+            "residual_kernel_size": 3,
+            "last_kernel_size": 3,
+            "norm": "none",
+            "pad_mode": "constant",
+            "ratios": [8, 6, 5, 4],
+            "true_skip": True,
+        },
+        "quantizer": {
+            "dimension": dim // 2,
+            "n_q": AGENT_CODEBOOKS,
+            "bins": card,
+            "input_dimension": dim,
+            "output_dimension": dim,
+        },
+        "transformer": {
+            "d_model": dim,
+            "num_heads": 4,
+            "num_layers": layers,
+            "causal": True,
+            "layer_scale": 0.01,
+            "context": 100,
+            "conv_layout": True,
+            "max_period": 10_000,
+            "gating": "none",
+            "norm": "layer_norm",
+            "positional_embedding": "rope",
+            "dim_feedforward": 4 * dim,
+            "input_dimension": dim,
+            "output_dimensions": [dim],
+        },
+    }
+
+
+MIMI = codec_shape(dim=128, filters=16, layers=2)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,11 @@ Frame = npt.NDArray[np.float32]
 """80 ms of one side: float32[1920], mono, 24 kHz, full scale at 1.0."""
 
 
+def frames_of(pcm: Frame) -> Frame:
+    """A sound of any length, float32[n], as float32[frames, 1920]; the last frame is filled up with silence."""
+    return np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
+
+
 @dataclass(frozen=True)
 class OutputFrame:
     """What the agent says in one frame, and how long it took.

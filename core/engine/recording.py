@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from moshi.models.compression import MimiModel
 
-from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame, frames_of
 from core.engine.codec import plainly
 from core.engine.prompt import SpecialCodes, Tokens
 
@@ -33,8 +33,7 @@ class VoiceEncoder:
 
     def __call__(self, pcm: Frame) -> Generator[None, None, Tokens]:
         """float32[samples] at 24 kHz to int64[frames, 8]; the last frame is filled up with silence."""
-        whole = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
-        frames = torch.from_numpy(whole.astype(np.float32)).view(1, -1, FRAME_SAMPLES)
+        frames = torch.from_numpy(frames_of(pcm).astype(np.float32))[None]
         codes = []
         with self._mimi.streaming(1):
             for start in range(0, frames.shape[1], PIECE_FRAMES):
