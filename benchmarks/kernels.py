@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import rms_norm
 
 from benchmarks.baseline import PlainMimi
 from benchmarks.untrained import untrained_mimi
@@ -10,6 +11,7 @@ from core.engine.depformer import attend_plainly as look_plainly
 from core.engine.linear import linear_plainly
 from core.engine.mimi import nearest_plainly
 from core.engine.mimi_transformer import attend_plainly
+from core.engine.transformer import NORM_EPSILON
 
 CODEC_FRAMES = 40
 SLOTS = 3
@@ -29,6 +31,7 @@ def fused_errors(device: torch.device) -> dict[str, float]:
 def product_errors(device: torch.device) -> dict[str, float]:
     """What goes before and after a product."""
     from core.engine.linear_kernel import linear
+    from core.engine.norm_kernel import norm
 
     errors = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -48,6 +51,11 @@ def product_errors(device: torch.device) -> dict[str, float]:
     errors["product after a norm"] = relative(
         linear(x, weight, bias=bias, centred=True, epsilon=1e-5, gelu=True), exact
     )
+    hidden, weight = torch.randn(20, 2, 2048, device=device), torch.randn(512, 2048, device=device) * 0.05
+    residual = torch.randn(20, 2, 512, device=device)
+    exact = linear_plainly(hidden.double(), weight.double(), residual=residual.double())
+    for time in ("once", "again"):  # The second finds what the first has left behind.
+        errors[f"product in parts, {time}"] = relative(linear(hidden, weight, residual=residual), exact)
     sound = torch.randn(5, 4400, device=device)
     windows = sound[:, 3:4347].unfold(1, 512, 8)
     weight, bias = torch.randn(128, 512, device=device) * 0.05, torch.randn(128, device=device)
@@ -56,6 +64,8 @@ def product_errors(device: torch.device) -> dict[str, float]:
     exact = linear_plainly(windows.double(), weight.double(), bias=bias.double())
     errors["product over windows"] = relative(out, exact)
     errors["the same through ELU"] = relative(elu, torch.nn.functional.elu(exact))
+    x, alpha = torch.randn(70, 4096, device=device), torch.rand(4096, device=device)
+    errors["norm"] = relative(norm(x, alpha, NORM_EPSILON), rms_norm(x.double(), (4096,), alpha.double(), NORM_EPSILON))
     return errors
 
 

@@ -39,12 +39,13 @@ def _draw(  # type: ignore[no-untyped-def]
     scaled = logits / tl.where(temperature == 0, 1.0, temperature)
     # The k-th largest, found bit by bit in an order-preserving integer form of float32.
     bits = scaled.to(tl.int32, bitcast=True)
-    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     top_k = tl.minimum(tl.load(top_k_pointer + row), card)
+    # One number in 64 bits, as the highest bit's step leaves 32; what it is held against has 32, which is faster.
     least = tl.full((), -(1 << 31), dtype=tl.int64)
     for bit in tl.static_range(31, -1, -1):
         higher = least + (1 << bit)
-        least = tl.where(tl.sum((order >= higher).to(tl.int32)) >= top_k, higher, least)
+        least = tl.where(tl.sum((order >= higher.to(tl.int32)).to(tl.int32)) >= top_k, higher, least)
     seed = tl.load(seed_pointer + row).to(tl.uint64)
     position = tl.load(position_pointer + row).to(tl.uint64)
     key = _scramble(seed + _scramble(position * STREAMS + stream))
@@ -52,7 +53,7 @@ def _draw(  # type: ignore[no-untyped-def]
     uniform = ((noise >> 41).to(tl.float32) + 0.5) * 1.1920928955078125e-07
     gumbel = -tl.log(-tl.log(uniform))
     score = scaled + tl.where(temperature == 0, 0.0, gumbel)
-    tl.store(out_pointer + row, tl.argmax(tl.where((order >= least) & real, score, -float("inf")), axis=0))
+    tl.store(out_pointer + row, tl.argmax(tl.where((order >= least.to(tl.int32)) & real, score, -float("inf")), axis=0))
 
 
 def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, seed: Tensor, position: Tensor, stream: int) -> Tensor:
@@ -60,7 +61,7 @@ def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, seed: Tensor, posit
     rows, card = logits.shape
     out = torch.empty(rows, dtype=torch.int64, device=logits.device)
     padded = triton.next_power_of_2(card)
-    warps = 8 if padded <= 4096 else 16
+    warps = 8 if padded <= 4096 else 32
     _draw[(rows,)](
         logits, temperature, top_k, seed, position, out, card, stream, STREAMS=STREAMS, PADDED=padded, num_warps=warps
     )

@@ -7,8 +7,10 @@ from torch import Tensor
 
 FLOATS = 1024
 """That one program moves."""
-FRAMES = 64
-"""Of the ring that one program looks at at a time."""
+FRAMES = 256
+"""Of the ring that one program looks at at a time: all of Kyutai's Mimi's."""
+WARPS = 8
+"""That do it."""
 CODES = 32
 """That one program compares."""
 
@@ -53,52 +55,64 @@ def _attend(  # type: ignore[no-untyped-def]
     cos_pointer, sin_pointer, out_pointer, context, scale,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, TIME: tl.constexpr, FRAMES: tl.constexpr,
 ):  # fmt: skip
-    """One head of one row: all times of the frame."""
+    """One head of one row at one time of the frame, whose key and value it keeps."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
+    now = tl.program_id(2)
     time = tl.arange(0, TIME)
     channel = tl.arange(0, WIDTH)
     pair = tl.arange(0, WIDTH // 2)
     slot = tl.load(slots_pointer + row)
     active = tl.load(active_pointer + row) != 0
     position = tl.load(position_pointer + row)
-    turn = (row * TIME + time[:, None]) * (WIDTH // 2) + pair[None, :]
-    cos = tl.load(cos_pointer + turn)
-    sin = tl.load(sin_pointer + turn)
-    query_at = projected_pointer + ((row * TIME + time[:, None]) * 3 * HEADS + head) * WIDTH
-    key_at = query_at + HEADS * WIDTH
-    query = _turned(tl.load(query_at + 2 * pair[None, :]), tl.load(query_at + 2 * pair[None, :] + 1), cos, sin) * scale
-    key = _turned(tl.load(key_at + 2 * pair[None, :]), tl.load(key_at + 2 * pair[None, :] + 1), cos, sin)
+    turn_at = row * TIME * (WIDTH // 2) + pair
+    query_at = projected_pointer + (row * TIME * 3 * HEADS + head) * WIDTH
+    moment = now * (3 * HEADS * WIDTH)
+    query = _turned(
+        tl.load(query_at + moment + 2 * pair),
+        tl.load(query_at + moment + 2 * pair + 1),
+        tl.load(cos_pointer + turn_at + now * (WIDTH // 2)),
+        tl.load(sin_pointer + turn_at + now * (WIDTH // 2)),
+    )
+    query *= scale
+    turns = turn_at[None, :] + time[:, None] * (WIDTH // 2)
+    key_at = query_at + HEADS * WIDTH + time[:, None] * (3 * HEADS * WIDTH)
+    key = _turned(
+        tl.load(key_at + 2 * pair[None, :]),
+        tl.load(key_at + 2 * pair[None, :] + 1),
+        tl.load(cos_pointer + turns),
+        tl.load(sin_pointer + turns),
+    )
     value = tl.load(key_at + HEADS * WIDTH + channel[None, :])
     ring = (slot * HEADS + head) * context * WIDTH
     place = ((position + time) % context)[:, None] * WIDTH + channel[None, :]
-    tl.store(keys_pointer + ring + place, key, mask=active)
-    tl.store(values_pointer + ring + place, value, mask=active)
+    mine = active & (time == now)[:, None]
+    tl.store(keys_pointer + ring + place, key, mask=mine)
+    tl.store(values_pointer + ring + place, value, mask=mine)
 
-    scores = tl.sum(query[:, None, :] * key[None, :, :], axis=2)  # [time, time before or now]
-    scores = tl.where(time[None, :] <= time[:, None], scores, -float("inf"))
-    best = tl.max(scores, axis=1)
-    weights = tl.exp(scores - best[:, None])
-    seen = tl.sum(weights, axis=1)
-    sums = tl.sum(weights[:, :, None] * value[None, :, :], axis=1)
+    looks = tl.where(time <= now, tl.sum(key * query[None, :], axis=1), -float("inf"))
+    best = tl.max(looks)
+    shares = tl.exp(looks - best)
+    seen = tl.sum(shares)
+    sums = tl.sum(value * shares[:, None], axis=0)
     # How long before the frame each place of the ring was written, counted from 0; the frame falls on the oldest.
     old = tl.minimum(position, context - TIME)
+    here_now = (position % context).to(tl.int32)
     for start in range(0, context, FRAMES):
         frame = start + tl.arange(0, FRAMES)
-        age = (position % context + context - 1 - frame + context) % context
+        age = (here_now + context - 1 - frame + context) % context
         visible = (frame < context) & (age < old)
         here = ring + frame[:, None] * WIDTH + channel[None, :]
         keys = tl.load(keys_pointer + here, mask=visible[:, None], other=0.0)
         values = tl.load(values_pointer + here, mask=visible[:, None], other=0.0)
-        looks = tl.where(visible[None, :], tl.sum(query[:, None, :] * keys[None, :, :], axis=2), -float("inf"))
-        better = tl.maximum(best, tl.max(looks, axis=1))
-        shares = tl.exp(looks - better[:, None])
+        scores = tl.where(visible, tl.sum(keys * query[None, :], axis=1), -float("inf"))
+        better = tl.maximum(best, tl.max(scores))
+        weights = tl.exp(scores - better)
         fade = tl.exp(best - better)
-        sums = sums * fade[:, None] + tl.sum(shares[:, :, None] * values[None, :, :], axis=1)
-        seen = seen * fade + tl.sum(shares, axis=1)
+        sums = sums * fade + tl.sum(values * weights[:, None], axis=0)
+        seen = seen * fade + tl.sum(weights)
         best = better
-    out_at = out_pointer + ((row * TIME + time[:, None]) * HEADS + head) * WIDTH + channel[None, :]
-    tl.store(out_at, sums / seen[:, None])
+    tl.store(out_pointer + ((row * TIME + now) * HEADS + head) * WIDTH + channel, sums / seen)
 
 
 def attend(
@@ -107,9 +121,9 @@ def attend(
     """What `attend_plainly` in `mimi_transformer.py` says, for a frame of 1, 2, 4... times."""
     rows, time, _, heads, width = projected.shape
     out = torch.empty(rows, time, heads * width, device=projected.device)
-    _attend[(rows, heads)](
+    _attend[(rows, heads, time)](
         projected, kept[0], kept[1], slots, active, position, cos, sin, out, kept.shape[3], width**-0.5,
-        HEADS=heads, WIDTH=width, TIME=time, FRAMES=FRAMES,
+        HEADS=heads, WIDTH=width, TIME=time, FRAMES=FRAMES, num_warps=WARPS,
     )  # fmt: skip
     return out
 
