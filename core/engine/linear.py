@@ -51,9 +51,13 @@ class Linear(nn.Module):
         """The product with one of the matrices, and what `linear_plainly` says."""
         some = slice(step * self.rows, (step + 1) * self.rows)
         weight, scale = self.weight[some], None if self.scale is None else self.scale[some]
-        one_position = x.dim() == 2 or x.shape[1] == 1  # A prompt's piece has many.
-        product = fast_linear if one_position or scale is not None else linear_plainly
+        product = fast_linear if has_one_position(x) or scale is not None else linear_plainly
         return product(x, weight, scale, gated=gated, residual=residual, out=out)
+
+
+def has_one_position(x: Tensor) -> bool:
+    """Whether `[batch, (time,) channels]` is a step's. A prompt's piece has many, where libraries are faster."""
+    return x.dim() == 2 or x.shape[1] == 1
 
 
 class Int8Linear(Linear):

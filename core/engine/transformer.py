@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.engine.architecture import Architecture
-from core.engine.linear import WeightFormat, empty
+from core.engine.linear import WeightFormat, empty, has_one_position
 
 NORM_EPSILON = 1e-8
 """Of `rms_norm_f32` in `moshi.modules.transformer`."""
@@ -30,7 +30,7 @@ class Norm(nn.Module):
         self.alpha = empty(1, 1, dim, device=held.device, dtype=held.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda:
+        if x.is_cuda and has_one_position(x):
             from core.engine.norm_kernel import norm  # Triton comes with torch's CUDA builds only
 
             return norm(x.contiguous(), self.alpha, NORM_EPSILON)
