@@ -1,7 +1,7 @@
 """A bank of finished conversations, from which the language model's batches are drawn."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,27 +20,32 @@ ENCODED_FRAMES = 12_000
 MUTED = 0.25
 """The share of callers whose microphone gives perfect silence between their words."""
 
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Some conversations' tokens, begins, speaking and sounds, see `Bank`."""
+
 
 @dataclass(frozen=True)
 class Bank:
     """Conversations of one length.
 
     `tokens`: int16[conversations, positions, 17]; `begins`: the prompts' lengths, int64[conversations];
-    `speaking`: whether the agent does, bool[conversations, positions].
+    `speaking`: whether the agent does, bool[conversations, positions]; `sounds`: whether its codes sound as its text
+    reads, and are to be learned, bool[conversations].
     """
 
     tokens: Tensor
     begins: Tensor
     speaking: Tensor
+    sounds: Tensor
 
-    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, size: int) -> Batch:
         """Some conversations at random."""
         rows = torch.randint(len(self.tokens), (size,), device=self.tokens.device)
-        return self.tokens[rows].long(), self.begins[rows], self.speaking[rows]
+        return self.tokens[rows].long(), self.begins[rows], self.speaking[rows], self.sounds[rows]
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
-        save_atomically(path, {"tokens": self.tokens, "begins": self.begins, "speaking": self.speaking})
+        save_atomically(path, {field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> "Bank":
@@ -59,6 +64,7 @@ def build_bank(
     tokens = np.empty((count, positions, 17), dtype=np.int16)
     speaking = np.zeros((count, positions), dtype=np.bool_)
     begins = np.empty(count, dtype=np.int64)
+    sounds = np.empty(count, dtype=np.bool_)
     rows = max(1, ENCODED_FRAMES // positions)
     for start in range(0, count, rows):
         dialogues = [composer.compose(rng, positions + 1) for _ in range(min(rows, count - start))]
@@ -67,8 +73,8 @@ def build_bank(
             begin = len(dialogue.prompt)
             tokens[row] = positions_of(dialogue, user, special)
             speaking[row, begin:] = dialogue.speaking
-            begins[row] = begin
-    return Bank(*(torch.from_numpy(array) for array in (tokens, begins, speaking)))
+            begins[row], sounds[row] = begin, dialogue.sounds
+    return Bank(*(torch.from_numpy(array) for array in (tokens, begins, speaking, sounds)))
 
 
 def encode_callers(

@@ -5,7 +5,9 @@ The agent's side is laid out in codes. The caller's is mixed as sound, with the 
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import accumulate
 
 import numpy as np
@@ -17,6 +19,7 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.prompt import SpecialCodes, Tokens, Voice, lay_out
 from training.encoded import SHIFTS, AgentLine, Lines
 from training.episodes import Episode
+from training.renaming import RENAMED, renaming
 from training.scripts import conversation
 from training.teachers import Samples
 
@@ -41,13 +44,17 @@ SHARES = {"kokoro": 0.55, "espeak": 0.3, "shipped": 0.15}
 
 @dataclass
 class Dialogue:
-    """One conversation: what the agent does, frame by frame, and where the caller's lines begin, in samples."""
+    """One conversation: what the agent does, frame by frame, and where the caller's lines begin, in samples.
+
+    `sounds` is whether the agent's codes sound as its text reads: not where it was renamed.
+    """
 
     prompt: Tokens
     text: npt.NDArray[np.int64]
     agent: npt.NDArray[np.int64]
     speaking: npt.NDArray[np.bool_]
     caller: list[tuple[int, Samples]] = field(default_factory=list)
+    sounds: bool = True
 
 
 class Composer:
@@ -63,19 +70,23 @@ class Composer:
     ) -> None:
         self._lines, self._episodes = lines, episodes
         self._tokenizer, self._special, self._architecture = tokenizer, special, architecture
+        self._pieces: Callable[[str], list[int]] = cache(tokenizer.encode)
         self._names = sorted(episodes)
         self._weights = list(accumulate(self._shares_of()))
 
     def compose(self, rng: random.Random, positions: int) -> Dialogue:
-        """A conversation about a random episode, cut or filled with silence to `positions`."""
+        """A conversation about a random episode, renamed or not, cut or filled with silence to `positions`."""
         (name,) = rng.choices(self._names, cum_weights=self._weights)
         episode, said = self._episodes[name], self._lines.agents[name]
         speaker = next(iter(said.values())).speaker
-        prompt = self._prompt(rng, episode.prompt, speaker)
+        renamed = renaming(rng, episode) if rng.random() < RENAMED else None
+        if renamed is not None:
+            said = {text: replace(line, text=renamed(text)) for text, line in said.items()}
+        prompt = self._prompt(rng, renamed(episode.prompt) if renamed else episode.prompt, speaker)
         frames = positions - len(prompt) - 1
         text = np.full(frames, PADDING, dtype=np.int64)
         agent = np.tile(np.array(self._special.silence, dtype=np.int64), (frames, 1))
-        dialogue = Dialogue(prompt, text, agent, np.zeros(frames, dtype=np.bool_))
+        dialogue = Dialogue(prompt, text, agent, np.zeros(frames, dtype=np.bool_), sounds=renamed is None)
         self._converse(rng, dialogue, episode, said)
         return dialogue
 
@@ -142,7 +153,7 @@ class Composer:
         dialogue.speaking[now:end] = True
         free = max(0, now - 2)
         for word, second in zip(line.text.split(), line.words, strict=True):
-            pieces = self._tokenizer.encode(word)
+            pieces = self._pieces(word)
             second += shift / SHIFTS / FRAMES_PER_SECOND - LEAD
             start = max(free, now + int(second * FRAMES_PER_SECOND))
             if start > free and start - 1 < len(dialogue.text):

@@ -1,7 +1,8 @@
 """Stage `lm`: the language model learns to converse, from banks of conversations that are mixed anew again and again.
 
 Weights of the losses as in Moshi (arXiv 2410.00037, section 3.4): the text and the first codebook above the rest;
-padding, and the silence of an agent who does not speak, below. The prompt is not learned.
+padding, and the silence of an agent who does not speak, below. The prompt is not learned, nor are the codes of a
+renamed conversation, whose sound does not say what its text says.
 """
 
 import random
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
-from training.bank import Bank
+from training.bank import Bank, Batch
 from training.graphed import GraphedStep
 from training.network import Network
 from training.schedule import Schedule, save_atomically
@@ -23,6 +24,9 @@ from training.shape import ARCHITECTURE
 
 PADDING = 3
 CODEBOOK_WEIGHTS = (1.0, 0.35, 0.3, 0.25, 0.2, 0.2, 0.15, 0.15)
+TEXT_WEIGHT = 3.0
+"""The text's share in the loss beside all codebooks together, whose shares add up to 2.6, as in Moshi: its own
+cross-entropy is soon a twentieth of theirs, and it would hardly be heard."""
 PADDING_WEIGHT = 0.2
 SILENCE_WEIGHT = 0.2
 HEARD = 3 / 8
@@ -55,9 +59,17 @@ class Losses:
 
 
 def losses_of(
-    network: Callable[..., tuple[Tensor, Tensor]], shares: Tensor, tokens: Tensor, begins: Tensor, speaking: Tensor
+    network: Callable[..., tuple[Tensor, Tensor]],
+    shares: Tensor,
+    tokens: Tensor,
+    begins: Tensor,
+    speaking: Tensor,
+    sounds: Tensor,
 ) -> Losses:
-    """`tokens`: int64[batch, positions, 17], see `Bank`; `shares`: each codebook's weight, float32[8]."""
+    """`tokens`: int64[batch, positions, 17], see `Bank`; `shares`: each codebook's weight, float32[8].
+
+    Every row has as many positions whose codes are predicted, be they learned or, where it does not sound, not.
+    """
     target = tokens[:, 1:, : 1 + AGENT_CODEBOOKS]
     read = tokens[:, :-1].clone()
     places = torch.arange(target.shape[1], device=tokens.device) + 1
@@ -68,7 +80,8 @@ def losses_of(
     read[:, :, 1 : 1 + AGENT_CODEBOOKS] = torch.where(blurred[..., None], strange, read[:, :, 1 : 1 + AGENT_CODEBOOKS])
     said = talking & speaking[:, 1:]
     chosen = drawn(talking * torch.where(said, 1.0, SILENCE_WEIGHT), round(HEARD * target.shape[1]))
-    heard, said = talking.gather(1, chosen), said.gather(1, chosen)
+    talking_aloud, said = talking & sounds[:, None], said & sounds[:, None]
+    heard, said = talking_aloud.gather(1, chosen), said.gather(1, chosen)
     text, codes = network(read, target, chosen)
     # Only prompts hold initial tokens, which are never predicted, nor learned.
     words, agent = target[:, :, 0].clamp(max=text.shape[-1] - 1), target[:, :, 1:].clamp(max=codes.shape[-1] - 1)
@@ -79,9 +92,9 @@ def losses_of(
     word = talking & (target[:, :, 0] != PADDING)
     text_weight = talking * torch.where(word, 1.0, PADDING_WEIGHT)
     text_mean = (text_loss * text_weight).sum() / text_weight.sum()
-    code_mean = (code_loss * shares * heard[..., None]).sum() / heard.sum()
+    code_mean = (code_loss * shares * heard[..., None]).sum() / heard.sum().clamp(min=1)
     return Losses(
-        text_mean + code_mean,
+        TEXT_WEIGHT * text_mean + code_mean,
         mean(text_loss, word),
         mean(code_loss[..., 0], said),
         mean(code_loss[..., 1:].mean(dim=-1), said),
@@ -114,7 +127,7 @@ class LmTraining:
         graphed = {"capturable": device.type == "cuda", "fused": device.type == "cuda"}
         self.optimizer = torch.optim.AdamW(groups, lr=self._rate, betas=(0.9, 0.95), **graphed)
         self.step_count = 0
-        self._batches: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._batches: dict[int, Batch] = {}
         self._steps: dict[int, GraphedStep[Losses]] = {}
 
     def step(self, bank: Bank, rate: float) -> Losses:
@@ -130,7 +143,7 @@ class LmTraining:
         self.step_count += 1
         return self._steps[positions]()
 
-    def _learn(self, batch: tuple[Tensor, Tensor, Tensor]) -> Losses:
+    def _learn(self, batch: Batch) -> Losses:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False):
             losses = losses_of(self._compiled, self._shares, *batch)
         self.optimizer.zero_grad()
