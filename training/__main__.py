@@ -28,6 +28,11 @@ def stage(function: Callable[..., None]) -> Callable[..., None]:
     return device_option(function)
 
 
+def rate_option(highest: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The learning rate, which is `highest` unless a run is to go on gently."""
+    return click.option("--rate", default=highest, show_default=True, help="The learning rate at its highest.")
+
+
 @click.group(help=__doc__)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("nano-training"), show_default=True)
 @click.pass_context
@@ -53,12 +58,14 @@ def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int) ->
 
 @main.command()
 @stage
+@rate_option(8e-4)
 @click.pass_obj
-def codec(folder: Path, device: str, part: tuple[float, float], minutes: float) -> None:
+def codec(folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float) -> None:
     """Mimi learns to carry speech."""
+    from training.codec import CodecOptions
     from training.stages import train_codec
 
-    train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report)
+    train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report, CodecOptions(rate=rate))
 
 
 @main.command()
@@ -78,14 +85,16 @@ def encode(folder: Path, device: str, banks: tuple[int, int], positions: int, co
 
 @main.command()
 @stage
+@rate_option(1.2e-3)
 @click.option("--batch", default=96, show_default=True, help="Conversations of 512 positions to a step.")
 @click.pass_obj
-def lm(folder: Path, device: str, part: tuple[float, float], minutes: float, batch: int) -> None:
+def lm(folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float, batch: int) -> None:
     """The language model learns to converse."""
     from training.lm import LmOptions
     from training.stages import train_lm
 
-    train_lm(folder, torch.device(device), Schedule(minutes * 60, *part), report, LmOptions(batch=batch))
+    options = LmOptions(batch=batch, rate=rate)
+    train_lm(folder, torch.device(device), Schedule(minutes * 60, *part), report, options)
 
 
 @main.command()

@@ -1,7 +1,8 @@
 """Stage `codec`: a small Mimi learns to carry speech in 900 bits a second.
 
 Mel distances first, then discriminators beside them. The first codebook also learns which phonemes are spoken, as
-Mimi's learns from a speech model (arXiv 2410.00037, section 3.3.2), so that the language model finds words in it.
+Mimi's learns from a speech model (arXiv 2410.00037, section 3.3.2), so that the language model finds words in it. And
+a listener, who learns beside the codec what is said in real speech, has to understand what the codec makes of it.
 """
 
 import time
@@ -20,14 +21,18 @@ from torch import Tensor, nn
 
 from core.engine.architecture import AGENT_CODEBOOKS
 from training.graphed import GraphedStep
+from training.listener import Listener, listen
 from training.pool import LABELS_PER_FRAME, PHONES, SpeechPool, worldly
 from training.schedule import Schedule, save_atomically
 from training.shape import MIMI
-from training.spectra import Discriminators, MelDistance, discriminator_loss, generator_losses
+from training.spectra import Discriminators, MelDistance, discriminator_loss, frozen, generator_losses
 
 ADVERSARIAL, MATCHING = 0.3, 1.0
 """Weights of the judges' verdict and of their features beside the mel distance's."""
 JUDGES_RATE = 3e-4
+MISHEARD, UNLIKE = 0.3, 1.0
+"""Weights of what the listener mishears and of what else is different to it, as far as it knows what is said."""
+LISTENER_RATE = 1e-3
 WHOLE = 0.5
 """The share of rows that pass unquantized at first; none do once the discriminators take part."""
 REPORTED = 200
@@ -108,6 +113,7 @@ class CodecTraining:
                 module.register_forward_pre_hook(lambda _, given: (given[0].detach(), *given[1:]))
         self.head = PhonemeHead(options.mimi["seanet"]["dimension"], 1 + len(PHONES)).to(device)
         self.judges = Discriminators().to(device)
+        self.listener = Listener(1 + len(PHONES)).to(device)
         self.mel = MelDistance().to(device)
         self._rate = torch.tensor(options.rate, device=device)
         self._whole = torch.tensor(WHOLE, device=device)
@@ -116,6 +122,10 @@ class CodecTraining:
         self.optimizer = torch.optim.AdamW(maker, lr=self._rate, betas=(0.8, 0.99), weight_decay=0.01, **graphed)
         judges_rate = torch.tensor(JUDGES_RATE, device=device)
         self.judges_optimizer = torch.optim.AdamW(self.judges.parameters(), lr=judges_rate, betas=(0.5, 0.9), **graphed)
+        listener_rate = torch.tensor(LISTENER_RATE, device=device)
+        self.listener_optimizer = torch.optim.AdamW(
+            self.listener.parameters(), lr=listener_rate, betas=(0.9, 0.99), **graphed
+        )
         self.step_count = 0
         self.use(pool)
 
@@ -137,11 +147,15 @@ class CodecTraining:
         whole = torch.rand(len(sound), device=self.device) < self._whole
         made, vectors, penalty = reconstruct(self.mimi, sound, whole)
         phones = F.cross_entropy(self.head(vectors).flatten(0, 1), labels.flatten())
-        return sound, made, {"mel": self.mel(made, sound), "phones": phones, "penalty": penalty}
+        losses = {"mel": self.mel(made, sound), "phones": phones, "penalty": penalty}
+        return sound, made, losses | listen(self.listener, sound, made, labels)
 
     def _total(self, losses: dict[str, Tensor]) -> Tensor:
+        """What the codec learns from all but the judges, and the listener from real sound: neither moves the other."""
         options = self.options
-        return losses["mel"] + options.commitment * losses["penalty"] + options.phonemes * losses["phones"]
+        total = losses["mel"] + options.commitment * losses["penalty"] + options.phonemes * losses["phones"]
+        known = losses["listener"].detach().neg().exp()  # The probability it gives what is said: near 0 at first.
+        return total + losses["listener"] + known * (MISHEARD * losses["misheard"] + UNLIKE * losses["unlike"])
 
     def _learn(self) -> dict[str, Tensor]:
         _, _, losses = self._losses()
@@ -156,11 +170,8 @@ class CodecTraining:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False):
             real = self.judges(real_part)
             losses["judges"] = discriminator_loss(real, self.judges(made_part.detach()))
-            for parameter in self.judges.parameters():
-                parameter.requires_grad_(False)
-            losses["adversarial"], losses["matching"] = generator_losses(real, self.judges(made_part))
-            for parameter in self.judges.parameters():
-                parameter.requires_grad_(True)
+            with frozen(self.judges):
+                losses["adversarial"], losses["matching"] = generator_losses(real, self.judges(made_part))
         self.judges_optimizer.zero_grad()
         torch.autograd.backward(losses["judges"])
         nn.utils.clip_grad_norm_(self.judges.parameters(), 10.0)
@@ -169,10 +180,14 @@ class CodecTraining:
         return detached(losses)
 
     def _update(self, loss: Tensor) -> None:
+        """A step of the codec and of the listener."""
         self.optimizer.zero_grad()
+        self.listener_optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.mimi.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.listener.parameters(), 1.0)
         self.optimizer.step()
+        self.listener_optimizer.step()
 
     def run(
         self,
@@ -206,4 +221,4 @@ class CodecTraining:
         self.step_count = state.get("steps", 0)
 
     def _parts(self) -> dict[str, nn.Module]:
-        return {"mimi": self.mimi, "head": self.head, "judges": self.judges}
+        return {"mimi": self.mimi, "head": self.head, "judges": self.judges, "listener": self.listener}

@@ -4,6 +4,8 @@ The discriminators are those of EnCodec (arXiv 2210.13438), narrower, as Mimi's 
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -32,6 +34,14 @@ def mel_filters(window: int, bands: int) -> Tensor:
     return filters / filters.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
 
+def mel_spectrum(sound: Tensor, hann: Tensor, filters: Tensor, hop: int) -> Tensor:
+    """Magnitudes of float32[batch, samples], float32[batch, bands, 1 + samples // hop], number n around n * hop."""
+    window = len(hann)
+    spectrum = torch.stft(sound, window, hop, window=hann, return_complex=True, center=True)
+    magnitude = (spectrum.real**2 + spectrum.imag**2 + 1e-9).sqrt() / window**0.5
+    return torch.einsum("bft,mf->bmt", magnitude, filters)
+
+
 class MelDistance(nn.Module):
     """Mean absolute difference of magnitudes and of log magnitudes, over all scales."""
 
@@ -51,11 +61,8 @@ class MelDistance(nn.Module):
         return total / len(SCALES)
 
     def _mel(self, sound: Tensor, window: int) -> Tensor:
-        hann = getattr(self, f"hann_{window}")
-        spectrum = torch.stft(sound, window, window // 4, window=hann, return_complex=True, center=True)
-        magnitude = (spectrum.real**2 + spectrum.imag**2 + 1e-9).sqrt() / window**0.5
-        mel: Tensor = torch.einsum("bft,mf->bmt", magnitude, getattr(self, f"filters_{window}"))
-        return mel
+        hann, filters = getattr(self, f"hann_{window}"), getattr(self, f"filters_{window}")
+        return mel_spectrum(sound, hann, filters, window // 4)
 
 
 class ScaleDiscriminator(nn.Module):
@@ -113,9 +120,23 @@ def generator_losses(
 ) -> tuple[Tensor, Tensor]:
     """How far the made is from passing, and how far its features are from the real one's."""
     adversarial = torch.stack([F.relu(1 - f).mean() for f, _ in fake]).mean()
-    matching = [
-        (f - r.detach()).abs().mean() / r.detach().abs().mean().clamp(min=1e-3)
-        for (_, reals), (_, fakes) in zip(real, fake, strict=True)
-        for r, f in zip(reals, fakes, strict=True)
-    ]
+    matching = [features_apart(reals, fakes) for (_, reals), (_, fakes) in zip(real, fake, strict=True)]
     return adversarial, torch.stack(matching).mean()
+
+
+def features_apart(real: Iterable[Tensor], made: Iterable[Tensor]) -> Tensor:
+    """How far every layer's features of made sound are from those of real sound, as a share of the latter."""
+    apart = [
+        (m - r.detach()).abs().mean() / r.detach().abs().mean().clamp(min=1e-3) for r, m in zip(real, made, strict=True)
+    ]
+    return torch.stack(apart).mean()
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """What is computed inside teaches what is given to the module, and not the module."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
