@@ -10,7 +10,7 @@ from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
 from core.engine.cache import BLOCK, BlockCache, BlockView, PromptCache, Rotation, blocks_for
 from core.engine.call import FRAME_SAMPLES
 from core.engine.codec import MimiCodec
-from core.engine.drawing import draw_plainly
+from core.engine.drawing import draw_plainly, gumbel
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.model import Model
 from core.engine.prompt import SpecialCodes, Tokens
@@ -100,8 +100,9 @@ def kernel_errors(device: torch.device) -> dict[str, float]:
         seed = torch.randint(2**62, (64,), device=device)
         position = torch.randint(10_000, (64,), device=device)
         for stream in range(9):
-            settings = (temperature, top_k, seed, position, stream)
-            other = (draw(logits, *settings) != draw_plainly(logits, *settings)).float().mean()
+            noise = gumbel(seed, position, range(stream, stream + 1), card)[0]
+            plain = draw_plainly(logits, temperature, top_k, noise)
+            other = (draw(logits, temperature, top_k, seed, position, stream) != plain).float().mean()
             errors[f"draws of {card} that differ"] = max(float(other), errors.get(f"draws of {card} that differ", 0.0))
     return errors
 

@@ -51,11 +51,14 @@ class BlockCache:
     def __init__(self, architecture: Architecture, blocks: int, device: torch.device, dtype: torch.dtype) -> None:
         """`blocks` to borrow."""
         self.architecture = architecture
-        heads, width = architecture.num_heads, architecture.head_dim
-        shape = (architecture.num_layers, 2, 1 + blocks, heads, BLOCK, width)
-        self.kept = torch.zeros(shape, device=device, dtype=dtype)
+        layers, heads, width = architecture.num_layers, architecture.num_heads, architecture.head_dim
+        # The kernel reads block by block; on a CPU a head's blocks lie side by side, so that a call's are one piece.
+        side_by_side = device.type == "cpu"
+        order = (heads, 1 + blocks) if side_by_side else (1 + blocks, heads)
+        kept = torch.zeros(layers, 2, *order, BLOCK, width, device=device, dtype=dtype)
+        self.kept = kept.transpose(2, 3) if side_by_side else kept
         self.blocks = blocks
-        self._free = list(range(blocks, 0, -1))
+        self._free = list(range(1, 1 + blocks))
 
     @staticmethod
     def bytes_per_block(architecture: Architecture, dtype: torch.dtype) -> int:
@@ -63,15 +66,18 @@ class BlockCache:
         return 2 * architecture.num_layers * architecture.dim * BLOCK * dtype.itemsize
 
     def borrow(self, frames: int) -> list[int] | None:
-        """Blocks for a call of at most so many frames, or None when too few are free."""
-        needed = blocks_for(min(frames, self.architecture.context))
-        if needed > len(self._free):
+        """Blocks for a call of at most so many frames, in a row where such are free, or None when too few are."""
+        needed, free = blocks_for(min(frames, self.architecture.context)), self._free
+        if needed > len(free):
             return None
-        return [self._free.pop() for _ in range(needed)]
+        in_a_row = (i for i in range(len(free) - needed + 1) if free[i + needed - 1] - free[i] == needed - 1)
+        start = next(in_a_row, 0)
+        self._free = free[:start] + free[start + needed :]
+        return free[start : start + needed]
 
     def give_back(self, blocks: Iterable[int]) -> None:
         """Take back what a call borrowed."""
-        self._free += blocks
+        self._free = sorted([*self._free, *blocks])
 
     def at(self, positions: Tensor, table: Tensor) -> "BlockView | KernelView":
         """Ready to attend from `positions`: int64[rows], one new frame a row.
@@ -95,6 +101,13 @@ class BlockCache:
             start = end
 
 
+def index_of(blocks: Tensor) -> Tensor | slice:
+    """What picks these blocks out of all: a slice, which copies nothing, where their numbers are in a row."""
+    numbers = blocks.tolist()
+    whole = slice(numbers[0], numbers[0] + len(numbers))
+    return whole if numbers == list(range(whole.start, whole.stop)) else blocks
+
+
 class BlockView:
     """Attention of one new frame in every row, in plain torch: row by row, over the frames that each has used."""
 
@@ -104,7 +117,7 @@ class BlockView:
         self._offsets = places % BLOCK
         self._blocks = table.gather(1, (places // BLOCK)[:, None])[:, 0]
         used = [min(position + 1, context) for position in positions.tolist()]
-        self._rows = [(table[row, : blocks_for(count)], count) for row, count in enumerate(used)]
+        self._rows = [(index_of(blocks[: blocks_for(count)]), count) for blocks, count in zip(table, used, strict=True)]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = self._kept[layer]

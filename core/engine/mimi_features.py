@@ -112,7 +112,7 @@ class Memory:
 
             move(self._kept, slots, self._last, rows, active)
         else:
-            self._kept[slots[active]] = rows[active][:, self._last]
+            self._kept[slots[active]] = rows[:, self._last][active]
 
     def forget(self, chosen: Tensor) -> None:
         self._kept.masked_fill_(chosen[:, None], 0.0)

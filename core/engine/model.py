@@ -77,9 +77,9 @@ class Model:
         self.cache.load(blocks, snapshot)
         self.codec.reset(torch.arange(self.slots, device=device) == slot)
         position = torch.tensor([snapshot.length], device=device)
-        draws, hidden = Draws.of([(sampling, seed)], device), snapshot.hidden[None]
-        text = draws.text(self.lm.text_logits(hidden), position)
-        first = draws.codebook(0, self.lm.codebook_logits(hidden, 0, text, CodebookCache()), position)
+        draws, hidden = Draws.of([(sampling, seed)], position), snapshot.hidden[None]
+        text = draws.text(self.lm.text_logits(hidden))
+        first = draws.codebook(0, self.lm.codebook_logits(hidden, 0, text, CodebookCache()))
 
         call = self._calls[:, slot]
         call[POSITION], call[SEED], call[SLOT], call[ACTIVE] = snapshot.length, seed, slot, 1
@@ -161,25 +161,25 @@ class Model:
         given, made = self._given.device, self._made.device
         rows = given.fields[:, :size]
         active, slots = rows[ACTIVE] > 0, rows[SLOT]
-        draws = Draws(rows[SEED], rows[TEMPERATURE].view(torch.float64).float(), rows[TOP_K])
         tokens, position = rows[TOKENS].T, rows[POSITION]
+        draws = Draws(rows[SEED], position + 1, rows[TEMPERATURE].view(torch.float64).float(), rows[TOP_K])
 
         user = self.codec.encode(given.pcm[:size], active, slots)
         read = torch.cat([tokens[:, TEXT], tokens[:, AGENT], user[:, :1], tokens[:, USER][:, 1:]], dim=1)
         view = self.cache.at(position, rows[TABLE:].T)
         hidden = self.lm(self.lm.embed(read[:, None]), view)[:, 0]
-        text = draws.text(self.lm.text_logits(hidden), position + 1)
-        agent = self._codebooks(hidden, text, draws, position + 1)
+        text = draws.text(self.lm.text_logits(hidden))
+        agent = self._codebooks(hidden, text, draws)
         spoken = torch.cat([tokens[:, AGENT][:, :1], agent[:, 1:]], dim=1)
         made.pcm[:size].copy_(self.codec.decode(spoken, active, slots))
         made.fields[:, :size].copy_(torch.cat([text[:, None], agent, user], dim=1).T)
 
-    def _codebooks(self, hidden: Tensor, text: Tensor, draws: Draws, position: Tensor) -> Tensor:
-        """The agent's codebooks of `position`, int64[rows, 8], given its text."""
+    def _codebooks(self, hidden: Tensor, text: Tensor, draws: Draws) -> Tensor:
+        """The agent's codebooks of a position, int64[rows, 8], given its text."""
         frame, previous, codes = CodebookCache(), text, []
         for codebook in range(AGENT_CODEBOOKS):
             logits = self.lm.codebook_logits(hidden, codebook, previous, frame)
-            previous = draws.codebook(codebook, logits, position)
+            previous = draws.codebook(codebook, logits)
             codes.append(previous)
         return torch.stack(codes, dim=1)
 
