@@ -17,7 +17,7 @@ from core.engine.lm import LanguageModel
 from core.engine.model import Model
 from core.engine.preparation import Preparation
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
-from core.engine.sampling import Sampling
+from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
 from core.engine.snapshot import SnapshotStore
 from core.engine.weights import load_language_model, stored_name
@@ -130,13 +130,14 @@ def tiny_engine(
     budget: int = 1 << 24,
     max_lag_ms: float = 80_000,
     blocks: int | None = None,
+    sampling: Sampling = USUAL,
 ) -> SlotEngine:
     """The engine that serves calls, around the golden model."""
     model = tiny_model(folder, context, slots, steps, blocks)
     tokenizer = NumbersAsText()
     store = SnapshotStore(model.lm.architecture, budget, CPU, torch.float32)
     preparation = Preparation(model.lm, tokenizer, SpecialCodes(), no_recordings, store)
-    info = EngineInfo(name="tiny", notice="", device="cpu", slots=slots)
+    info = EngineInfo(name="tiny", notice="", device="cpu", slots=slots, sampling=sampling)
     return SlotEngine(info, model, preparation, tokenizer, packaged=lambda name: None, max_lag_ms=max_lag_ms)
 
 

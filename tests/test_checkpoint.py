@@ -15,6 +15,7 @@ from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
 from core.engine.opening import NANO
 from core.engine.prompt import SpecialCodes
+from core.engine.sampling import USUAL
 from core.engine.text import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi, stored_name
 from core.errors import CheckpointError
@@ -105,6 +106,7 @@ def test_a_config_without_architecture_is_moshi_7b(tmp_path: Path) -> None:
     assert (checkpoint.name, checkpoint.notice) == ("bare", "")
     assert checkpoint.mimi_config is None
     assert checkpoint.special == SpecialCodes()
+    assert checkpoint.sampling == USUAL
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,10 @@ def test_a_config_without_architecture_is_moshi_7b(tmp_path: Path) -> None:
         ({"num_heads": 3}, "dim must be an even multiple of num_heads"),
         ({"personaplex": {"silence": [1, 2]}}, "silence must be a list of 8"),
         ({"personaplex": []}, "personaplex must be an object"),
+        ({"personaplex": {"sampling": {"warmth": 1}}}, "personaplex.sampling is wrong: .*warmth"),
+        ({"personaplex": {"sampling": {"temperature": 9}}}, "personaplex.sampling is wrong: temperature must lie"),
+        ({"personaplex": {"sampling": {"top_k": "many"}}}, "personaplex.sampling is wrong"),
+        ({"personaplex": {"sampling": 3}}, "personaplex.sampling is wrong"),
         ({"moshi_name": "other.safetensors"}, "other.safetensors is missing"),
         ({"mimi_config_name": "none.json"}, "none.json cannot be read"),
     ],

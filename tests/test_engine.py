@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from core.engine import scheduler
 from core.engine.call import Frame
 from core.engine.prompt import Prompt, Voice
-from core.engine.sampling import Sampling
+from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
 from core.errors import EngineBusyError, EngineError, PromptError, ProtocolError
 from tests.engines import FRAMES, alone, converse, frame_of, persona, speech, tiny_engine
@@ -48,6 +49,21 @@ async def test_without_a_seed_each_call_is_another(engine: SlotEngine) -> None:
         said.append(await converse(call, speech(1)))
         await call.close()
     assert not np.array_equal(*said)
+
+
+async def test_what_a_call_does_not_ask_for_is_as_the_checkpoint_has_it(tmp_path: Path) -> None:
+    greedy = replace(USUAL, temperature=0.0, text_temperature=0.0)
+    engine = tiny_engine(tmp_path, sampling=greedy)
+    try:
+        said = []
+        for asked in (Sampling(), Sampling(top_k=3), Sampling(temperature=1.0, text_temperature=1.0)):
+            call = engine.open(persona(1), asked)
+            said.append(await converse(call, speech(1)))
+            await call.close()
+    finally:
+        engine.close()
+    assert np.array_equal(said[0], said[1])
+    assert not np.array_equal(said[0], said[2])
 
 
 async def test_a_call_says_which_seed_it_used(engine: SlotEngine) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from core.config import EngineConfig
 from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, STREAMS, Architecture
@@ -282,6 +283,14 @@ def test_stages_say_what_they_lack(tmp_path: Path) -> None:
         train_lm(tmp_path, CPU, Schedule(1), quiet.append, LM)
     with pytest.raises(click.ClickException, match="run the stage `lm` first"):
         export(tmp_path, tmp_path / "nano", quiet.append, TINY, VOICES)
+
+
+def test_an_export_may_be_the_mean_of_several_states(folder: Folder, tmp_path: Path) -> None:
+    state = torch.load(folder.path / "lm.pt", weights_only=True)
+    torch.save({"network": {name: 3 * tensor for name, tensor in state["network"].items()}}, tmp_path / "lm.pt")
+    export(folder.path, tmp_path / "nano", [].append, TINY, VOICES, earlier=[tmp_path / "lm.pt"])
+    told = load_file(tmp_path / "nano" / "model.safetensors")["text_linear.weight"]
+    assert torch.equal(told, (2 * state["network"]["text_linear"]).bfloat16())
 
 
 def test_an_export_needs_a_line_of_every_voice(folder: Folder) -> None:

@@ -99,12 +99,18 @@ def lm(folder: Path, device: str, part: tuple[float, float], minutes: float, rat
 
 @main.command()
 @click.option("--target", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
+@click.option(
+    "--earlier",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    help="A kept lm.pt, to take the mean with.",
+)
 @click.pass_obj
-def export(folder: Path, target: Path) -> None:
+def export(folder: Path, target: Path, earlier: tuple[Path, ...]) -> None:
     """Codec, language model, tokenizer and voices become a checkpoint."""
     from training.export import export as write_checkpoint
 
-    write_checkpoint(folder, target, report)
+    write_checkpoint(folder, target, report, earlier=earlier)
 
 
 @main.command()
@@ -114,8 +120,8 @@ def export(folder: Path, target: Path) -> None:
 @click.option("--lines", default=60, show_default=True, help="How many lines, with --codec.")
 @click.option("--recording", type=click.Path(exists=True, path_type=Path), help="A WAV that some callers play.")
 @click.option("--keep", type=click.Path(path_type=Path), help="A folder for the calls' sound.")
-@click.option("--temperature", default=Sampling.temperature, show_default=True)
-@click.option("--text-temperature", default=Sampling.text_temperature, show_default=True)
+@click.option("--temperature", type=float, help="Instead of the checkpoint's own.")
+@click.option("--text-temperature", type=float, help="Instead of the checkpoint's own.")
 @device_option
 @click.pass_obj
 def evaluate(
@@ -126,8 +132,8 @@ def evaluate(
     lines: int,
     recording: Path | None,
     keep: Path | None,
-    temperature: float,
-    text_temperature: float,
+    temperature: float | None,
+    text_temperature: float | None,
     device: str,
 ) -> None:
     """Unseen personas are called, and it is measured how they do."""

@@ -16,6 +16,7 @@ from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import EXTENSION
 from core.engine.prompt import Voice
+from core.engine.sampling import Sampling
 from core.voices import write_voice
 from training.dialogues import VOICE_FRAMES
 from training.network import Network
@@ -25,6 +26,8 @@ from training.stages import special_codes, trained_mimi
 from training.voices import AGENTS
 
 NOTICE = "This is the small built-in model: it speaks, plays its persona and does not think."
+SAMPLING = Sampling(text_temperature=0.4)
+"""What the small model says at PersonaPlex's temperature is less often a word."""
 CANDIDATES = 8
 """Lines among which a voice's sample is chosen."""
 
@@ -35,8 +38,12 @@ def export(
     report: Callable[[str], None],
     shape: Shape = NANO,
     voices: Collection[str] = tuple(AGENTS),
+    earlier: Collection[Path] = (),
 ) -> None:
-    """Write config, weights in bfloat16, tokenizer and voices into `target`, which is made anew."""
+    """Write config, weights in bfloat16, tokenizer and voices into `target`, which is made anew.
+
+    The language model is the mean of `lm.pt` and of `earlier` states of it.
+    """
     if not (folder / "lm.pt").exists():
         raise click.ClickException(f"{folder / 'lm.pt'} is missing: run the stage `lm` first.")
     making = target.with_name(f".{target.name}.part")
@@ -45,7 +52,7 @@ def export(
     cpu = torch.device("cpu")
     mimi = trained_mimi(folder, cpu, shape.mimi)
     network = Network(shape.architecture)
-    network.load_state_dict(torch.load(folder / "lm.pt", map_location=cpu, weights_only=True)["network"])
+    network.load_state_dict(mean_of([folder / "lm.pt", *earlier]))
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in network.checkpoint().items()}
     save_file(weights, making / MOSHI_NAME)
     codec = {
@@ -58,6 +65,7 @@ def export(
     config = dict(FIXED) | asdict(shape.architecture) | {"dep_q": AGENT_CODEBOOKS, "delays": list(DELAYS)}
     config |= {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json"}
     config[EXTENSION] = {"name": "nano", "notice": NOTICE, "silence": special.silence, "sine": special.sine}
+    config[EXTENSION]["sampling"] = {name: value for name, value in asdict(SAMPLING).items() if value is not None}
     (making / "config.json").write_text(json.dumps(config, indent=1))
     (making / "mimi.json").write_text(json.dumps(shape.mimi, indent=1))
     shutil.copy(folder / "tokenizer.model", making / TEXT_TOKENIZER_NAME)
@@ -73,6 +81,13 @@ def export(
     making.rename(target)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     report(f"{target}: {size / 1e6:.1f} MB")
+
+
+def mean_of(paths: Collection[Path]) -> dict[str, torch.Tensor]:
+    """The mean of a language model's saved states: points of one run that each know some lines by heart, and not the
+    same (Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018)."""
+    states = [torch.load(path, map_location=torch.device("cpu"), weights_only=True)["network"] for path in paths]
+    return {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
 
 
 def sample_lines(folder: Path, voices: Collection[str]) -> dict[str, Line]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.engine.prompt import Prompt, Voice
-from core.engine.sampling import Sampling
+from core.engine.sampling import USUAL, Sampling
 
 SAMPLE_RATE = 24_000
 """Hz, of all audio beyond the wire."""
@@ -77,6 +77,8 @@ class EngineInfo:
     """A sentence that callers must be told about this model, or ""."""
     device: str
     slots: int
+    sampling: Sampling = USUAL
+    """How calls are sampled that do not ask otherwise."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from moshi.models.loaders import MIMI_NAME, MOSHI_NAME, TEXT_TOKENIZER_NAME
 
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from core.engine.prompt import SpecialCodes
+from core.engine.sampling import USUAL, Sampling
 from core.engine.weights import read_json
-from core.errors import CheckpointError
+from core.errors import CheckpointError, ProtocolError
 
 EXTENSION = "personaplex"
-"""Key of `config.json` for what Moshi's configs have no place for: name, notice, silence and sine codes."""
+"""Key of `config.json` for what Moshi's configs have no place for: name, notice, silence and sine codes, sampling."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Checkpoint:
     mimi_config: dict[str, Any] | None
     tokenizer: Path
     special: SpecialCodes | None
+    sampling: Sampling
 
     @classmethod
     def read(cls, folder: Path) -> "Checkpoint":
@@ -55,6 +57,7 @@ class Checkpoint:
             mimi_config=None if mimi_config is None else read_json(folder / str(mimi_config)),
             tokenizer=folder / str(config.get("tokenizer_name", TEXT_TOKENIZER_NAME)),
             special=special_codes(extension, str(source), standard=mimi_name == MIMI_NAME),
+            sampling=usual_sampling(extension, str(source)),
         )
         for part in (checkpoint.weights, checkpoint.mimi, checkpoint.tokenizer):
             if not part.is_file():
@@ -77,3 +80,12 @@ def special_codes(extension: dict[str, Any], source: str, standard: bool) -> Spe
         if not (isinstance(value, list) and len(value) == AGENT_CODEBOOKS and all(type(code) is int for code in value)):
             raise CheckpointError(f"{source}: {EXTENSION}.{key} must be a list of {AGENT_CODEBOOKS} codes.")
     return SpecialCodes(**{key: tuple(value) for key, value in codes.items() if value is not None})
+
+
+def usual_sampling(extension: dict[str, Any], source: str) -> Sampling:
+    """How a checkpoint is sampled by default: the config's `sampling`, and for the rest as PersonaPlex."""
+    said = extension.get("sampling", {})
+    try:
+        return Sampling(**said).over(USUAL)
+    except (TypeError, ProtocolError) as error:
+        raise CheckpointError(f"{source}: {EXTENSION}.sampling is wrong: {error}") from None

@@ -38,7 +38,7 @@ from core.engine.exchange import (
 )
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.prompt import SpecialCodes
-from core.engine.sampling import Sampling
+from core.engine.sampling import USUAL, Sampling
 from core.engine.snapshot import Snapshot
 
 WARM_UP_STEPS = 2
@@ -73,7 +73,7 @@ class Model:
         Of that prediction only the text and the agent's codebook 0 are free: the prompt has already given the delayed
         codebooks of the position after it.
         """
-        device = self.lm.device
+        device, sampling = self.lm.device, sampling.over(USUAL)
         self.cache.load(blocks, snapshot)
         self.codec.reset(torch.arange(self.slots, device=device) == slot)
         position = torch.tensor([snapshot.length], device=device)
@@ -85,7 +85,7 @@ class Model:
         call[POSITION], call[SEED], call[SLOT], call[ACTIVE] = snapshot.length, seed, slot, 1
         call[TOKENS] = self._prompted
         call[TOKENS][:2] = torch.cat([text, first]).cpu().numpy()
-        call[TOP_K] = sampling.text_top_k, sampling.top_k
+        call[TOP_K] = np.array([sampling.text_top_k, sampling.top_k])
         call[TEMPERATURE] = np.array([sampling.text_temperature, sampling.temperature]).view(np.int64)
         call[TABLE:] = 0
         call[TABLE:][: len(blocks)] = blocks

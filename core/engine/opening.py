@@ -116,7 +116,7 @@ def assemble(
         preparation = Preparation(lm, tokenizer, special, encode_voice, store)
         preparation.warm_up()
         voices = packaged_voices(checkpoint.folder, config)
-    info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots)
+    info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling)
     measured = {"slots": slots, "step_ms": times, **seconds, **memory(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
     return SlotEngine(info, model, preparation, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)

@@ -1,6 +1,6 @@
 """What a call may ask of the sampler: temperatures, top-k and seed."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from core.errors import ProtocolError
 
@@ -12,7 +12,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a call asks of the sampler. The defaults are PersonaPlex's own.
+    """What a call asks of the sampler; None is the checkpoint's own way, which for PersonaPlex is USUAL.
 
     A temperature of 0 is greedy. `seed` None means a fresh one for each call; the same seed and the same audio
     give the same conversation, whoever else is on the card.
@@ -20,10 +20,10 @@ class Sampling:
     Raises ProtocolError when a value is out of its limits, naming it.
     """
 
-    temperature: float = 0.8
-    top_k: int = 250
-    text_temperature: float = 0.7
-    text_top_k: int = 25
+    temperature: float | None = None
+    top_k: int | None = None
+    text_temperature: float | None = None
+    text_top_k: int | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -39,3 +39,12 @@ class Sampling:
             low, high = limits[field.name]
             if value is not None and not low <= value <= high:  # NaN fails both comparisons
                 raise ProtocolError(f"{field.name} must lie between {low} and {high}, not {value}.")
+
+    def over(self, usual: "Sampling") -> "Sampling":
+        """The same, with what is not asked for as usual."""
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(usual, **{name: value for name, value in asked.items() if value is not None})
+
+
+USUAL = Sampling(temperature=0.8, top_k=250, text_temperature=0.7, text_top_k=25)
+"""PersonaPlex's own, and what a checkpoint takes that does not say otherwise."""

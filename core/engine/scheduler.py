@@ -106,7 +106,7 @@ class SlotEngine:
             call = SlotCall(self, self._free[-1], seed, self._max_waiting, self._tokenizer.words())
             self._calls[self._free.pop()] = call
             self._blocks[call.slot] = blocks
-            self._arrivals.append((call, self._preparation.prepare(prompt), sampling))
+            self._arrivals.append((call, self._preparation.prepare(prompt), sampling.over(self._info.sampling)))
             self._wake.notify()
         return call
 
