@@ -37,7 +37,7 @@ from training.network import Network
 from training.schedule import Schedule
 from training.scripts import episode
 from training.shape import Shape, codec_shape
-from training.shards import LineRecord, read_episodes, read_shard, shard_paths
+from training.shards import LineRecord, read_index, read_shard, shard_paths
 from training.speech import ESPEAK, make_shard, make_speech
 from training.stages import encode_conversations, special_codes, train_codec, train_lm, trained_mimi
 from training.tokenizer import make_tokenizer, read_tokenizer
@@ -110,7 +110,7 @@ def losses(reports: list[str]) -> dict[str, list[float]]:
 
 def test_speech_can_be_read_back(folder: Folder) -> None:
     (path,) = shard_paths(folder.path / "speech")
-    episodes = read_episodes(folder.path / "speech")
+    episodes = read_index(path).episodes
     assert len(episodes) == 3
     for line in read_shard(path):
         record: LineRecord = line.record
@@ -159,9 +159,11 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
     assert bank.tokens.shape == (CONVERSATIONS, POSITIONS, STREAMS)
     mimi = trained_mimi(folder.path, CPU, TINY.mimi)
     special, tokenizer = special_codes(mimi), read_tokenizer(folder.path / "tokenizer.model")
-    prompts = {" ".join(one.prompt.split()): one for one in read_episodes(folder.path / "speech").values()}
+    (shard,) = shard_paths(folder.path / "speech")
+    prompts = {" ".join(one.prompt.split()): one for one in read_index(shard).episodes.values()}
     lines = Lines()
-    encode_lines(mimi, read_shard(*shard_paths(folder.path / "speech")), CPU, lines)
+    encode_lines(mimi, read_shard(shard), CPU, lines)
+    assert all(pcm.base is None for spoken in lines.callers.values() for pcm in spoken), "views keep whole shards"
     said = {
         tuple(code) for voice in lines.voices.values() for line in voice for code in line.codes.reshape(-1, 8).tolist()
     }
@@ -221,6 +223,16 @@ def test_the_exported_weights_are_the_trained_ones(folder: Folder, network: Netw
             logits = lm.codebook_logits(hidden, codebook, previous, frame)
             torch.testing.assert_close(logits, codes[0, :, codebook], rtol=1e-4, atol=1e-4)
             previous = target[0, :, 1 + codebook]
+
+
+def test_only_training_leaves_something_out(network: Network) -> None:
+    dropping = Network(ARCHITECTURE, dropout=0.5)
+    dropping.load_state_dict(network.state_dict())
+    tokens = torch.randint(CARD, (1, 20, STREAMS), generator=torch.Generator().manual_seed(0))
+    target = tokens[:, :, : 1 + AGENT_CODEBOOKS]
+    with torch.inference_mode():
+        assert not torch.equal(dropping(tokens, target)[0], dropping(tokens, target)[0])
+        assert torch.equal(dropping.eval()(tokens, target)[0], network(tokens, target)[0])
 
 
 async def test_the_export_speaks_as_the_network_would(folder: Folder, network: Network) -> None:

@@ -38,7 +38,7 @@ YIELD = (3, 6)
 """Frames after which an interrupted agent stops."""
 
 INTERRUPTED = 0.15
-SHARES = {"kokoro": 0.55, "espeak": 0.3, "shipped": 0.15}
+SHARES = {"kokoro": 0.7, "espeak": 0.17, "shipped": 0.13}
 """How often episodes are heard: Kokoro's, robots', and those of the personas that come with the service."""
 
 

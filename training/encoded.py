@@ -14,7 +14,7 @@ from core.engine.call import FRAME_SAMPLES
 from training.shards import Line
 from training.teachers import Samples
 
-SHIFTS = 2
+SHIFTS = 4
 """A line is encoded at this many places within a frame, and so heard in as many ways."""
 BEFORE, AFTER = 4, 2
 """Frames of silence around a line while it is encoded."""
@@ -51,7 +51,7 @@ def encode_lines(mimi: MimiModel, lines: Iterable[Line], device: torch.device, f
         if role == "agent":
             waiting.append((-(-len(line.pcm) // FRAME_SAMPLES) + 1, line))
         else:
-            found.callers[line.record.text].append(line.pcm)
+            found.callers[line.record.text].append(line.pcm.copy())  # Not a view, which would keep the whole shard.
     waiting.sort(key=lambda entry: entry[0])
     while waiting:
         frames = waiting[-1][0]

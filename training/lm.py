@@ -45,6 +45,7 @@ class LmOptions:
 
     batch: int = 96
     rate: float = 1.2e-3
+    dropout: float = 0.1
     architecture: Architecture = ARCHITECTURE
 
 
@@ -116,7 +117,7 @@ class LmTraining:
 
     def __init__(self, options: LmOptions, device: torch.device) -> None:
         self.options, self.device = options, device
-        self.network = Network(options.architecture).to(device)
+        self.network = Network(options.architecture, options.dropout).to(device)
         # Most of a step is small arithmetic between products: compiled, it is one kernel in place of many.
         self._compiled = torch.compile(self.network, dynamic=False) if device.type == "cuda" else self.network
         matrices = [p for p in self.network.parameters() if p.dim() > 1]

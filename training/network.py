@@ -33,11 +33,14 @@ class Norm(nn.Module):
 
 
 class Layer(nn.Module):
-    """A layer with `steps` sets of matrices: `[steps, batch, time, dim]` or, with one, `[batch, time, dim]`."""
+    """A layer with `steps` sets of matrices: `[steps, batch, time, dim]` or, with one, `[batch, time, dim]`.
 
-    def __init__(self, dim: int, heads: int, hidden: int, steps: int, depth: int) -> None:
+    In training, `dropout` of what its two parts add is left out.
+    """
+
+    def __init__(self, dim: int, heads: int, hidden: int, steps: int, depth: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.steps = heads, steps
+        self.heads, self.steps, self.dropout = heads, steps, dropout
         shrunk = dim**-0.5 / math.sqrt(2 * depth)
         self.norm1, self.norm2 = Norm(dim), Norm(dim)
         self.in_proj = made(steps, 3 * dim, dim)
@@ -47,9 +50,9 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         """`x`: `[batch, time, steps, dim]`. Attention goes over time where there is one step, else over the steps."""
-        x = x + self._attend(self.norm1(x), rotation)
+        x = x + F.dropout(self._attend(self.norm1(x), rotation), self.dropout, self.training)
         gate, value = self._product(self.norm2(x), self.linear_in).chunk(2, dim=-1)
-        return x + self._product(F.silu(gate) * value, self.linear_out)
+        return x + F.dropout(self._product(F.silu(gate) * value, self.linear_out), self.dropout, self.training)
 
     def _attend(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         batch, time, steps, dim = x.shape
@@ -78,14 +81,16 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Network(nn.Module):
-    """Moshi's language model, for training."""
+    """Moshi's language model, for training; `dropout` is the temporal transformer's."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, dropout: float = 0.0) -> None:
         super().__init__()
         a = self.architecture = architecture
         self.text_emb = made(a.text_card + 1, a.dim)
         self.emb = made(STREAMS - 1, a.card + 1, a.dim)
-        self.layers = nn.ModuleList(Layer(a.dim, a.num_heads, a.hidden, 1, a.num_layers) for _ in range(a.num_layers))
+        self.layers = nn.ModuleList(
+            Layer(a.dim, a.num_heads, a.hidden, 1, a.num_layers, dropout) for _ in range(a.num_layers)
+        )
         self.out_norm = Norm(a.dim)
         self.text_linear = made(a.text_card, a.dim)
         self.depformer_in = made(AGENT_CODEBOOKS, a.depformer_dim, a.dim)

@@ -72,11 +72,6 @@ def read_index(path: Path) -> ShardIndex:
     return msgspec.json.decode(path.read_bytes(), type=ShardIndex)
 
 
-def read_episodes(folder: Path) -> dict[str, Episode]:
-    """The episodes of every whole shard in a folder, by name."""
-    return {name: episode for path in shard_paths(folder) for name, episode in read_index(path).episodes.items()}
-
-
 def shard_paths(folder: Path) -> list[Path]:
     """The shards in a folder that are whole, in order."""
     return sorted(folder.glob("*.json"))

@@ -21,11 +21,10 @@ from training.voices import AGENTS, ESPEAK_AGENTS, Speaker, caller
 KOKORO, ESPEAK = "kokoro", "espeak"
 EPISODES = {KOKORO: 16, ESPEAK: 64}
 """Episodes to a shard."""
-WHOLE = {KOKORO: 0.15, ESPEAK: 0.15}
-"""The share of episodes with all their exchanges; the others only greet and give their name.
-
-Callers speak in whole episodes alone: what they say is heard in all episodes where it fits.
-"""
+WHOLE = {KOKORO: 0.35, ESPEAK: 0.3}
+"""The share of episodes with all their exchanges; the others only greet and give their name."""
+CALLED = {KOKORO: 0.3, ESPEAK: 1.0}
+"""The share of whole episodes whose callers are spoken too: what they say is heard in all episodes where it fits."""
 ASKS = {KOKORO: 1, ESPEAK: 3}
 """Of each exchange, how many of the caller's phrasings are spoken."""
 SHARDS_PER_PROCESS = 16
@@ -68,7 +67,7 @@ def jobs(teacher: str, episodes: dict[str, tuple[Episode, Speaker]]) -> Iterator
         rng = random.Random(f"{name} speakers")
         for text in dict.fromkeys(chosen.lines()):
             yield Job(f"{name}/agent", text, agent)
-        if len(chosen.exchanges) == 1:
+        if len(chosen.exchanges) == 1 or (chosen.kind != "shipped" and rng.random() >= CALLED[teacher]):
             continue
         for asks in (*(exchange.asks for exchange in chosen.exchanges), chosen.repeats):
             for text in rng.sample(asks, min(ASKS[teacher], len(asks))):

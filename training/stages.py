@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from training.bank import Bank, build_bank
 from training.codec import CodecOptions, CodecTraining
 from training.dialogues import Composer
 from training.encoded import Lines, encode_lines
+from training.episodes import Episode
 from training.lm import LmOptions, LmTraining
 from training.pool import SpeechPool
 from training.schedule import Schedule
 from training.shape import NANO, Shape
-from training.shards import Line, read_episodes, read_shard, shard_paths
+from training.shards import Line, read_index, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
 
 NEW_POOL_S, NEW_BANK_S = 100.0, 15.0
@@ -31,11 +31,6 @@ ROBOTS = 0.3
 """Hours of espeak-ng for each hour of Kokoro when the codec learns."""
 
 Report = Callable[[str], None]
-
-
-def read_lines(paths: list[Path]) -> dict[Path, list[Line]]:
-    """The lines of each of these shards."""
-    return {path: read_shard(path) for path in paths}
 
 
 def hours(lines: list[Line]) -> float:
@@ -53,7 +48,7 @@ def train_codec(
 
     def pool_of_all() -> SpeechPool:
         paths = [path for path in shard_paths(folder / "speech") if path not in seen]
-        seen.update(read_lines(paths))
+        seen.update((path, read_shard(path)) for path in paths)
         if not seen:
             raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
         kokoro = [line for path, lines in seen.items() if path.name.startswith("kokoro") for line in lines]
@@ -106,20 +101,20 @@ def encode_conversations(
     tokenizer = read_tokenizer(folder / "tokenizer.model")
     mimi = trained_mimi(folder, device, shape.mimi)
     special = special_codes(mimi)
-    encoded, seen, read = Lines(), set[Path](), 0.0
+    encoded, episodes, seen, read = Lines(), dict[str, Episode](), set[Path](), 0.0
     for number in numbers:
         path = folder / "banks" / f"{positions}-{number:04d}.pt"
         if path.exists():
             continue
         began = time.monotonic()
-        new = [shard for shard in shard_paths(folder / "speech") if shard not in seen]
-        lines = list(chain.from_iterable(read_lines(new).values())) if new else []
-        seen.update(new)
-        read += hours(lines)
-        encode_lines(mimi, lines, device, encoded)
-        if not encoded.agents:
+        for shard in (path for path in shard_paths(folder / "speech") if path not in seen):
+            lines = read_shard(shard)
+            encode_lines(mimi, lines, device, encoded)
+            episodes |= read_index(shard).episodes
+            seen.add(shard)
+            read += hours(lines)
+        if not episodes:
             raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
-        episodes = {name: found for name, found in read_episodes(folder / "speech").items() if name in encoded.agents}
         composer = Composer(encoded, episodes, tokenizer, special, shape.architecture)
         build_bank(composer, mimi, special, count, positions, number).save(path)
         spent = time.monotonic() - began

@@ -19,7 +19,7 @@ class Speaker:
     name: str
     mix: tuple[tuple[str, float], ...] = ()
     variant: str = ""
-    tempo: float = 1.15
+    tempo: float = 1.0
     shift: float = 1.0
     pitch: int = 50
 
