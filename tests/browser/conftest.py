@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import sphn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
 from tests.browser import process
 from tests.conftest import speech
@@ -35,8 +35,8 @@ FLAGS = (
     "--use-fake-device-for-media-stream",
 )
 PASSWORD = "open sesame"
-SILENT = 1e-3
-"""RMS below which nothing is heard (-60 dB)."""
+SILENT, LOUD = 1e-3, 1e-2
+"""RMS below which nothing is heard (-60 dB), and above which somebody speaks."""
 
 
 @dataclass
@@ -119,6 +119,9 @@ class Tab:
     page: Page
     errors: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.page.add_init_script(LISTENING)
+
     def choose(self, name: str = "") -> "Tab":
         """Pick the persona of that name, or leave what is chosen."""
         self.page.locator(".card:not(.ghost)").first.wait_for()
@@ -141,36 +144,47 @@ class Tab:
         place = self.page.locator("#call-state, #call-detail").filter(has_text=text)
         place.first.wait_for(timeout=seconds * 1000)
 
-    def figure(self, name: str) -> str:
+    def figure(self, name: str) -> Locator:
         """A figure of the connection panel."""
         row = self.page.locator("#readout > div").filter(has=self.page.locator(f'dt:text-matches("^{name}")'))
-        return row.locator("dd").text_content() or ""
+        return row.locator("dd")
 
     def end(self) -> None:
         """Hang up."""
         self.page.get_by_role("button", name="End", exact=True).click()
         self.until("ended")
 
-    def heard(self, seconds: float = 1.5) -> float:
-        """The RMS of what comes out of the speaker."""
-        return float(self.page.evaluate(HEARD, seconds))
+    def heard(self) -> bool:
+        """Whether the agent has sounded since this call went live; waits for it."""
+        return bool(self.page.evaluate(HEARD))
 
 
-HEARD = """async (seconds) => {
-  const context = new AudioContext();
-  const source = context.createMediaStreamSource(document.getElementById("agent-audio").srcObject);
-  const analyser = new AnalyserNode(context, { fftSize: 2048 });
-  source.connect(analyser);
-  const samples = new Float32Array(2048);
-  let sum = 0, count = 0;
-  for (const end = performance.now() + seconds * 1000; performance.now() < end; count++) {
-    await new Promise((resolve) => setTimeout(resolve, 40));
-    analyser.getFloatTimeDomainData(samples);
-    sum += samples.reduce((total, sample) => total + sample * sample, 0) / samples.length;
+LISTENING = """
+let stream, analyser;
+const samples = new Float32Array(2048);
+window.loudest = 0;
+setInterval(() => {
+  const sound = document.getElementById("agent-audio")?.srcObject;
+  if (sound && sound !== stream) {
+    const context = new AudioContext();
+    analyser = new AnalyserNode(context, { fftSize: samples.length });
+    context.createMediaStreamSource(stream = sound).connect(analyser);
   }
-  await context.close();
-  return Math.sqrt(sum / count);
-}"""
+  if (analyser) {
+    analyser.getFloatTimeDomainData(samples);
+    const power = samples.reduce((total, sample) => total + sample * sample, 0) / samples.length;
+    window.loudest = Math.max(window.loudest, Math.sqrt(power));
+  }
+  if (document.body?.dataset.call !== "live") window.loudest = 0;
+}, 40);
+"""
+"""Listens to the speaker from the first: a greeting is over soon, and who calls then waits to be answered."""
+
+HEARD = f"""async () => {{
+  const end = performance.now() + 30_000;
+  while (window.loudest < {LOUD} && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 40));
+  return window.loudest >= {LOUD};
+}}"""
 
 
 @pytest.fixture
