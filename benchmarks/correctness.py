@@ -14,7 +14,7 @@ from core.engine.drawing import draw_plainly, gumbel
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.model import Model
 from core.engine.prompt import SpecialCodes, Tokens
-from core.engine.sampling import Sampling
+from core.engine.sampling import USUAL
 from core.engine.snapshot import Snapshot
 
 FRAMES = 60
@@ -131,7 +131,7 @@ def check_batched_equals_alone(model: Model) -> None:
     said: list[Tokens] = []
     for slot, others in ((0, False), (0, True), (model.slots - 1, True)):
         for each, blocks in enumerate(lent):
-            model.begin(each, prompt, Sampling(), 7 if each == slot else 100 + each, blocks)
+            model.begin(each, prompt, USUAL, 7 if each == slot else 100 + each, blocks)
         tokens = []
         for frame in voice:
             frames = {slot: frame}

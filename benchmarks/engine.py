@@ -36,7 +36,7 @@ from core.engine.opening import CPU_THREADS
 from core.engine.preparation import Preparation
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
 from core.engine.recording import VoiceEncoder
-from core.engine.sampling import Sampling
+from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
 from core.engine.snapshot import Snapshot, SnapshotStore
 
@@ -174,7 +174,7 @@ class Bench:
             for slot in range(callers):
                 blocks = model.cache.borrow(used + count + SPARE_FRAMES)
                 assert blocks is not None
-                model.begin(slot, talked, Sampling(), slot, blocks)
+                model.begin(slot, talked, USUAL, slot, blocks)
             del talked
             voices = np.random.default_rng(0).normal(0, 0.1, (callers, FRAME_SAMPLES)).astype(np.float32)
             measured = times(partial(model.step, dict(enumerate(voices))), count)

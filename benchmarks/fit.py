@@ -24,7 +24,7 @@ from core.engine.linear import Int8Linear
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.model import Model
 from core.engine.prompt import SpecialCodes
-from core.engine.sampling import Sampling
+from core.engine.sampling import USUAL
 from core.engine.snapshot import Snapshot
 
 A10G_BYTES_PER_SECOND = 600e9
@@ -64,7 +64,7 @@ def try_slots(lm: LanguageModel, slots: int) -> tuple[float, float] | None:
         part = torch.randn(shape, device=CUDA, dtype=lm.dtype, generator=generator())
         full = Snapshot((part,) * (a.context // 100), a.context, part.new_zeros(a.dim))
         for slot in range(slots):
-            model.begin(slot, full, Sampling(), slot, model.cache.borrow(a.context) or [])
+            model.begin(slot, full, USUAL, slot, model.cache.borrow(a.context) or [])
         voices = np.random.default_rng(0).normal(0, 0.1, (slots, FRAME_SAMPLES)).astype(np.float32)
         frame = float(np.median(times(lambda: model.step(dict(enumerate(voices))), FRAMES)))
     except torch.cuda.OutOfMemoryError:

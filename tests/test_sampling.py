@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from core.engine.drawing import Draws
-from core.engine.sampling import Sampling
+from core.engine.sampling import USUAL, Sampling
 
 DRAWS = 20_000
 
 
 def draws(sampling: Sampling, logits: torch.Tensor, codebooks: int = 1) -> list[torch.Tensor]:
     """Many draws of each codebook from the same logits: one seed, many positions."""
-    rows = Draws.of([(sampling, 5)] * DRAWS, torch.arange(DRAWS))
+    rows = Draws.of([(sampling.over(USUAL), 5)] * DRAWS, torch.arange(DRAWS))
     return [rows.codebook(codebook, logits.expand(DRAWS, -1)) for codebook in range(codebooks)]
 
 
@@ -32,7 +32,8 @@ def test_draws_follow_the_softmax_of_the_top_k(temperature: float, top_k: int) -
 
 def test_a_temperature_of_zero_is_greedy() -> None:
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
-    rows = Draws.of([(Sampling(temperature=0, text_temperature=0), seed) for seed in range(4)], torch.arange(4))
+    greedy = Sampling(temperature=0, text_temperature=0).over(USUAL)
+    rows = Draws.of([(greedy, seed) for seed in range(4)], torch.arange(4))
     assert torch.equal(rows.text(logits), logits.argmax(-1))
     assert torch.equal(rows.codebook(3, logits), logits.argmax(-1))
 
@@ -51,7 +52,7 @@ def test_each_row_has_its_own_settings_and_place_does_not_matter() -> None:
     settings = [Sampling(top_k=1), Sampling(temperature=0), Sampling(temperature=2.0, text_temperature=2.0)]
     said = []
     for order in ([0, 1, 2], [2, 0, 1]):
-        rows = Draws.of([(settings[which], which) for which in order], torch.full((3,), 9))
+        rows = Draws.of([(settings[which].over(USUAL), which) for which in order], torch.full((3,), 9))
         tokens = rows.codebook(0, logits.expand(3, -1))
         said.append([int(tokens[order.index(which)]) for which in range(3)])
     assert said[0] == said[1]
@@ -59,6 +60,6 @@ def test_each_row_has_its_own_settings_and_place_does_not_matter() -> None:
 
 
 def test_the_largest_seed_and_position_are_fine() -> None:
-    rows = Draws.of([(Sampling(), 2**63 - 1), (Sampling(), 0)], torch.tensor([2**40, 2**40]))
+    rows = Draws.of([(USUAL, 2**63 - 1), (USUAL, 0)], torch.tensor([2**40, 2**40]))
     tokens = rows.text(torch.zeros(2, 1000))
     assert np.all((tokens.numpy() >= 0) & (tokens.numpy() < 1000))

@@ -16,7 +16,6 @@ from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import EXTENSION
 from core.engine.prompt import Voice
-from core.engine.sampling import Sampling
 from core.voices import write_voice
 from training.dialogues import VOICE_FRAMES
 from training.network import Network
@@ -26,7 +25,7 @@ from training.stages import special_codes, trained_mimi
 from training.voices import AGENTS
 
 NOTICE = "This is the small built-in model: it speaks, plays its persona and does not think."
-SAMPLING = Sampling(text_temperature=0.4)
+SAMPLING = {"text_temperature": 0.4}
 """What the small model says at PersonaPlex's temperature is less often a word."""
 CANDIDATES = 8
 """Lines among which a voice's sample is chosen."""
@@ -64,8 +63,7 @@ def export(
     special = special_codes(mimi)
     config = dict(FIXED) | asdict(shape.architecture) | {"dep_q": AGENT_CODEBOOKS, "delays": list(DELAYS)}
     config |= {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json"}
-    config[EXTENSION] = {"name": "nano", "notice": NOTICE, "silence": special.silence, "sine": special.sine}
-    config[EXTENSION]["sampling"] = {name: value for name, value in asdict(SAMPLING).items() if value is not None}
+    config[EXTENSION] = {"name": "nano", "notice": NOTICE, **asdict(special), "sampling": SAMPLING}
     (making / "config.json").write_text(json.dumps(config, indent=1))
     (making / "mimi.json").write_text(json.dumps(shape.mimi, indent=1))
     shutil.copy(folder / "tokenizer.model", making / TEXT_TOKENIZER_NAME)

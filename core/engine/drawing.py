@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
-from core.engine.sampling import MAX_TOP_K, USUAL, Sampling
+from core.engine.sampling import MAX_TOP_K, Sampling
 
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 """SplitMix64's increment, 2^64 divided by the golden ratio, as int64."""
@@ -34,11 +34,10 @@ class Draws:
 
     @classmethod
     def of(cls, rows: Sequence[tuple[Sampling, int]], position: Tensor) -> "Draws":
-        """Rows that draw each with a sampling and a seed, at `position`."""
+        """Rows that draw each with a sampling, complete but for its seed, and a seed, at `position`."""
         device = position.device
-        samplings = [sampling.over(USUAL) for sampling, _ in rows]
-        temperatures = [[sampling.text_temperature, sampling.temperature] for sampling in samplings]
-        top_ks = [[sampling.text_top_k, sampling.top_k] for sampling in samplings]
+        temperatures = [[sampling.text_temperature, sampling.temperature] for sampling, _ in rows]
+        top_ks = [[sampling.text_top_k, sampling.top_k] for sampling, _ in rows]
         seeds = torch.tensor([seed for _, seed in rows], device=device)
         temperature = torch.tensor(temperatures, dtype=torch.float32, device=device)
         return cls(seeds, position, temperature.T.contiguous(), torch.tensor(top_ks, device=device).T.contiguous())

@@ -38,7 +38,7 @@ from core.engine.exchange import (
 )
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.prompt import SpecialCodes
-from core.engine.sampling import USUAL, Sampling
+from core.engine.sampling import Sampling
 from core.engine.snapshot import Snapshot
 
 WARM_UP_STEPS = 2
@@ -67,13 +67,13 @@ class Model:
 
     @torch.inference_mode()
     def begin(self, slot: int, snapshot: Snapshot, sampling: Sampling, seed: int, blocks: Sequence[int]) -> None:
-        """Start a conversation in a slot, with `blocks` that the cache has lent it: prompt, sampling, new codec
-        streams, and what the prompt's end predicts.
+        """Start a conversation in a slot, with `blocks` that the cache has lent it: prompt, sampling (complete but for
+        its seed), new codec streams, and what the prompt's end predicts.
 
         Of that prediction only the text and the agent's codebook 0 are free: the prompt has already given the delayed
         codebooks of the position after it.
         """
-        device, sampling = self.lm.device, sampling.over(USUAL)
+        device = self.lm.device
         self.cache.load(blocks, snapshot)
         self.codec.reset(torch.arange(self.slots, device=device) == slot)
         position = torch.tensor([snapshot.length], device=device)

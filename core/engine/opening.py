@@ -25,7 +25,7 @@ from core.engine.model import Model
 from core.engine.preparation import Preparation
 from core.engine.prompt import SpecialCodes
 from core.engine.recording import VoiceEncoder, measure_special_codes
-from core.engine.sampling import Sampling
+from core.engine.sampling import USUAL
 from core.engine.scheduler import SlotEngine
 from core.engine.snapshot import Snapshot, SnapshotStore
 from core.engine.text import SentencePieceTokenizer
@@ -140,7 +140,7 @@ def start(
     late = Snapshot((), max(1, frames - (TIMED_STEPS + 1) * len(model.sizes)), hidden)
     lent = [model.cache.borrow(frames) or [] for _ in range(slots)]
     for slot, blocks in enumerate(lent):
-        model.begin(slot, late, Sampling(), 0, blocks)
+        model.begin(slot, late, USUAL, 0, blocks)
     silence = np.zeros(FRAME_SAMPLES, np.float32)
     times = {}
     for size in model.sizes:

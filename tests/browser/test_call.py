@@ -71,6 +71,7 @@ def test_a_muted_caller_is_greeted(tabs: Callable[..., Tab]) -> None:
     tab = tabs().choose("Good company").call()
     tab.page.get_by_role("button", name="Mute").click()
     tab.says("You are muted")
+    tab.page.evaluate("window.loudest = 0")  # What sounded before does not count.
     assert tab.heard()
     tab.end()
 
