@@ -1,7 +1,8 @@
 """The engine's speed and memory, after its correctness: `python -m benchmarks.engine`.
 
 On a CUDA card: PersonaPlex's full size with random bfloat16 weights made on the device, beside plain `moshi` in the
-same run. On a CPU: nano. A frame is everything from PCM in to PCM and tokens out, with copies.
+same run. On a CPU: a small model with random weights. A frame is everything from PCM in to PCM and tokens out, with
+copies.
 """
 
 import argparse
