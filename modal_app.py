@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import modal
 
 if TYPE_CHECKING:
-    from core.config import Config
     from core.engine.call import Engine
+    from core.settings.config import Config
 
 NAME = "personaplex"
 ROOT = Path(__file__).parent
@@ -135,8 +135,8 @@ class Gpu:
 
         Without GPU snapshots there is no card yet, and nothing here may ask CUDA for anything: it only imports.
         """
-        import core.server  # noqa: F401 - to be in the picture
-        from core.engine.opening import open_engine
+        import core.http.app  # noqa: F401 - to be in the picture
+        from core.boot.local_engine import open_engine
 
         if deployment.gpu_snapshot:
             with on_the_volume():
@@ -146,7 +146,7 @@ class Gpu:
     @modal.enter(snap=False)
     def start(self) -> None:
         """In every container, restored or not: settings as they are now, plugins, and the app."""
-        from core.engine.opening import open_engine
+        from core.boot.local_engine import open_engine
 
         if not modal.is_local():
             volume.reload()
@@ -195,13 +195,13 @@ class Page:
     @modal.enter(snap=True)
     def load(self) -> None:
         """Before the picture is taken: the imports, which are most of a start."""
-        import core.remote
-        import core.server  # noqa: F401
+        import core.boot.remote_engine
+        import core.http.app  # noqa: F401
 
     @modal.enter(snap=False)
     def start(self) -> None:
         """In every container: settings as they are now, plugins, and the app."""
-        from core.remote import RemoteEngine
+        from core.boot.remote_engine import RemoteEngine
 
         if not modal.is_local():
             volume.reload()
@@ -227,7 +227,7 @@ class Page:
 )
 def download() -> None:
     """`modal run modal_app.py::download`: put the checkpoint on the Volume, and its voices as safetensors."""
-    from core.remote import RemoteEngine
+    from core.boot.remote_engine import RemoteEngine
 
     engine = RemoteEngine.find(configured("all").engine, print)
     if not modal.is_local():
@@ -239,8 +239,8 @@ def configured(role: str, **server: Any) -> "Config":
     """The settings of the Volume, or else those of the checkout, for one role. Raises ConfigError."""
     import msgspec
 
-    from core.config import load_config
-    from core.log import configure_logging
+    from core.settings.config import load_config
+    from core.settings.log import configure_logging
 
     path = DATA / "config.yaml" if (DATA / "config.yaml").is_file() else ROOT / "config.yaml"
     config = load_config(path, os.environ)
@@ -252,9 +252,9 @@ def configured(role: str, **server: Any) -> "Config":
 
 def served(config: "Config", engine: "Engine") -> Any:
     """The service as an app, which in a container finds edits on the Volume by itself."""
-    from core.check import require_protection
-    from core.plugins import PluginHost
-    from core.server import create_app
+    from core.boot.check import require_protection
+    from core.http.app import create_app
+    from core.plugin.host import PluginHost
 
     host = PluginHost.load(config)
     require_protection(config.server, host.protected)

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.untrained import ARCHITECTURE, MIMI, untrained_mimi
 from core.engine.architecture import FIXED
 from core.engine.call import FRAME_SAMPLES
-from core.engine.codec import plainly
+from core.engine.mimi.codec import plainly
 
 
 class PlainMoshi:

@@ -7,15 +7,15 @@ from rich.console import Console
 from benchmarks.kernels import fused_errors, relative
 from benchmarks.untrained import MIMI, untrained_language_model, untrained_mimi
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
-from core.engine.cache import BLOCK, BlockCache, BlockView, PromptCache, Rotation, blocks_for
 from core.engine.call import FRAME_SAMPLES
-from core.engine.codec import MimiCodec
-from core.engine.drawing import draw_plainly, gumbel
+from core.engine.kv_cache import BLOCK, BlockCache, BlockView, PromptCache, Rotation, blocks_for
 from core.engine.lm import CodebookCache, LanguageModel
+from core.engine.mimi.codec import MimiCodec
 from core.engine.model import Model
+from core.engine.prefix_cache import Snapshot
 from core.engine.prompt import SpecialCodes, Tokens
+from core.engine.sampler import draw_plainly, gumbel
 from core.engine.sampling import USUAL
-from core.engine.snapshot import Snapshot
 
 FRAMES = 60
 SLOTS = 4
@@ -61,9 +61,9 @@ def check_all(device: torch.device, console: Console) -> None:
 
 def kernel_errors(device: torch.device) -> dict[str, float]:
     """How far our kernels are from their twins in higher precision, on fresh random inputs."""
-    from core.engine.attention_kernel import attend_new_frame
-    from core.engine.drawing_kernel import draw
-    from core.engine.linear_kernel import linear
+    from core.engine.kernels.attention import attend_new_frame
+    from core.engine.kernels.matmul import linear
+    from core.engine.kernels.sampling import draw
 
     errors = fused_errors(device)
     for batch, rows, columns in ((1, 4096, 4096), (9, 22528, 4096), (40, 1000, 2816), (200, 4096, 11264)):

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from core.load import speak, synthetic_speech
-from core.protocol import Kind
+from core.client.load_audio import speak, synthetic_speech
+from core.session.protocol import Kind
 
 FRAMES = 5
 CLOSED_S = 30.0

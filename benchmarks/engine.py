@@ -27,19 +27,19 @@ from rich.table import Table
 from benchmarks.baseline import PlainMoshi
 from benchmarks.correctness import check_all, check_rows_alone
 from benchmarks.untrained import ARCHITECTURE, MIMI, untrained_language_model, untrained_mimi
+from core.boot.local_engine import CPU_THREADS
 from core.engine.architecture import Architecture
-from core.engine.cache import BLOCK, BlockCache, blocks_for
 from core.engine.call import FRAME_SAMPLES, EngineInfo
-from core.engine.codec import MimiCodec
+from core.engine.kv_cache import BLOCK, BlockCache, blocks_for
 from core.engine.lm import LanguageModel
+from core.engine.mimi.codec import MimiCodec
+from core.engine.mimi.voice_encoder import VoiceEncoder
 from core.engine.model import Model
-from core.engine.opening import CPU_THREADS
-from core.engine.preparation import Preparation
+from core.engine.prefill import Preparation
+from core.engine.prefix_cache import Snapshot, SnapshotStore
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
-from core.engine.recording import VoiceEncoder
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
-from core.engine.snapshot import Snapshot, SnapshotStore
 
 VOICE_FRAMES, TEXT_TOKENS = 125, 60
 """The prompt of the published measurements: ten seconds of voice and a short role."""

@@ -17,15 +17,15 @@ from benchmarks.correctness import random_tokens
 from benchmarks.engine import times
 from benchmarks.untrained import untrained_language_model, untrained_mimi
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
-from core.engine.cache import BlockCache, PromptCache, blocks_for
 from core.engine.call import FRAME_SAMPLES
-from core.engine.codec import MimiCodec
+from core.engine.kv_cache import BlockCache, PromptCache, blocks_for
 from core.engine.linear import Int8Linear
 from core.engine.lm import CodebookCache, LanguageModel
+from core.engine.mimi.codec import MimiCodec
 from core.engine.model import Model
+from core.engine.prefix_cache import Snapshot
 from core.engine.prompt import SpecialCodes
 from core.engine.sampling import USUAL
-from core.engine.snapshot import Snapshot
 
 A10G_BYTES_PER_SECOND = 600e9
 """NVIDIA's data sheet for the A10G."""

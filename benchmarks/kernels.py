@@ -6,11 +6,11 @@ from torch.nn.functional import rms_norm
 
 from benchmarks.baseline import PlainMimi
 from benchmarks.untrained import untrained_mimi
-from core.engine.codec import MimiCodec
 from core.engine.depformer import attend_plainly as look_plainly
 from core.engine.linear import linear_plainly
-from core.engine.mimi import nearest_plainly
-from core.engine.mimi_transformer import attend_plainly
+from core.engine.mimi.codec import MimiCodec
+from core.engine.mimi.coder import nearest_plainly
+from core.engine.mimi.transformer import attend_plainly
 from core.engine.transformer import NORM_EPSILON
 
 CODEC_FRAMES = 40
@@ -30,8 +30,8 @@ def fused_errors(device: torch.device) -> dict[str, float]:
 
 def product_errors(device: torch.device) -> dict[str, float]:
     """What goes before and after a product."""
-    from core.engine.linear_kernel import linear
-    from core.engine.norm_kernel import norm
+    from core.engine.kernels.matmul import linear
+    from core.engine.kernels.norm import norm
 
     errors = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -71,7 +71,7 @@ def product_errors(device: torch.device) -> dict[str, float]:
 
 def depformer_errors(device: torch.device) -> dict[str, float]:
     """A codebook's look at those before it."""
-    from core.engine.depformer_kernel import attend
+    from core.engine.kernels.depformer import attend
 
     errors = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -84,7 +84,7 @@ def depformer_errors(device: torch.device) -> dict[str, float]:
 
 def mimi_errors(device: torch.device) -> dict[str, float]:
     """Mimi's attention and its nearest codes."""
-    from core.engine.mimi_kernel import attend, nearest
+    from core.engine.kernels.mimi import attend, nearest
 
     kept = torch.randn(2, 6, 8, 250, 64, device=device)
     exactly = kept.double()

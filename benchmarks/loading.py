@@ -17,16 +17,16 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from benchmarks.untrained import make_tokenizer, untrained_language_model, untrained_mimi
-from core.config import EngineConfig, LogConfig
+from core.boot.local_engine import open_engine
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from core.engine.call import FRAME_SAMPLES
-from core.engine.opening import open_engine
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
 from core.engine.weights import PER_STEP, STACKED, stored_name
 from core.errors import EngineBusyError
-from core.log import configure_logging
+from core.settings.config import EngineConfig, LogConfig
+from core.settings.log import configure_logging
 
 STORED_STEPS = 2 * AGENT_CODEBOOKS
 FRAMES = 25

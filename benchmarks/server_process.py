@@ -137,7 +137,7 @@ def serve(engine: EngineName, slots: int | None = None) -> Iterator[ServerProces
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(settings))
         command = {
-            "nano": ["-c", "from core.cli import main; main()", "serve", "--config", str(config)],
+            "nano": ["-c", "from core.cli.main import main; main()", "serve", "--config", str(config)],
             "echo": ["-m", "tests.echo_server", str(config), "--slots", str(slots or ECHO_SLOTS)],
         }[engine]
         log = folder / "log"

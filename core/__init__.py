@@ -1,6 +1,5 @@
 """What a plugin may rely on: `from core import hookimpl` and the types that hooks take and give."""
 
-from core.config import Config, Secret
 from core.engine.call import Frame
 from core.engine.prompt import Voice
 from core.engine.sampling import Sampling
@@ -24,9 +23,10 @@ from core.events import (
     TextSaid,
     TransformFailed,
 )
-from core.guard import public
-from core.hookspecs import Transform, hookimpl
-from core.personas import Persona
+from core.http.guard import public
+from core.plugin.hookspecs import Transform, hookimpl
+from core.plugin.personas import Persona
+from core.settings.config import Config, Secret
 
 __all__ = [
     "CallRefused",

@@ -3,11 +3,11 @@
 import asyncio
 from pathlib import Path
 
-from core.config import Config
 from core.engine.prompt import Voice
-from core.hookspecs import hookimpl
-from core.log import get_logger
-from core.voices import VoiceFolder
+from core.media.voices import VoiceFolder
+from core.plugin.hookspecs import hookimpl
+from core.settings.config import Config
+from core.settings.log import get_logger
 
 
 class Plugin:

@@ -31,7 +31,7 @@ from core.events import (
     SettingsReloaded,
     TransformFailed,
 )
-from core.hookspecs import hookimpl
+from core.plugin.hookspecs import hookimpl
 
 FRAME_MS = 80.0
 FRAME_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.16, 0.24, 0.4, 1.0)

@@ -4,7 +4,7 @@ import asyncio
 
 from core.engine.call import Engine
 from core.engine.prompt import Voice
-from core.hookspecs import hookimpl
+from core.plugin.hookspecs import hookimpl
 
 PERSONAPLEX_VOICES = (
     *(f"NATF{number}" for number in range(4)),

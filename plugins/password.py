@@ -27,15 +27,15 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from core.addresses import client_address
-from core.attempts import Attempts
-from core.decoding import Secret
 from core.errors import RefusedError
 from core.events import Identity
-from core.guard import public
-from core.hookspecs import hookimpl
-from core.log import get_logger
-from core.passes import Passes, Used, signing_key
+from core.http.guard import public
+from core.http.login_throttle import Attempts
+from core.http.signed_tokens import Passes, Used, signing_key
+from core.plugin.hookspecs import hookimpl
+from core.session.addresses import client_address
+from core.settings.log import get_logger
+from core.settings.yaml_structs import Secret
 
 COOKIE = "personaplex"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -24,12 +24,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from core.config import Config
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
 from core.events import SessionEnded, SessionEvent, SessionInfo, SessionReady, TextSaid
-from core.flac import FlacWriter, create
-from core.hookspecs import hookimpl
-from core.log import get_logger
+from core.media.flac import FlacWriter, create
+from core.plugin.hookspecs import hookimpl
+from core.settings.config import Config
+from core.settings.log import get_logger
 
 SIDES = ("caller", "agent")
 MOST_WAITING = 4096

@@ -24,8 +24,8 @@ from core.events import (
     SessionWarned,
     TransformFailed,
 )
-from core.hookspecs import hookimpl
-from core.log import get_logger
+from core.plugin.hookspecs import hookimpl
+from core.settings.log import get_logger
 
 FRAMES = 3000
 """Frame times kept of each session: the last four minutes."""

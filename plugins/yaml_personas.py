@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.config import Config
 from core.errors import ConfigError
-from core.hookspecs import hookimpl
-from core.log import get_logger
-from core.personas import Persona, load_personas, persona_files
+from core.plugin.hookspecs import hookimpl
+from core.plugin.personas import Persona, load_personas, persona_files
+from core.settings.config import Config
+from core.settings.log import get_logger
 
 Stamp = tuple[object, ...]
 """What changes whenever a file is added, removed or edited, or other voices are offered."""

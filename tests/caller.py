@@ -13,9 +13,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from core.audio import Samples, open_reader, open_writer
 from core.engine.call import FRAME_SAMPLES
-from core.protocol import Kind
+from core.media.audio_codecs import Samples, open_reader, open_writer
+from core.session.protocol import Kind
 from tests.conftest import Running, speech
 
 FRAME = 1920

@@ -13,13 +13,13 @@ import torch
 import yaml
 from hypothesis import settings as hypothesis_settings
 
-from core.config import load_config
 from core.events import ServiceEvent, SessionEnded, SessionEvent, SessionInfo
-from core.hookspecs import hookimpl
-from core.plugins import PluginHost
-from core.server import create_app
-from core.service import Service
-from core.serving import Server, bind
+from core.http.app import create_app
+from core.http.uvicorn_server import Server, bind
+from core.plugin.hookspecs import hookimpl
+from core.plugin.host import PluginHost
+from core.session.service import Service
+from core.settings.config import load_config
 from tests.echo_engine import EchoEngine
 
 hypothesis_settings.register_profile("project", deadline=None)  # a busy machine is no failure

@@ -77,7 +77,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def deploy(monkeypatch: pytest.MonkeyPatch, place: Path, **variables: str) -> ModuleType:
     """A `modal_app` whose Volume is `place`, and whose functions have addresses."""
     app = Deployed(monkeypatch, **variables).app
-    monkeypatch.setattr("core.log.configure_logging", lambda _config: None)  # it is the whole process's
+    monkeypatch.setattr("core.settings.log.configure_logging", lambda _config: None)  # it is the whole process's
     monkeypatch.setattr(app, "DATA", place)
     monkeypatch.setattr(app, "address", lambda web: f"https://me--{str(web)[7:-5].lower()}.modal.run")
     return app

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.config import load_config
-from core.log import configure_logging
-from core.plugins import PluginHost
-from core.server import create_app
-from core.serving import Server, bind
+from core.http.app import create_app
+from core.http.uvicorn_server import Server, bind
+from core.plugin.host import PluginHost
+from core.settings.config import load_config
+from core.settings.log import configure_logging
 from tests.echo_engine import EchoEngine
 
 

@@ -15,11 +15,11 @@ from core.engine.architecture import Architecture
 from core.engine.call import Call, EngineInfo
 from core.engine.lm import LanguageModel
 from core.engine.model import Model
-from core.engine.preparation import Preparation
+from core.engine.prefill import Preparation
+from core.engine.prefix_cache import SnapshotStore
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
-from core.engine.snapshot import SnapshotStore
 from core.engine.weights import load_language_model, stored_name
 
 FRAMES = 12

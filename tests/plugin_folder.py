@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from core.config import load_config
 from core.errors import ConfigError
 from core.events import TransformFailed
-from core.plugins import PluginHost
+from core.plugin.host import PluginHost
+from core.settings.config import load_config
 
 IMPORTS = "from core import *\nfrom core import hookimpl\n"
 

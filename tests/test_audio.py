@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.audio import (
+from core.errors import AudioError
+from core.media.audio_codecs import (
     FRAME_SAMPLES,
     LARGEST_PACKET,
     MOST_SAMPLES,
@@ -18,7 +19,6 @@ from core.audio import (
     PcmReader,
     PcmWriter,
 )
-from core.errors import AudioError
 from tests.conftest import speech
 
 HEAD = b"OpusHead" + bytes([1, 1]) + struct.pack("<HIhB", 312, 48000, 0, 0)

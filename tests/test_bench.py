@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.audio import OpusReader, OpusWriter, open_reader
+from core.client.load_audio import OpusMeter, open_meter, speak, synthetic_speech
 from core.engine.call import FRAME_SAMPLES
 from core.errors import AudioError
-from core.load import OpusMeter, open_meter, speak, synthetic_speech
-from core.protocol import Kind
-from core.sound_files import write_wav
+from core.media.audio_codecs import OpusReader, OpusWriter, open_reader
+from core.media.sound_files import write_wav
+from core.session.protocol import Kind
 from tests.conftest import Running, Serve, speech
 from tests.echo_engine import EchoEngine
 from tests.test_audio import opening, page

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.config import LogConfig, load_config
 from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError
 from core.events import (
@@ -27,9 +26,10 @@ from core.events import (
     TextSaid,
     TransformFailed,
 )
-from core.log import configure_logging, get_logger
-from core.plugins import PluginHost
-from core.voices import write_voice
+from core.media.voices import write_voice
+from core.plugin.host import PluginHost
+from core.settings.config import LogConfig, load_config
+from core.settings.log import configure_logging, get_logger
 from plugins import loudness, session_log
 
 CALLER = Identity("caller")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.chain import OVERRUNS, WINDOW, Chain
 from core.events import TransformFailed
+from core.plugin.transforms import OVERRUNS, WINDOW, Chain
 
 FRAME = np.full(1920, 0.25, np.float32)
 

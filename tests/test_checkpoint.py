@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.boot.local_engine import NANO
 from core.engine.architecture import FIXED, Architecture
-from core.engine.cache import PromptCache
 from core.engine.checkpoint import Checkpoint
+from core.engine.kv_cache import PromptCache
 from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
-from core.engine.opening import NANO
 from core.engine.prompt import SpecialCodes
 from core.engine.sampling import USUAL
-from core.engine.text import SentencePieceTokenizer
+from core.engine.tokenizer import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi, stored_name
 from core.errors import CheckpointError
 from tests.engines import CPU, golden_architecture, golden_weights

@@ -15,12 +15,12 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from core.cli import main
-from core.config import load_config
+from core.cli.main import main
+from core.cli.offline import converse
 from core.errors import AudioError
-from core.offline import converse
-from core.plugins import PluginHost
-from core.sound_files import read_sound, side_by_side, write_wav
+from core.media.sound_files import read_sound, side_by_side, write_wav
+from core.plugin.host import PluginHost
+from core.settings.config import load_config
 from tests.conftest import Serve, speech, write_config
 from tests.echo_engine import EchoEngine
 
@@ -190,7 +190,7 @@ def test_sound_files_are_mixed_resampled_and_kept(tmp_path: Path) -> None:
 def test_serve_and_talk_for_real(tmp_path: Path, recording: Path) -> None:
     """The shipped engine behind the real command, from the start to Ctrl-C."""
     config = write_config(tmp_path, {"engine": {"name": "nano", "device": "cpu"}})
-    command = [sys.executable, "-c", "from core.cli import main; main()"]
+    command = [sys.executable, "-c", "from core.cli.main import main; main()"]
     root = Path(__file__).parent.parent
     with subprocess.Popen(
         [*command, "serve", "--config", str(config)], cwd=root, stderr=subprocess.PIPE, text=True

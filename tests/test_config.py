@@ -7,10 +7,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.check import check
-from core.config import Config, load_config, read_config, shipped
-from core.decoding import Secret
+from core.boot.check import check
 from core.errors import ConfigError
+from core.settings.config import Config, load_config, read_config, shipped
+from core.settings.yaml_structs import Secret
 
 
 @pytest.fixture

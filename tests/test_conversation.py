@@ -19,7 +19,7 @@ from core.events import (
     SessionWarned,
     TextSaid,
 )
-from core.protocol import CloseCode, Kind
+from core.session.protocol import CloseCode, Kind
 from tests.caller import FRAME, NVIDIA, PLAIN, audio, dial, get
 from tests.conftest import Serve, speech
 from tests.echo_engine import EchoEngine
@@ -228,7 +228,7 @@ async def test_a_wait_too_long_is_busy_too(serve: Serve) -> None:
 
 
 async def test_a_silent_wait_is_pinged(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.session.PING_S", 0.1)
+    monkeypatch.setattr("core.session.session.PING_S", 0.1)
     running = await serve(EchoEngine(slots=0))
     async with dial(running.url("/api/chat")) as caller:
         assert await caller.next() == Kind.PING

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 import yaml
 
-from core.cli import main
-from core.config import Config
+from core.cli.main import main
+from core.settings.config import Config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

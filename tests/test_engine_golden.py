@@ -144,7 +144,7 @@ async def test_a_window_of_many_blocks(
     golden: dict[str, Tokens], weights: Path, context: int, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks so small that prompts and rings go over several, wherever a call before has left them."""
-    monkeypatch.setattr("core.engine.cache.BLOCK", frames)
+    monkeypatch.setattr("core.engine.kv_cache.BLOCK", frames)
     cases = [case for case in CASES if CASES[case] == context]
     engine = tiny_engine(weights, context, slots=len(cases) + 1)
     try:

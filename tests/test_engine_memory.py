@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.engine.cache import BLOCK, BlockCache
 from core.engine.call import Call
+from core.engine.kv_cache import BLOCK, BlockCache
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError, PromptError

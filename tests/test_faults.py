@@ -13,9 +13,9 @@ from core.events import (
     SessionInfo,
     TransformFailed,
 )
-from core.hookspecs import hookimpl
-from core.personas import Persona
-from core.protocol import CloseCode
+from core.plugin.hookspecs import hookimpl
+from core.plugin.personas import Persona
+from core.session.protocol import CloseCode
 from tests.caller import PLAIN, dial, get, refused
 from tests.conftest import Serve, speech
 from tests.echo_engine import EchoEngine

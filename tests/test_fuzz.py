@@ -96,7 +96,7 @@ def _with_cookie(text: str) -> bytes:
 
 
 async def test_any_authorization_is_a_wrong_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.attempts.FREE", 10**9)  # so that each is looked at
+    monkeypatch.setattr("core.http.login_throttle.FREE", 10**9)  # so that each is looked at
     running = await serve(EchoEngine(slots=1000), **PASSWORD)
     schemes = st.sampled_from([b"Bearer ", b"Basic ", b"basic", b"Digest ", b""])
     raw = st.binary(max_size=60).map(lambda value: bytes(byte for byte in value if byte not in b"\r\n\0").strip())
@@ -169,7 +169,7 @@ forms = st.binary(max_size=200) | st.binary(max_size=60).map(lambda raw: b"passw
 
 
 async def test_any_form_is_no_login(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.attempts.FREE", 10**9)
+    monkeypatch.setattr("core.http.login_throttle.FREE", 10**9)
     running = await serve(**PASSWORD)
 
     async def check(form: bytes) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from core.protocol import CloseCode, Kind
+from core.session.protocol import CloseCode, Kind
 from tests.caller import is_fine
 from tests.conftest import Running, Serve, speech
 from tests.echo_engine import EchoEngine

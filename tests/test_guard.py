@@ -15,14 +15,14 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from core import public
-from core.addresses import is_loopback
-from core.check import require_protection
-from core.cli import main
-from core.config import ServerConfig, load_config
+from core.boot.check import require_protection
+from core.cli.main import main
 from core.errors import ConfigError
 from core.events import CallRefused, Identity
-from core.headers import HEADERS
-from core.hookspecs import hookimpl
+from core.http.headers import HEADERS
+from core.plugin.hookspecs import hookimpl
+from core.session.addresses import is_loopback
+from core.settings.config import ServerConfig, load_config
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, write_config
 from tests.test_password import ANN_AND_BOB, bearer, logged_in, post

@@ -15,8 +15,8 @@ from core.events import (
     SessionEnded,
     SessionStarted,
 )
-from core.protocol import CloseCode, Kind
-from core.serving import HEARTBEAT_S, MOST_FRAGMENTS
+from core.http.uvicorn_server import HEARTBEAT_S, MOST_FRAGMENTS
+from core.session.protocol import CloseCode, Kind
 from tests.caller import FRAME, PLAIN, audio, dial, is_fine
 from tests.conftest import Running, Serve, speech
 from tests.echo_engine import EchoEngine
@@ -235,7 +235,7 @@ async def upgraded(running: Running, path: str = "/ws/chat") -> tuple[asyncio.St
 
 async def test_a_connection_whose_other_end_is_gone_is_found(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert HEARTBEAT_S <= 5
-    monkeypatch.setattr("core.serving.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("core.http.uvicorn_server.HEARTBEAT_S", 0.1)
     running = await serve()
     reader, writer = await upgraded(running)  # it takes what comes, as a network does, but nobody answers the pings
     assert await closed(reader)

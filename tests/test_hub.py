@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.config import EngineConfig, Secret
+from core.boot.local_engine import NANO, find_checkpoint
 from core.engine.checkpoint import Checkpoint
 from core.engine.hub import fetch, is_cached
-from core.engine.opening import NANO, find_checkpoint
 from core.errors import CheckpointError
+from core.settings.config import EngineConfig, Secret
 
 REPOSITORY = "someone/model"
 COMMIT = "a" * 40

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from core.config import Secret
 from core.events import SessionStarted
+from core.settings.config import Secret
 from plugins import jwt_auth
 from tests.caller import dial, get, refused
 from tests.conftest import Serve

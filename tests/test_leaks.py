@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks.allocated import bytes_in_use
 from core.events import SessionEnded
-from core.protocol import CloseCode
+from core.session.protocol import CloseCode
 from tests.caller import audio, dial, is_fine
 from tests.conftest import Running, Serve
 from tests.echo_engine import EchoEngine
@@ -170,8 +170,8 @@ def forget(running: Running) -> None:
 async def test_a_thousand_calls_dropped_in_every_phase_leave_nothing_behind(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.serving.HEARTBEAT_S", 1.0)
-    monkeypatch.setattr("core.serving.LAST_BYTES_S", 0.5)
+    monkeypatch.setattr("core.http.uvicorn_server.HEARTBEAT_S", 1.0)
+    monkeypatch.setattr("core.http.uvicorn_server.LAST_BYTES_S", 0.5)
     engine = EchoEngine(slots=8)
     running = await serve(engine, server={"queue": 100, "request_s": 3})
     tasks = asyncio.all_tasks()

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.engine.call import Frame
 from core.events import FramesDropped, FrameTimed, Identity, SessionEnded, SessionInfo, SessionStarted
-from core.hookspecs import hookimpl
+from core.plugin.hookspecs import hookimpl
 from plugins import metrics
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, speech

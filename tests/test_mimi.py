@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks.baseline import PlainMimi
 from benchmarks.untrained import MIMI, untrained_mimi
-from core.engine.codec import MimiCodec
+from core.engine.mimi.codec import MimiCodec
 
 SLOTS = 3
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from core.config import ServerConfig
 from core.errors import CheckpointError, ConfigError
+from core.settings.config import ServerConfig
 from tests.deployed import AFTER, BEFORE, EXIT, ROOT, Deployed, container, deploy, hooks, place
 
 __all__ = ["place"]  # a fixture

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from websockets.exceptions import InvalidStatus
 
-from core.config import ServerConfig
-from core.protocol import Kind
-from core.serving import Server, bind
+from core.http.uvicorn_server import Server, bind
+from core.session.protocol import Kind
+from core.settings.config import ServerConfig
 from tests.caller import dial
 from tests.conftest import speech
 from tests.deployed import AFTER, EXIT, PASSWORD, Deployed, container, deploy, hooks, place

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from core.config import EngineConfig
+from core.boot.local_engine import NANO, open_engine
 from core.engine.call import FRAME_SAMPLES, Engine
-from core.engine.opening import NANO, open_engine
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
+from core.settings.config import EngineConfig
 
 ROOT = Path(__file__).parents[1]
 NAMES = {"bank": "Sanni", "clinic": "Grace", "internet-support": "Devon", "restaurant": "Marco"}

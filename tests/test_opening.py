@@ -7,17 +7,17 @@ import pytest
 import sphn
 from click.testing import CliRunner, Result
 
-from core.cli import main
-from core.config import EngineConfig
+from core.boot.local_engine import CPU_SLOTS, NANO, carried_slots, longest_call, open_engine
+from core.cli.main import main
 from core.engine.architecture import Architecture
 from core.engine.checkpoint import Checkpoint
-from core.engine.opening import CPU_SLOTS, NANO, carried_slots, longest_call, open_engine
+from core.engine.mimi.voice_encoder import VoiceEncoder, drain
 from core.engine.prompt import Prompt, Voice
-from core.engine.recording import VoiceEncoder, drain
 from core.engine.sampling import Sampling
 from core.engine.weights import load_mimi
 from core.errors import CheckpointError, EngineError
-from core.voices import VoiceFolder
+from core.media.voices import VoiceFolder
+from core.settings.config import EngineConfig
 from tests.engines import CPU
 
 

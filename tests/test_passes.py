@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from core import passes
-from core.addresses import client_address, is_address, is_loopback, neighbourhood
-from core.attempts import FORGET_S, FREE, LONGEST_S, MOST_PLACES, Attempts
-from core.passes import SKEW_S, Passes, Used, signing_key
+from core.http import signed_tokens as passes
+from core.http.login_throttle import FORGET_S, FREE, LONGEST_S, MOST_PLACES, Attempts
+from core.http.signed_tokens import SKEW_S, Passes, Used, signing_key
+from core.session.addresses import client_address, is_address, is_loopback, neighbourhood
 
 KEYS = {"ann": b"a" * 32, "bob": b"b" * 32}
 

@@ -12,9 +12,9 @@ from urllib.parse import quote, urlencode
 import pytest
 import yaml
 
-from core.attempts import FREE
 from core.events import CallRefused, Identity, SessionStarted
-from core.hookspecs import hookimpl
+from core.http.login_throttle import FREE
+from core.plugin.hookspecs import hookimpl
 from plugins import password
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from core.attempts import FREE
-from core.config import Secret, load_config
 from core.errors import ConfigError, RefusedError
 from core.events import Identity
-from core.plugins import PluginHost
+from core.http.login_throttle import FREE
+from core.plugin.host import PluginHost
+from core.settings.config import Secret, load_config
 from plugins import password
 from tests.test_password import basic, passwords
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from core.client.load_audio import PERIODS_MS
 from core.events import CallRefused, SessionStarted
-from core.load import PERIODS_MS
-from core.ogg import PageReader
-from core.protocol import CloseCode, Kind
-from core.session import BEAT_S, PING_S
+from core.media.ogg import PageReader
+from core.session.protocol import CloseCode, Kind
+from core.session.session import BEAT_S, PING_S
 from tests.caller import FRAME, NVIDIA, Caller, dial
 from tests.conftest import Running, Serve, speech
 from tests.echo_engine import EchoEngine
@@ -245,8 +245,8 @@ async def test_nvidias_web_client_holds_a_conversation(serve: Serve) -> None:
 
 async def test_nvidias_web_client_outlasts_any_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert PING_S + BEAT_S < SILENCE_S
-    monkeypatch.setattr("core.session.PING_S", 0.2)
-    monkeypatch.setattr("core.session.BEAT_S", 0.1)
+    monkeypatch.setattr("core.session.session.PING_S", 0.2)
+    monkeypatch.setattr("core.session.session.BEAT_S", 0.1)
     engine = EchoEngine(slots=1)
     running = await serve(engine, **CUSTOM)
     engine.prompts.clear()

@@ -7,10 +7,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.config import load_config, shipped
 from core.engine.sampling import Sampling
 from core.errors import ConfigError
-from core.personas import Persona, load_personas, read_persona
+from core.plugin.personas import Persona, load_personas, read_persona
+from core.settings.config import load_config, shipped
 
 VOICES = ["NATF2", "NATM2", "VARF0", "VARM0"]
 

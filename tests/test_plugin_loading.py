@@ -5,9 +5,9 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
-from core import plugin_loading
 from core.events import Identity, SessionInfo
-from core.plugins import PluginHost
+from core.plugin import loading as plugin_loading
+from core.plugin.host import PluginHost
 from tests.plugin_folder import IMPORTS, Folder
 
 SESSION = SessionInfo("s1", Identity("caller"), "teacher", "NATF2", "/ws/chat", "127.0.0.1", "opus")

@@ -8,10 +8,10 @@ import pytest
 from starlette.requests import HTTPConnection
 from starlette.routing import Route
 
-from core import hookspecs
 from core.engine.prompt import Voice
 from core.errors import PersonaError, PluginError, VoiceError
 from core.events import CallRefused, FirstAudio, Identity, PluginFailed, SessionInfo
+from core.plugin import hookspecs
 from tests.plugin_folder import Folder
 
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "personaplex_spec")]

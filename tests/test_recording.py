@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from core.engine.call import Frame
 from core.events import Identity, SessionEnded, SessionInfo, SessionReady
-from core.hookspecs import hookimpl
+from core.plugin.hookspecs import hookimpl
 from plugins import recording
 from plugins.recording import Recording, Tap, Writer
 from tests.caller import dial, get

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.engine.drawing import Draws
+from core.engine.sampler import Draws
 from core.engine.sampling import USUAL, Sampling
 
 DRAWS = 20_000

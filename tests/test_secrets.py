@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
-from core.config import LogConfig
 from core.events import Identity
-from core.hookspecs import hookimpl
-from core.log import configure_logging
-from core.protocol import Kind
+from core.plugin.hookspecs import hookimpl
+from core.session.protocol import Kind
+from core.settings.config import LogConfig
+from core.settings.log import configure_logging
 from tests.caller import dial, get, refused
 from tests.conftest import Serve, speech
 from tests.echo_engine import EchoEngine

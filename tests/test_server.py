@@ -10,8 +10,8 @@ from core.errors import ConfigError
 from core.events import (
     Identity,
 )
-from core.hookspecs import hookimpl
-from core.personas import Persona
+from core.plugin.hookspecs import hookimpl
+from core.plugin.personas import Persona
 from tests.caller import dial, get, refused
 from tests.conftest import Serve, speech
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.admission import Admission, Party, TooManyCallsError
-from core.config import ServerConfig, SessionConfig
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError, ProtocolError
-from core.limits import BURST_S, Due, TimeLimits, Traffic
-from core.protocol import CloseCode
-from core.request import parse_query
-from core.wire import Hangup
+from core.session.admission import Admission, Party, TooManyCallsError
+from core.session.chat_request import parse_query
+from core.session.limits import BURST_S, Due, TimeLimits, Traffic
+from core.session.protocol import CloseCode
+from core.session.wire import Hangup
+from core.settings.config import ServerConfig, SessionConfig
 from tests.echo_engine import EchoEngine
 
 

@@ -13,19 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.config import EngineConfig
+from core.boot.local_engine import open_engine
 from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, STREAMS, Architecture
-from core.engine.cache import PromptCache
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import Checkpoint
+from core.engine.kv_cache import PromptCache
 from core.engine.lm import CodebookCache, LanguageModel
-from core.engine.opening import open_engine
+from core.engine.mimi.voice_encoder import VoiceEncoder, drain
 from core.engine.prompt import GAP_FRAMES, Prompt, lay_out
-from core.engine.recording import VoiceEncoder, drain
 from core.engine.sampling import Sampling
-from core.engine.text import SentencePieceTokenizer
+from core.engine.tokenizer import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi
-from core.voices import read_voice
+from core.media.voices import read_voice
+from core.settings.config import EngineConfig
 from tests.engines import CPU
 from training.bank import Bank
 from training.codec import CodecOptions

@@ -14,9 +14,9 @@ import torch
 
 from core.engine.prompt import Voice
 from core.errors import VoiceError
-from core.recordings import prepare_recording
-from core.voice_archive import unpack_voices
-from core.voices import VoiceFolder, offered, read_packaged_voice, read_voice, voice_name, write_voice
+from core.media.voice_archive import unpack_voices
+from core.media.voice_recordings import prepare_recording
+from core.media.voices import VoiceFolder, offered, read_packaged_voice, read_voice, voice_name, write_voice
 
 
 def codes(frames: int = 20) -> np.ndarray:
@@ -225,7 +225,7 @@ def test_a_hostile_archive_leaves_nothing_behind(tmp_path, members):
 
 
 def test_an_archive_that_is_none_or_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.voice_archive.MAX_VOICE_BYTES", 100)
+    monkeypatch.setattr("core.media.voice_archive.MAX_VOICE_BYTES", 100)
     with pytest.raises(VoiceError, match="larger"):
         unpack_voices(archive(tmp_path / "big.tgz", {"a.pt": b"x" * 101}), tmp_path / "out")
     whole = archive(tmp_path / "cut.tgz", {"a.pt": os.urandom(90)}).read_bytes()

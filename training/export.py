@@ -16,7 +16,7 @@ from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import EXTENSION
 from core.engine.prompt import Voice
-from core.voices import write_voice
+from core.media.voices import write_voice
 from training.dialogues import VOICE_FRAMES
 from training.network import Network
 from training.shape import NANO, Shape

@@ -11,8 +11,8 @@ from moshi.models.compression import MimiModel
 from moshi.models.loaders import get_mimi
 
 from core.engine.architecture import AGENT_CODEBOOKS
+from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
-from core.engine.recording import VoiceEncoder, measure_special_codes
 from training.bank import Bank, build_bank
 from training.codec import CodecOptions, CodecTraining
 from training.dialogues import Composer

@@ -37,7 +37,7 @@ class CodebookAttention(nn.Module):
     def forward(self, x: Tensor, residual: Tensor, kept: Tensor, codebook: int) -> Tensor:
         self.in_proj(x, codebook, out=kept[:, codebook])
         if x.is_cuda:
-            from core.engine.depformer_kernel import attend  # Triton comes with torch's CUDA builds only
+            from core.engine.kernels.depformer import attend  # Triton comes with torch's CUDA builds only
 
             seen = attend(kept, codebook, self.heads)
         else:

@@ -86,7 +86,7 @@ class Int8Linear(Linear):
 def fast_linear(x: Tensor, weight: Tensor, scale: Tensor | None = None, **how: Any) -> Tensor:
     """What `linear_plainly` says; on a card by a kernel that is made for few lines."""
     if x.is_cuda:
-        from core.engine.linear_kernel import linear  # Triton comes with torch's CUDA builds only
+        from core.engine.kernels.matmul import linear  # Triton comes with torch's CUDA builds only
 
         return linear(x, weight, scale, **how)
     return linear_plainly(x, weight, scale, **how)

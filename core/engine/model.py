@@ -18,11 +18,15 @@ import torch
 from torch import Tensor
 
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
-from core.engine.cache import BlockCache, blocks_for
 from core.engine.call import FRAME_SAMPLES, Frame
-from core.engine.codec import Codec
-from core.engine.drawing import Draws
-from core.engine.exchange import (
+from core.engine.kv_cache import BlockCache, blocks_for
+from core.engine.lm import CodebookCache, LanguageModel
+from core.engine.mimi.codec import Codec
+from core.engine.prefix_cache import Snapshot
+from core.engine.prompt import SpecialCodes
+from core.engine.sampler import Draws
+from core.engine.sampling import Sampling
+from core.engine.step_buffers import (
     ACTIVE,
     AGENT,
     POSITION,
@@ -36,10 +40,6 @@ from core.engine.exchange import (
     USER,
     Exchange,
 )
-from core.engine.lm import CodebookCache, LanguageModel
-from core.engine.prompt import SpecialCodes
-from core.engine.sampling import Sampling
-from core.engine.snapshot import Snapshot
 
 WARM_UP_STEPS = 2
 """Steps before a CUDA graph is captured, so that libraries have chosen their kernels and workspaces."""

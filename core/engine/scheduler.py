@@ -13,17 +13,17 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator
 
-from core.engine.cache import blocks_for
 from core.engine.call import FRAME_S, EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.kv_cache import blocks_for
 from core.engine.model import Model
-from core.engine.preparation import Preparation
+from core.engine.prefill import Preparation
+from core.engine.prefix_cache import Snapshot
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.engine.slot_call import SlotCall
-from core.engine.snapshot import Snapshot
-from core.engine.text import Tokenizer
+from core.engine.tokenizer import Tokenizer
 from core.errors import EngineBusyError, EngineError, PersonaplexError, PromptError
-from core.log import get_logger
+from core.settings.log import get_logger
 
 STALL_SECONDS = 10.0
 """A step that takes longer than this will not come back."""

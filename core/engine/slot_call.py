@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.engine.call import FRAME_SAMPLES, Frame, OutputFrame
-from core.engine.text import Words
+from core.engine.tokenizer import Words
 from core.errors import EngineError, PersonaplexError
 
 MAX_UNREAD = 128

@@ -5,8 +5,8 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-import core.engine.opening  # noqa: F401 - what `serve` imports when it opens the engine: seconds, on two cores
-from core.cli import main
+import core.boot.local_engine  # noqa: F401 - what `serve` imports when it opens the engine: seconds, on two cores
+from core.cli.main import main
 
 
 def start(folder: Path, port: int) -> ForkServerProcess:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from core.attempts import FREE as FREE_TRIES
+from core.http.login_throttle import FREE as FREE_TRIES
 from tests.browser.conftest import Tab
 
 AXE = Path(__file__).parents[1] / "web" / "node_modules" / "axe-core" / "axe.min.js"

@@ -1,0 +1,1 @@
+"""The `personaplex` command: one file for each subcommand."""

@@ -1,0 +1,84 @@
+"""`personas`, `voices`, `plugins` and `check`: what a configuration gives, without starting the engine."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from core.boot import check as settings
+from core.cli.offline import OPERATOR
+from core.cli.options import config_option
+from core.errors import ConfigError
+from core.plugin.host import PluginHost
+from core.settings.config import Config, load_config
+
+_Result = TypeVar("_Result")
+
+
+@click.command()
+@config_option
+def personas(config: Path | None) -> None:
+    """List the personas on offer, the default one first."""
+    found = _ask(load_config(config, os.environ), lambda host: host.list_personas(OPERATOR))
+    _print(("id", "name", "voice", "description"), [(p.id, p.name, p.voice, p.description) for p in found])
+
+
+@click.command()
+@config_option
+def voices(config: Path | None) -> None:
+    """List the voices on offer. Those of a checkpoint are named as PersonaPlex packages them."""
+    found = _ask(load_config(config, os.environ), lambda host: host.list_voices())
+    _print(("voice",), [(name,) for name in found])
+
+
+@click.command()
+@config_option
+def plugins(config: Path | None) -> None:
+    """List every plugin that was found, in the order in which they are asked."""
+    infos = PluginHost.load(load_config(config, os.environ)).describe()
+    _print(
+        ("plugin", "version", "state", "hooks", "source", "problem"),
+        [(i.name, i.version, i.state, ", ".join(i.hooks), i.source, i.problem) for i in infos],
+    )
+
+
+@click.command()
+@config_option
+def check(config: Path | None) -> None:
+    """Check configuration, personas, voices and plugins, and name everything that is wrong."""
+    found = asyncio.run(settings.check(config, os.environ))
+    if found.problems:
+        raise ConfigError(list(found.problems))
+    click.echo(f"{found.config.source} is fine: {found.personas} personas, {found.voices} voices.")
+
+
+def _ask(config: Config, question: Callable[[PluginHost], Awaitable[_Result]]) -> _Result:
+    """The answer of the plugins, started without an engine."""
+
+    async def ask() -> _Result:
+        host = PluginHost.load(config)
+        await host.startup(None)
+        try:
+            return await question(host)
+        finally:
+            await host.shutdown()
+
+    return asyncio.run(ask())
+
+
+def _print(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table for people on a terminal, and tab-separated lines for a pipe."""
+    console = Console()
+    if not console.is_terminal:
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False)

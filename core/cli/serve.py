@@ -1,0 +1,70 @@
+"""`serve`: open the engine, say what is on, and serve until a signal comes."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import msgspec
+from rich.console import Console
+from starlette.applications import Starlette
+
+from core.boot.check import require_protection
+from core.boot.local_engine import open_engine
+from core.boot.remote_engine import RemoteEngine
+from core.cli.offline import OPERATOR
+from core.engine.call import Engine
+from core.http.app import create_app
+from core.http.uvicorn_server import Server, bind
+from core.plugin.host import PluginHost
+from core.settings.config import Config
+from core.settings.log import configure_logging
+
+
+def serve_until_stopped(config: Config) -> None:
+    """Serve until Ctrl-C or SIGTERM. Raises PersonaplexError when the service cannot start."""
+    configure_logging(config.log)
+    console = Console(stderr=True, highlight=False)
+    with bind(config.server) as listener:
+        host = PluginHost.load(config)
+        require_protection(config.server, host.protected)
+        engine = _open(config, lambda line: console.print(line, markup=False))
+        try:
+            asyncio.run(_serve(create_app(config, engine, host), config, engine, host, listener, console))
+        finally:
+            engine.close()
+    console.print("Stopped.")
+
+
+def _open(config: Config, report: Callable[[str], None]) -> Engine:
+    """The engine; for a process with the page alone only what there is to know of it, without fetching anything."""
+    if config.server.role == "page":
+        return RemoteEngine.find(msgspec.structs.replace(config.engine, offline=True), report)
+    return open_engine(config.engine, report, config.session.longest_s)
+
+
+async def _serve(
+    app: Starlette, config: Config, engine: Engine, host: PluginHost, listener: socket.socket, console: Console
+) -> None:
+    async with app.router.lifespan_context(app):
+        personas = [persona.id for persona in await host.list_personas(OPERATOR)]
+        lines = {
+            "engine": f"{engine.info.name} on {engine.info.device}, callers at once: {engine.info.slots}",
+            "": engine.info.notice,
+            "voices": ", ".join(await host.list_voices()),
+            "personas": ", ".join(personas),
+            "plugins": ", ".join(info.name for info in host.describe() if info.state == "on"),
+            "protection": "on" if host.protected else "none: everybody who reaches this address may call",
+        }
+
+        def announce() -> None:
+            for name, text in lines.items():
+                if text:
+                    console.print(f"{name:>10}  {text}", markup=False, soft_wrap=True)
+            console.print(f"PersonaPlex serves at {_address(listener)} (Ctrl-C ends it)", markup=False)
+
+        await Server(app, config.server, announce).serve(sockets=[listener])
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,102 @@
+"""`talk`: a conversation on this machine, without a server."""
+
+import asyncio
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from core.cli.offline import Conversation, converse
+from core.cli.options import config_option, seed_option, silence_option, sound_in, sound_out, stereo_option
+from core.engine.call import FRAME_S, SAMPLE_RATE
+from core.errors import AudioError
+from core.media.audio_codecs import Samples
+from core.media.sound_files import read_sound, side_by_side, write_wav
+from core.plugin.host import PluginHost
+from core.settings.config import Config, load_config
+
+
+@click.command()
+@sound_in
+@sound_out
+@config_option
+@click.option("--persona", default="", help="Whom to talk with; without it the default persona.")
+@click.option("--voice", help="Another voice than the persona's.")
+@seed_option
+@silence_option
+@stereo_option
+@click.option(
+    "--transcript", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.json", help="Write the words."
+)
+def talk(
+    source: Path,
+    target: Path,
+    config: Path | None,
+    persona: str,
+    voice: str | None,
+    seed: int | None,
+    silence: float,
+    stereo: bool,
+    transcript: Path | None,
+) -> None:
+    """Say IN.wav to a persona and write its answer to OUT.wav, with the engine and transforms of the server."""
+    loaded = load_config(config, os.environ)
+    recording = np.pad(read_sound(source), (0, round(silence * SAMPLE_RATE)))
+    console = Console(stderr=True)
+    heard = _converse(loaded, recording, persona, voice, seed, console)
+    write_wav(target, side_by_side(heard.caller, heard.agent) if stereo else heard.agent[np.newaxis])
+    if transcript is not None:
+        _write_transcript(transcript, heard)
+    for failure in heard.failures:
+        console.print(f"The transform of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
+    click.echo("".join(word.text for word in heard.words).strip())
+
+
+def _converse(
+    config: Config, recording: Samples, persona: str, voice: str | None, seed: int | None, console: Console
+) -> Conversation:
+    from core.boot.local_engine import open_engine  # its libraries take seconds to load
+
+    async def run() -> Conversation:
+        host = PluginHost.load(config)
+        await host.startup(engine)
+        try:
+            return await converse(
+                engine,
+                host,
+                recording,
+                persona=persona,
+                voice=voice,
+                seed=seed,
+                progress=lambda done, of: bar.update(task, completed=done * FRAME_S, total=of * FRAME_S),
+            )
+        finally:
+            await host.shutdown()
+
+    engine = open_engine(config.engine, lambda line: console.print(line, markup=False, highlight=False))
+    try:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.1f} of {task.total:.1f} s"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("talking", total=len(recording) / SAMPLE_RATE)
+            return asyncio.run(run())
+    finally:
+        engine.close()
+
+
+def _write_transcript(path: Path, heard: Conversation) -> None:
+    words = [asdict(word) for word in heard.words]
+    text = json.dumps({"text": "".join(word.text for word in heard.words).strip(), "seed": heard.seed, "words": words})
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be written: {error.strerror or error}.") from None

@@ -1,0 +1,1 @@
+"""A client of the service's WebSocket, for `personaplex call` and `personaplex bench`."""

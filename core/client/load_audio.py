@@ -1,0 +1,93 @@
+"""What the callers of a load test share: speech that is coded once for all of them, and an answer counted, not decoded.
+
+Coding a frame takes most of a millisecond and holds Python's lock, so twenty callers that each did it would measure
+themselves. Sending prepared messages and reading the headers of the answers costs some 0.1 ms a frame.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
+from core.errors import AudioError
+from core.media.audio_codecs import AudioFormat, Samples, open_writer
+from core.media.ogg import Page, PageReader
+from core.session.protocol import Kind
+
+PERIODS_MS = (10, 20, 40, 60) * 3 + (10, 20) * 2 + (2.5, 5, 10, 20) * 4
+"""How long a frame of an Opus packet is, by the five upper bits of its first byte (RFC 6716, 3.1)."""
+
+
+def synthetic_speech(seconds: float) -> Samples:
+    """Something like a voice, float32[n] at 24 kHz, -20 dBFS: a gliding buzz in syllables, phrases and pauses."""
+    t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    pitch_hz = 125 + 25 * np.sin(2 * np.pi * 0.4 * t)
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE
+    buzz = sum(np.sin(harmonic * phase) / harmonic for harmonic in range(1, 24))
+    syllables = np.clip(np.sin(2 * np.pi * 3.3 * t), 0, 1)
+    phrases = np.clip(4 * np.sin(2 * np.pi * t / 5) + 1, 0, 1)  # three seconds of talk, two of listening
+    breath = np.random.default_rng(1).standard_normal(len(t))
+    sound = 0.25 * buzz * syllables * phrases + 0.001 * breath
+    speech: Samples = np.clip(sound, -1, 1).astype(np.float32)
+    return speech
+
+
+def speak(recording: Samples, frames: int, audio: AudioFormat) -> list[bytes]:
+    """AUDIO messages, one a frame of 80 ms, that say the recording over and over."""
+    writer = open_writer(audio)
+    looped = np.resize(recording, (frames, FRAME_SAMPLES))
+    return [bytes([Kind.AUDIO]) + writer.write(frame) for frame in looped]
+
+
+class Meter(Protocol):
+    """Tells how much sound an answer has."""
+
+    def samples(self, data: bytes) -> int:
+        """The samples at 24 kHz that `data` completes. Raises AudioError."""
+
+
+class PcmMeter:
+    """Of s16le audio."""
+
+    def samples(self, data: bytes) -> int:
+        """See Meter."""
+        return len(data) // 2
+
+
+class OpusMeter:
+    """Of an Ogg/Opus stream, from the first bytes of its packets."""
+
+    def __init__(self) -> None:
+        self._pages = PageReader()
+
+    def samples(self, data: bytes) -> int:
+        """See Meter."""
+        return sum(_duration(packet) for page in self._pages.read(data) for packet in _packets(page))
+
+
+def open_meter(audio: AudioFormat) -> Meter:
+    """A meter for one conversation."""
+    return OpusMeter() if audio == "opus" else PcmMeter()
+
+
+def _packets(page: Page) -> Iterator[bytes]:
+    """The packets that end in this page, each from where this page has it."""
+    start = end = 0
+    for segment in page.lacing:
+        end += segment
+        if segment < 255:
+            yield page.body[start:end]
+            start = end
+
+
+def _duration(packet: bytes) -> int:
+    """The samples at 24 kHz of an Opus packet (RFC 6716, 3.2); the two headers of a stream have none."""
+    if not packet or packet.startswith((b"OpusHead", b"OpusTags")):
+        return 0
+    count = {0: 1, 1: 2, 2: 2}.get(packet[0] & 3)
+    if count is None:
+        if len(packet) < 2:
+            raise AudioError("The answer has an Opus packet that ends too early.")
+        count = packet[1] & 63
+    return round(count * PERIODS_MS[packet[0] >> 3] * SAMPLE_RATE / 1000)

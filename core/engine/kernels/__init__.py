@@ -1,0 +1,1 @@
+"""The Triton kernels. Import them only where there is a CUDA device."""

@@ -1,0 +1,59 @@
+"""Mimi for all slots at once: frames to codes and back, each slot with its own stream."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from moshi.models.compression import MimiModel
+from moshi.utils.compile import no_compile, no_cuda_graph
+from torch import Tensor
+
+from core.engine.mimi.coder import Decoder, Encoder
+from core.engine.mimi.weights import codebooks
+
+
+class Codec(Protocol):
+    """What the model needs of a codec: a stream for each of its slots.
+
+    A step has a row for each of `slots`, int64[rows]. Rows that are not `active`, bool[rows], do not count: their slots
+    keep their state, and may be among the others.
+    """
+
+    def encode(self, pcm: Tensor, active: Tensor, slots: Tensor) -> Tensor:
+        """float32[rows, 1920] -> int64[rows, 8]."""
+
+    def decode(self, codes: Tensor, active: Tensor, slots: Tensor) -> Tensor:
+        """int64[rows, 8] -> float32[rows, 1920]."""
+
+    def reset(self, chosen: Tensor) -> None:
+        """Begin new streams in the slots where `chosen`, bool[slots], is true."""
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Keep moshi from compiling and capturing parts of Mimi by itself: the engine captures the step as a whole."""
+    with no_compile(), no_cuda_graph():
+        yield
+
+
+class MimiCodec:
+    """Streams of `slots` conversations. It keeps a copy of `moshi`'s weights, arranged for few launches."""
+
+    @torch.inference_mode()
+    def __init__(self, mimi: MimiModel, slots: int) -> None:
+        device = next(mimi.parameters()).device
+        quantizer = codebooks(mimi.quantizer)
+        self._encoder = Encoder(mimi, quantizer, slots, device)
+        self._decoder = Decoder(mimi, quantizer, slots, device)
+
+    def encode(self, pcm: Tensor, active: Tensor, slots: Tensor) -> Tensor:
+        return self._encoder.run(pcm, active, slots)
+
+    def decode(self, codes: Tensor, active: Tensor, slots: Tensor) -> Tensor:
+        return self._decoder.run(codes, active, slots)
+
+    def reset(self, chosen: Tensor) -> None:
+        for side in (self._encoder, self._decoder):
+            side.memory.forget(chosen)
+            side.transformer.forget(chosen)

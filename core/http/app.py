@@ -1,0 +1,188 @@
+"""`create_app`: the routes and the lifespan of the service."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from core.engine.call import Engine
+from core.errors import PersonaplexError, RefusedError
+from core.events import Identity
+from core.http.guard import PluginRoutes, SameSite
+from core.http.headers import HEADERS, SecurityHeaders
+from core.http.static_files import StaticFiles
+from core.plugin.host import PluginHost
+from core.plugin.reload import RefreshFirst
+from core.session.chat_request import authenticate
+from core.session.service import ROUTES, Service
+from core.settings.config import Config, shipped
+
+LOGIN = "/login"
+"""Where an auth plugin that has a login page serves it."""
+
+
+def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
+    """The service as an ASGI app; `app.state.service` is its `Service`.
+
+    Raises ConfigError when the page's folder cannot be used, and PluginError when a plugin's routes cannot.
+    """
+    service = Service(config, engine, host)
+    api = _Api(service)
+    role, remote = config.server.role, config.server.socket
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    routes: list[BaseRoute] = [Route("/health", api.health)]
+    if role != "page":
+        routes += [WebSocketRoute(route, service.chat) for route in ROUTES]
+    if role != "gpu":
+        routes += [Route("/personas", api.personas), Route("/voices", api.voices), Route("/session", api.session)]
+    routes.append(PluginRoutes(lambda: service.host))
+    if role != "gpu":
+        static = StaticFiles(Path(config.server.web) if config.server.web else shipped("web"))
+        routes.append(Route("/{name:path}", static.serve))
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
+            Middleware(SecurityHeaders, connect=(remote, remote.replace("ws", "http", 1)) if remote else ()),
+            Middleware(RefreshFirst, reloader=service.reloader),
+            Middleware(
+                SameSite,
+                origins=config.server.origins,
+                local_only=lambda: not (service.host.protected or config.server.insecure),
+                refused=service.refused,
+            ),
+        ],
+        exception_handlers={HTTPException: _error, PersonaplexError: _error, Exception: _fault},
+    )
+    app.state.service = service
+    return app
+
+
+class _Api:
+    """The JSON endpoints."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def personas(self, request: Request) -> Response:
+        """`GET /personas`: whom this caller may talk with, the default first."""
+        identity = await authenticate(request, self._service.host)
+        personas = await self._service.host.list_personas(identity)
+        settings = self._service.config.personas
+        return JSONResponse(
+            {
+                "personas": [
+                    {
+                        "id": persona.id,
+                        "name": persona.name,
+                        "description": persona.description,
+                        "voice": persona.voice,
+                    }
+                    for persona in personas
+                ],
+                "default": personas[0].id if personas else None,
+                "custom": settings.custom,
+                "max_prompt_chars": settings.max_prompt_chars,
+            }
+        )
+
+    async def voices(self, request: Request) -> Response:
+        """`GET /voices`: the voices on offer."""
+        await authenticate(request, self._service.host)
+        return JSONResponse({"voices": await self._service.host.list_voices()})
+
+    async def health(self, request: Request) -> Response:
+        """`GET /health`: 200 while calls are taken and the engine serves, else 503. Open to everybody.
+
+        `problems` counts what is wrong beside that, such as a broken edit; callers get the sentences, as `details`.
+        """
+        engine, host = self._service.engine, self._service.host
+        origin = request.headers.get("origin")
+        known = origin in host.config.server.origins  # whose page may wait here for us to wake up
+        headers = {"access-control-allow-origin": origin, "vary": "origin"} if origin and known else None
+        health = engine.health()
+        problems = [*self._service.reloader.problems, *host.problems()]
+        status = "failed" if health.problem else "stopping" if self._service.stopping else "ok"
+        body: dict[str, Any] = {
+            "status": status,
+            "engine": {
+                "name": engine.info.name,
+                "notice": engine.info.notice,
+                "device": engine.info.device,
+                "slots": health.slots,
+                "busy": health.busy,
+            },
+            "waiting": self._service.admission.waiting,
+            "version": _version(),
+        }
+        if problems:
+            body["problems"] = len(problems)
+            with contextlib.suppress(RefusedError):
+                await authenticate(request, host)
+                body["details"] = problems
+        if health.problem:
+            body["problem"] = health.problem
+        return JSONResponse(body, status_code=200 if status == "ok" else 503, headers=headers)
+
+    async def session(self, request: Request) -> Response:
+        """`GET /session`: what the page must know before it asks for more. Open to everybody."""
+        host = self._service.host
+        identity: Identity | None = None
+        try:
+            identity = await authenticate(request, host)
+        except RefusedError as error:
+            if error.status != 401:
+                raise
+        info, server = self._service.engine.info, host.config.server
+        remote = {"url": server.socket, "ticket": host.protected, "wake": server.wake, "wake_s": server.wake_s}
+        return JSONResponse(
+            {
+                "authenticated": identity is not None,
+                "identity": identity.name if identity else None,
+                "protected": host.protected,
+                "login": LOGIN if any(getattr(route, "path", None) == LOGIN for route in host.routes()) else None,
+                "engine": {"name": info.name, "notice": info.notice},
+                "notices": host.notices(),
+            }
+            | ({"calls": remote} if server.role == "page" else {})
+        )
+
+
+async def _error(_request: Request, error: Exception) -> Response:
+    """Every error as JSON: one of ours, or Starlette's own such as 405."""
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+    if isinstance(error, RefusedError):
+        return JSONResponse({"error": str(error)}, status_code=error.status, headers=error.headers)
+    return JSONResponse({"error": str(error)}, status_code=500)
+
+
+async def _fault(_request: Request, _error: Exception) -> Response:
+    """Any other error. It answers outside of all middleware, so it brings its headers; uvicorn logs the error."""
+    return JSONResponse({"error": "Something failed in the server."}, status_code=500, headers=HEADERS)
+
+
+def _version() -> str:
+    try:
+        return version("personaplex-modal")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,209 @@
+"""Voices from files, read safely, and which of them are offered.
+
+A voice is `.safetensors` (ours, see `write_voice`) or a recording (`.wav`). NVIDIA's `.pt` can carry code, so it is
+read in one place only, `read_packaged_voice`, for callers that vouch for where the file comes from.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
+from core.engine.prompt import RING, Voice
+from core.errors import VoiceError
+from core.media.voice_recordings import read_recording
+
+VOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""What a name looks like: it appears in addresses, logs and file names."""
+
+FORMAT = "personaplex-voice"
+MAX_VOICE_BYTES = 256 * 2**20
+MAX_VOICE_FRAMES = 2000
+"""160 s: two thirds of the model's context, and far more than a voice needs."""
+AUDIO_CARD = 2048
+TEXT_CARD = 32000
+"""Tokens are below these; the card itself stands for "not begun yet", -1 for "nothing", -2 for "not known yet"."""
+
+
+def voice_name(text: str) -> str:
+    """The name in a caller's or a file's text: with or without the `.pt` that NVIDIA's clients add."""
+    return text.removesuffix(".pt")
+
+
+def offered(available: Iterable[str], allow: Iterable[str]) -> list[str]:
+    """Those of `available` that the names and globs of `allow` take in, in the order of `allow`, each once."""
+    names = sorted(set(available))
+    return list(dict.fromkeys(name for pattern in allow for name in names if fnmatchcase(name, pattern)))
+
+
+def not_offered(name: str, voices: Collection[str]) -> str:
+    """A sentence for a voice that is not among `voices`."""
+    known = f"Offered: {', '.join(voices)}" if voices else "No voice is offered at all"
+    return f"the voice {name[:64]!r} is not offered. {known}; voices.allow in config.yaml decides."
+
+
+def read_voice(path: Path) -> Voice:
+    """The voice in a `.safetensors` or `.wav` file, named after the file. Raises VoiceError. Blocks on the disk."""
+    if path.suffix == ".wav":
+        return Voice(path.stem, pcm=read_recording(path))
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    raise VoiceError(
+        f"{path}: a voice is a .safetensors or .wav file. "
+        "Make one of a recording with `personaplex voice make NAME IN.wav`."
+    )
+
+
+def write_voice(path: Path, voice: Voice) -> None:
+    """Save `voice` (codes or embeddings; a recording must be encoded first) as safetensors, whole or not at all."""
+    forms = {"codes": voice.codes, "embeddings": voice.embeddings, "ring": voice.ring}
+    tensors = {key: np.ascontiguousarray(form) for key, form in forms.items() if form is not None}
+    if not tensors:
+        raise VoiceError(f"the voice {voice.name} is a recording; encode it before it is saved.")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(safetensors.numpy.save(tensors, metadata={"format": FORMAT, "version": "1"}))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise VoiceError(f"{path}: the voice cannot be written: {error.strerror or error}.") from error
+
+
+def read_packaged_voice(path: Path) -> Voice:
+    """The voice in one of NVIDIA's `.pt` files: `{"embeddings": [n, 1, 1, dim], "cache": [1, 17, 4]}`.
+
+    Only for files of a model's own repository at a pinned revision: even with `weights_only` a hostile file is a risk.
+    Raises VoiceError. Blocks on the disk.
+    """
+    import torch  # takes seconds to import, and only this function needs it here
+
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        embeddings = content["embeddings"].float().numpy()
+        ring = content["cache"].long().numpy()
+    except Exception as error:  # the unpickler raises whatever the file makes it raise
+        raise VoiceError(f"{path}: not one of NVIDIA's voice files ({type(error).__name__}).") from error
+    if embeddings.ndim != 4 or embeddings.shape[1:3] != (1, 1) or ring.shape != (1, STREAMS, RING):
+        raise VoiceError(
+            f"{path}: embeddings {list(embeddings.shape)} and cache {list(ring.shape)} are not "
+            f"[n, 1, 1, dim] and [1, {STREAMS}, {RING}]."
+        )
+    return _checked(path, {"embeddings": embeddings[:, 0, 0].copy(), "ring": ring[0].copy()})
+
+
+class VoiceFolder:
+    """The voices in one folder, looked up by name; files may come and go while it is in use.
+
+    A name becomes a path only by being found in the folder's listing. Where NAME.safetensors and NAME.wav both exist,
+    the former is taken.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[str, tuple[tuple[str, int, int], Voice]] = {}
+
+    def names(self) -> list[str]:
+        """Names of the voices now in the folder, in order; none when there is no such folder."""
+        return list(self._files())
+
+    def load(self, name: str) -> Voice | None:
+        """The voice of that name, read anew when its file has changed; None when there is none.
+
+        Raises VoiceError when its file cannot be used. Blocks on the disk.
+        """
+        path = self._files().get(name)
+        if path is None:
+            return None
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise VoiceError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        stamp = (path.name, status.st_mtime_ns, status.st_size)
+        known = self._read.get(name)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        voice = read_voice(path)
+        self._read[name] = (stamp, voice)
+        return voice
+
+    def problems(self) -> list[str]:
+        """Files that look like voices and are none that can be offered, one sentence each."""
+        found = []
+        for path in self._listing():
+            if path.suffix in {".wav", ".safetensors"} and not VOICE_NAME.fullmatch(path.stem):
+                found.append(f"{path}: a voice's name has only letters, digits, '-' and '_'. Rename the file.")
+            elif path.suffix in {".pt", ".pth", ".ckpt", ".bin"}:
+                found.append(f"{path}: such files can carry code and are not read. Use .safetensors or .wav.")
+        return found
+
+    def _files(self) -> dict[str, Path]:
+        files: dict[str, Path] = {}
+        for suffix in (".wav", ".safetensors"):
+            for path in self._listing():
+                if path.suffix == suffix and VOICE_NAME.fullmatch(path.stem) and path.is_file():
+                    files[path.stem] = path
+        return dict(sorted(files.items()))
+
+    def _listing(self) -> list[Path]:
+        try:
+            return sorted(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise VoiceError(f"{self.folder}: voices cannot be read: {error.strerror or error}.") from error
+
+
+def _read_safetensors(path: Path) -> Voice:
+    try:
+        if path.stat().st_size > MAX_VOICE_BYTES:
+            raise VoiceError(f"{path}: larger than {MAX_VOICE_BYTES // 2**20} MiB; this is not a voice.")
+        with safe_open(path, framework="numpy") as file:  # type: ignore[no-untyped-call]
+            if (file.metadata() or {}).get("format") != FORMAT:
+                raise VoiceError(f"{path}: not a voice, but other safetensors. Make one with `personaplex voice make`.")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise VoiceError(f"{path}: not a whole safetensors file: {error}") from error
+    return _checked(path, tensors)
+
+
+def _checked(path: Path, tensors: dict[str, npt.NDArray[Any]]) -> Voice:
+    """A voice of `tensors` whose shapes, types and token ranges are right: a wrong token can bring a GPU down."""
+    if tensors.keys() == {"codes"}:
+        codes = tensors["codes"]
+        _check(path, "codes", codes, np.int64, (None, AGENT_CODEBOOKS))
+        _check_range(path, "codes", codes, 0, AUDIO_CARD - 1)
+        return Voice(path.stem, codes=codes)
+    if tensors.keys() == {"embeddings", "ring"}:
+        embeddings, ring = tensors["embeddings"], tensors["ring"]
+        _check(path, "embeddings", embeddings, np.float32, (None, None))
+        _check(path, "ring", ring, np.int64, (STREAMS, RING))
+        _check_range(path, "ring's text row", ring[:1], -2, TEXT_CARD)
+        _check_range(path, "ring's audio rows", ring[1:], -2, AUDIO_CARD)
+        if not np.isfinite(embeddings).all():
+            raise VoiceError(f"{path}: embeddings has values that are not finite.")
+        return Voice(path.stem, embeddings=embeddings, ring=ring)
+    raise VoiceError(f"{path}: holds {sorted(tensors)}; a voice has codes, or embeddings and ring.")
+
+
+def _check(
+    path: Path, key: str, tensor: npt.NDArray[Any], dtype: type[np.generic], shape: tuple[int | None, int | None]
+) -> None:
+    wanted = f"{dtype.__name__}[{', '.join('n' if size is None else str(size) for size in shape)}]"
+    fits = tensor.ndim == 2 and all(size in (None, given) for size, given in zip(shape, tensor.shape, strict=True))
+    if not fits or tensor.dtype != dtype:
+        raise VoiceError(f"{path}: {key} is {tensor.dtype}{list(tensor.shape)}, not {wanted}.")
+    if not 1 <= len(tensor) <= MAX_VOICE_FRAMES or tensor.shape[1] < 1:
+        raise VoiceError(f"{path}: {key} has {len(tensor)} rows; a voice has 1 to {MAX_VOICE_FRAMES} frames.")
+
+
+def _check_range(path: Path, key: str, tensor: npt.NDArray[Any], low: int, high: int) -> None:
+    if tensor.min() < low or tensor.max() > high:
+        raise VoiceError(f"{path}: {key} has tokens outside {low} to {high}.")

@@ -1,0 +1,1 @@
+"""The plugin system: hook specifications, loading, calling, audio transforms, and reloading of settings."""

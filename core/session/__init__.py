@@ -1,0 +1,1 @@
+"""A conversation: admission to a slot, the wire protocol, limits, and the loop that carries frames both ways."""

@@ -1,0 +1,156 @@
+"""Everything one running app shares between its sessions, and how a socket becomes a session."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket
+
+from core.engine.call import Engine
+from core.errors import RefusedError
+from core.events import CallRefused, SessionInfo
+from core.http.guard import refuse
+from core.plugin.host import PluginHost
+from core.plugin.reload import Reloader
+from core.session.addresses import client_address
+from core.session.admission import Admission
+from core.session.chat_request import ChatRequest, resolve_request
+from core.session.protocol import CloseCode
+from core.session.session import Session
+from core.session.wire import Hangup, Wire
+from core.settings.config import Config
+from core.settings.log import get_logger
+
+RICH_ROUTE = "/ws/chat"
+"""Its clients know METADATA; those of NVIDIA's `/api/chat` do not."""
+ROUTES = (RICH_ROUTE, "/api/chat")
+GOODBYE_S = 5.0
+"""How long running calls have for their goodbye when the server stops."""
+STOPPING = "The server is shutting down. Call again in a minute."
+_log = get_logger("service")
+
+
+class Service:
+    """One engine, its plugins, its queue and its sessions. Made by `create_app`; `start` and `stop` by its lifespan."""
+
+    def __init__(self, config: Config, engine: Engine, host: PluginHost) -> None:
+        self.reloader = Reloader(host, engine)
+        self.engine = engine
+        self.admission = Admission(engine, config.server)
+        self._coders = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="audio")
+        self._sessions: set[Session] = set()
+        self._nobody = asyncio.Event()
+        """Set when the last session has ended."""
+        self._drain_s = config.server.drain_s
+        self.stopping = False
+        """Whether no more calls are taken."""
+
+    @property
+    def host(self) -> PluginHost:
+        """The plugins in force."""
+        return self.reloader.host
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+        return self.host.config
+
+    async def start(self) -> None:
+        """Start the plugins. Raises PluginError or ConfigError, which must stop the boot."""
+        await self.reloader.start()
+
+    async def stop(self) -> None:
+        """Let calls end, say goodbye to the others, then stop the plugins. The engine belongs to whoever opened it."""
+        await self.drain()
+        await self.say_goodbye()
+        await self.reloader.stop()
+        self._coders.shutdown(wait=False, cancel_futures=True)
+
+    async def drain(self) -> None:
+        """Take no more calls, send away those who wait, and return when those who talk have ended, or time is up."""
+        self.stopping = True
+        talking = [session for session in self._sessions if session.talking]
+        for session in self._sessions.difference(talking):
+            session.end(_goodbye())
+        if talking and self._drain_s:
+            _log.info("waiting for calls to end", calls=len(talking), seconds=self._drain_s)
+            warnings = (session.warn("shutdown", self._drain_s) for session in talking)
+            await asyncio.gather(*warnings, return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nobody.wait(), self._drain_s)
+
+    async def say_goodbye(self) -> None:
+        """End every session with a message, and refuse new ones. Returns when they are gone, or after a few seconds."""
+        self.stopping = True
+        for session in self._sessions:
+            session.end(_goodbye())
+        if self._sessions:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nobody.wait(), GOODBYE_S)
+
+    def refused(self, connection: HTTPConnection, refusal: RefusedError) -> None:
+        """Tell the plugins of a call that was refused; what is no call is nobody's concern."""
+        route = connection.scope["path"]
+        if connection.scope["type"] == "websocket" and route in ROUTES:
+            self.host.service_event(CallRefused(refusal.reason, refusal.status, route, client_address(connection)))
+
+    async def chat(self, websocket: WebSocket) -> None:
+        """The endpoint of both WebSocket routes: refuse the request over HTTP, or accept it and talk."""
+        async with self.reloader.call() as host:
+            try:
+                request = await self._resolve(websocket, host)
+            except RefusedError as refusal:
+                self.refused(websocket, refusal)
+                await refuse(websocket.scope, websocket.receive, websocket.send, refusal)
+            else:
+                await self._talk(websocket, host, request)
+
+    async def _resolve(self, websocket: WebSocket, host: PluginHost) -> ChatRequest:
+        if self.stopping:
+            raise RefusedError(503, STOPPING, reason="shutdown")
+        try:
+            async with asyncio.timeout(host.config.session.auth_s):
+                return await resolve_request(websocket, host, host.config.personas)
+        except TimeoutError:
+            raise RefusedError(503, "The service took too long to look you up. Try again.", reason="timeout") from None
+
+    async def _talk(self, websocket: WebSocket, host: PluginHost, request: ChatRequest) -> None:
+        config = host.config
+        await websocket.accept()
+        route = websocket.url.path
+        info = SessionInfo(
+            id=secrets.token_hex(8),
+            identity=request.identity,
+            persona=request.persona.id,
+            voice=request.persona.voice,
+            route=route,
+            address=client_address(websocket),
+            audio=request.audio,
+        )
+        session = Session(
+            info,
+            request,
+            Wire(websocket, config.session.send_s, metadata=route == RICH_ROUTE),
+            admission=self.admission,
+            host=host,
+            engine=self.engine.info,
+            coders=self._coders,
+            config=config.session,
+        )
+        self._sessions.add(session)
+        self._nobody.clear()
+        if self.stopping:
+            session.end(_goodbye())
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+            if not self._sessions:
+                self._nobody.set()
+
+
+def _goodbye() -> Hangup:
+    return Hangup("shutdown", CloseCode.GOING_AWAY, STOPPING)

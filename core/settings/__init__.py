@@ -1,0 +1,1 @@
+"""config.yaml as typed settings, YAML errors that name file and key, and logging."""

@@ -1,0 +1,49 @@
+"""Log lines of named values, by Python's `logging` and structlog's formatting. No prompt text or secret goes in."""
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+from core.settings.config import LogConfig
+
+ROOT = "personaplex"
+
+_LINE: list[Any] = [
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+_TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Without local variables, which hold prompts and passwords."""
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger `personaplex.{name}`: `get_logger("session").info("session ended", session=id, ...)`."""
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(f"{ROOT}.{name}"),
+        processors=[structlog.stdlib.filter_by_level, *_LINE, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    return logger
+
+
+def configure_logging(config: LogConfig, stream: TextIO = sys.stderr) -> None:
+    """Send every log line of the process, uvicorn's too, to `stream`: columns for people, JSON for machines."""
+    console = config.format == "console" or (config.format == "auto" and stream.isatty())
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        if console
+        else [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_LINE,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger(ROOT).setLevel(config.level.upper())
