@@ -8,12 +8,13 @@ from benchmarks.kernels import fused_errors, relative
 from benchmarks.untrained import MIMI, untrained_language_model, untrained_mimi
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
 from core.engine.call import FRAME_SAMPLES
-from core.engine.kv_cache import BLOCK, BlockCache, BlockView, PromptCache, Rotation, blocks_for
+from core.engine.kv_cache import BLOCK, BlockCache, BlockView, PromptCache, blocks_for
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.mimi.codec import MimiCodec
 from core.engine.model import Model
 from core.engine.prefix_cache import Snapshot
 from core.engine.prompt import SpecialCodes, Tokens
+from core.engine.rotary import Rotation
 from core.engine.sampler import draw_plainly, gumbel
 from core.engine.sampling import USUAL
 

@@ -23,7 +23,7 @@ from core.events import (
     TextSaid,
     TransformFailed,
 )
-from core.http.guard import public
+from core.http.plugin_routes import public
 from core.plugin.hookspecs import Transform, hookimpl
 from core.plugin.personas import Persona
 from core.settings.config import Config, Secret

@@ -15,6 +15,10 @@ class Identity:
     claims: dict[str, Any] = field(default_factory=dict)
 
 
+OPERATOR = Identity("operator")
+"""Who calls from the command line."""
+
+
 @dataclass(frozen=True)
 class SessionInfo:
     """One conversation, from its request on. Given to transform hooks and with every event."""

@@ -29,8 +29,8 @@ from starlette.routing import BaseRoute, Route
 
 from core.errors import RefusedError
 from core.events import Identity
-from core.http.guard import public
 from core.http.login_throttle import Attempts
+from core.http.plugin_routes import public
 from core.http.signed_tokens import Passes, Used, signing_key
 from core.plugin.hookspecs import hookimpl
 from core.session.addresses import client_address

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.cli.offline import OPERATOR
 from core.errors import ConfigError, PersonaplexError
+from core.events import OPERATOR
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.session.addresses import is_loopback

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from core.boot import check as settings
-from core.cli.offline import OPERATOR
 from core.cli.options import config_option
 from core.errors import ConfigError
+from core.events import OPERATOR
 from core.plugin.host import PluginHost
 from core.settings.config import Config, load_config
 

@@ -8,12 +8,9 @@ import numpy as np
 
 from core.engine.call import FRAME_S, Engine, frames_of
 from core.engine.prompt import Prompt
-from core.events import Identity, SessionInfo, TransformFailed
+from core.events import OPERATOR, SessionInfo, TransformFailed
 from core.media.audio_codecs import Samples
 from core.plugin.host import PluginHost
-
-OPERATOR = Identity("operator")
-"""Who calls from the command line."""
 
 
 @dataclass(frozen=True)

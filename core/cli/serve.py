@@ -11,8 +11,8 @@ from starlette.applications import Starlette
 from core.boot.check import require_protection
 from core.boot.local_engine import open_engine
 from core.boot.remote_engine import RemoteEngine
-from core.cli.offline import OPERATOR
 from core.engine.call import Engine
+from core.events import OPERATOR
 from core.http.app import create_app
 from core.http.uvicorn_server import Server, bind
 from core.plugin.host import PluginHost

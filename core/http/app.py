@@ -18,8 +18,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from core.engine.call import Engine
 from core.errors import PersonaplexError, RefusedError
 from core.events import Identity
-from core.http.guard import PluginRoutes, SameSite
 from core.http.headers import HEADERS, SecurityHeaders
+from core.http.origin_check import SameSite
+from core.http.plugin_routes import PluginRoutes
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.reload import RefreshFirst

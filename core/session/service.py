@@ -12,13 +12,13 @@ from starlette.websockets import WebSocket
 from core.engine.call import Engine
 from core.errors import RefusedError
 from core.events import CallRefused, SessionInfo
-from core.http.guard import refuse
 from core.plugin.host import PluginHost
 from core.plugin.reload import Reloader
 from core.session.addresses import client_address
 from core.session.admission import Admission
 from core.session.chat_request import ChatRequest, resolve_request
 from core.session.protocol import CloseCode
+from core.session.refusal import refuse
 from core.session.session import Session
 from core.session.wire import Hangup, Wire
 from core.settings.config import Config

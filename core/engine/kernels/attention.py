@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from core.engine.kv_cache import Rotation
+from core.engine.rotary import Rotation
 
 PART = 64
 """Frames that a program holds in registers at a time. This and WARPS: the best for 1 and near the best for 32 rows on

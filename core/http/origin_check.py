@@ -1,74 +1,18 @@
-"""What stands before every route: pages of other sites, and callers whom nobody knows, are kept out."""
+"""Middleware that checks the `Host` and `Origin` of every request, so that pages of other sites are kept out."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from core.errors import RefusedError
-from core.plugin.host import PluginHost
 from core.session.addresses import is_address, is_loopback
-from core.session.chat_request import authenticate
+from core.session.refusal import refuse
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """A page of another site may ask for these, but a browser does not let it read the answer."""
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-PUBLIC = "personaplex_public"
-
-_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
-
-
-def public(endpoint: _Endpoint) -> _Endpoint:
-    """Marks the endpoint of a plugin's route as open to everybody, logged in or not."""
-    setattr(endpoint, PUBLIC, True)
-    return endpoint
-
-
-async def refuse(scope: Scope, receive: Receive, send: Send, error: RefusedError) -> None:
-    """Answer a request, or a WebSocket that is not accepted yet, with an error."""
-    response = JSONResponse({"error": str(error)}, status_code=error.status, headers=error.headers)
-    if scope["type"] == "websocket":
-        websocket = WebSocket(scope, receive, send)
-        if "websocket.http.response" in scope.get("extensions", {}):
-            await websocket.send_denial_response(response)
-        else:  # not every server can say more than a bare 403
-            await websocket.close()
-    else:
-        await response(scope, receive, send)
-
-
-class PluginRoutes(BaseRoute):
-    """The routes of the plugins in force. Those that are not `public` are for callers whom a plugin lets in."""
-
-    def __init__(self, host: Callable[[], PluginHost]) -> None:
-        self._host = host
-        host().routes()  # those that are wrong stop the boot
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """See BaseRoute. A full match of any route goes before a partial one (another method), as in a Router."""
-        best: tuple[Match, Scope] = (Match.NONE, {})
-        for route in self._host().routes():
-            match, found = route.matches(scope)
-            if match.value > best[0].value:
-                best = match, {**found, "plugin_route": route}
-        return best
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See BaseRoute."""
-        route: BaseRoute = scope["plugin_route"]
-        if not getattr(getattr(route, "endpoint", None), PUBLIC, False):
-            connection = HTTPConnection(scope)
-            try:
-                connection.state.identity = await authenticate(connection, self._host())
-            except RefusedError as error:
-                await refuse(scope, receive, send, error)
-                return
-        await route.handle(scope, receive, send)
 
 
 class SameSite:

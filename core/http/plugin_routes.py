@@ -1,0 +1,52 @@
+"""The routes that plugins serve: for callers whom a plugin lets in, unless their endpoint is marked `public`."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from core.errors import RefusedError
+from core.plugin.host import PluginHost
+from core.session.chat_request import authenticate
+from core.session.refusal import refuse
+
+PUBLIC = "personaplex_public"
+
+_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
+
+
+def public(endpoint: _Endpoint) -> _Endpoint:
+    """Marks the endpoint of a plugin's route as open to everybody, logged in or not."""
+    setattr(endpoint, PUBLIC, True)
+    return endpoint
+
+
+class PluginRoutes(BaseRoute):
+    """The routes of the plugins in force. Those that are not `public` are for callers whom a plugin lets in."""
+
+    def __init__(self, host: Callable[[], PluginHost]) -> None:
+        self._host = host
+        host().routes()  # those that are wrong stop the boot
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See BaseRoute. A full match of any route goes before a partial one (another method), as in a Router."""
+        best: tuple[Match, Scope] = (Match.NONE, {})
+        for route in self._host().routes():
+            match, found = route.matches(scope)
+            if match.value > best[0].value:
+                best = match, {**found, "plugin_route": route}
+        return best
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See BaseRoute."""
+        route: BaseRoute = scope["plugin_route"]
+        if not getattr(getattr(route, "endpoint", None), PUBLIC, False):
+            connection = HTTPConnection(scope)
+            try:
+                connection.state.identity = await authenticate(connection, self._host())
+            except RefusedError as error:
+                await refuse(scope, receive, send, error)
+                return
+        await route.handle(scope, receive, send)

@@ -1,0 +1,20 @@
+"""The answer to a request that is refused, over HTTP or in place of a WebSocket's upgrade."""
+
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from core.errors import RefusedError
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, error: RefusedError) -> None:
+    """Answer a request, or a WebSocket that is not accepted yet, with an error."""
+    response = JSONResponse({"error": str(error)}, status_code=error.status, headers=error.headers)
+    if scope["type"] == "websocket":
+        websocket = WebSocket(scope, receive, send)
+        if "websocket.http.response" in scope.get("extensions", {}):
+            await websocket.send_denial_response(response)
+        else:  # not every server can say more than a bare 403
+            await websocket.close()
+    else:
+        await response(scope, receive, send)
