@@ -35,7 +35,7 @@ from core.http.signed_tokens import Passes, Used, signing_key
 from core.plugin.hookspecs import hookimpl
 from core.session.addresses import client_address
 from core.settings.log import get_logger
-from core.settings.yaml_structs import Secret
+from core.settings.yaml_structs import FromEnvironment, Secret
 
 COOKIE = "personaplex"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -51,7 +51,8 @@ class Plugin:
     class Options(Struct, frozen=True, forbid_unknown_fields=True):
         """Without any password the plugin is off, and everybody may call."""
 
-        password: Secret | None = None
+        password: Annotated[Secret | None, FromEnvironment("PERSONAPLEX_PASSWORD")] = None
+        """Everybody's; not given, it is the variable PERSONAPLEX_PASSWORD."""
         named: dict[str, Secret | None] = field(default_factory=dict)
         """A name without a value is nobody's."""
         cookie_days: Annotated[float, Meta(gt=0, le=366)] = 7

@@ -212,7 +212,7 @@ def _make(loaded: Any, candidate: Candidate, config: Config, problems: list[str]
         return loaded if kind is None else kind()
     if not (inspect.isclass(wanted) and issubclass(wanted, msgspec.Struct)):
         raise PluginError("Plugin.Options must be a msgspec.Struct.")
-    decoded = decode(wanted, options, config.source, problems, f"{key}.")
+    decoded = decode(wanted, options, config.source, problems, f"{key}.", environ=config.environment.variables)
     return None if decoded is None else kind(decoded)
 
 

@@ -1,12 +1,17 @@
 """`config.yaml` and the environment -> one frozen `Config`.
 
 Every key has a default, so an empty file is a configuration. A value `{env: NAME}` is read from the environment
-variable NAME, which must be set unless a `default` stands beside it: `{env: NAME, default: null}`. Any key can be
+variable NAME, which must be set unless a `default` stands beside it: `{env: NAME, default: null}`. Some secrets have a
+variable as their default: HF_TOKEN is `engine.token`, PERSONAPLEX_PASSWORD the option of the plugin `password`. Line
+ends at the end of a variable are no part of its text, since secrets made from files have one. Any key can be
 overridden by a variable such as `PERSONAPLEX_SERVER__PORT=9000`: section and key in capitals, two underscores between;
 its text is taken as it is where text is wanted, and else read as YAML.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +20,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from core.errors import ConfigError
-from core.settings.yaml_structs import EnvironmentText, Secret, decode, read_yaml
+from core.settings.yaml_structs import EnvironmentText, FromEnvironment, OptionalToken, Secret, decode, read_yaml
 
 __all__ = ["Config", "ConfigError", "Secret", "load_config", "read_config", "shipped"]
 
@@ -88,7 +93,8 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     cache: str = ""
     """Where downloads are kept; "" is the hub's own cache folder."""
     offline: bool = False
-    token: Secret | None = None
+    token: Annotated[OptionalToken, FromEnvironment("HF_TOKEN")] = None
+    """For the hub; not given, it is the variable HF_TOKEN."""
     device: Name = "auto"
     """`auto`, `cpu` or `cuda`; the variable CUDA_VISIBLE_DEVICES picks a card."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -102,6 +108,11 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Memory for prepared prompts, so that a persona's later calls start at once."""
     max_lag_ms: Annotated[int, Meta(ge=80)] = 400
     """A caller whose frames wait longer than this loses the oldest."""
+
+    def __post_init__(self) -> None:
+        # A header cannot carry anything else, and the libraries that refuse to send it print it.
+        if self.token and not re.fullmatch(r"[!-~]+", self.token.reveal()):
+            raise ValueError("token: it has a space, a line end or another character that no token has. Copy it again.")
 
 
 class VoicesConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -186,11 +197,20 @@ class Sections(Struct, frozen=True, forbid_unknown_fields=True):
     log: LogConfig = LogConfig()
 
 
+@dataclass(frozen=True)
+class Environment:
+    """The environment variables that settings were read with. Not shown in `repr`: there are secrets among them."""
+
+    variables: Mapping[str, str] = dataclass_field(default_factory=dict, repr=False)
+
+
 class Config(Sections, frozen=True, forbid_unknown_fields=True):
     """All settings of one service. Folders are absolute when it comes from `load_config`."""
 
     source: str = "config.yaml"
     """The file this was read from, for messages."""
+    environment: Environment = Environment()
+    """For the options of plugins, which are decoded when the plugins are known."""
 
     def options(self, plugin: str) -> Mapping[str, Any]:
         """The plugin's own block of `plugins.options`; empty when there is none."""
@@ -225,13 +245,15 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, 
     data = read_yaml(path, problems)
     data = {key: _fill(value, environ, f"{path}: {key}", problems) for key, value in data.items()}
     _override(data, environ, problems)
+    data.setdefault("engine", {})  # which has a default in the environment
 
     sections = {}
-    for key in list(data):
-        found = decode(Sections, {key: data[key]}, str(path), problems)
+    for key in data:
+        found = decode(Sections, {key: data[key]}, str(path), problems, environ=environ)
         if found is not None:
             sections[key] = getattr(found, key)
-    return _resolve(Config(source=str(path), **sections), path.parent, problems), problems
+    config = Config(source=str(path), environment=Environment(dict(environ)), **sections)
+    return _resolve(config, path.parent, problems), problems
 
 
 def _fill(value: Any, environ: Mapping[str, str], where: str, problems: list[str]) -> Any:

@@ -9,8 +9,10 @@ import difflib
 import math
 import re
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -22,6 +24,11 @@ MAX_FILE_BYTES = 1_000_000
 
 T = TypeVar("T")
 MISSING = object()
+_VARIABLE = r"\$\{[A-Za-z_][^}]*\}|\$[A-Z_][A-Z0-9_]*"
+"""Text that a shell would replace, and that nobody here does."""
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+_HARMLESS = re.compile(r"""['"](\W|<[a-z ]+>)['"]""")
+"""What PyYAML may quote in its messages: a single sign, and the names of its own tokens, such as `<block end>`."""
 
 
 class Secret:
@@ -46,13 +53,32 @@ class Secret:
         return "Secret(***)"
 
 
+OptionalToken = Annotated[Secret | None, "empty text is None"]
+"""A secret that may be missing without harm, such as a token for downloads: a variable set to nothing means none.
+
+A password is a plain `Secret | None`, for which empty text is an error: it must not open the service."""
+
+
+@dataclass(frozen=True)
+class FromEnvironment:
+    """Metadata of a field, `Annotated[Secret | None, FromEnvironment("NAME")]`: its default is that variable.
+
+    The variable counts whichever file the other settings come from, unless the file has the key.
+    """
+
+    variable: str
+
+
 class EnvironmentText(str):
-    """Text from the environment variable `variable`. Hidden in `repr`, since such text is often a secret."""
+    """Text from the environment variable `variable`. Hidden in `repr`, since such text is often a secret.
+
+    Without line ends at its end: a variable that was made from a file has one that nobody meant.
+    """
 
     variable: str
 
     def __new__(cls, text: str, variable: str) -> "EnvironmentText":
-        self = super().__new__(cls, text)
+        self = super().__new__(cls, text.rstrip("\r\n"))
         self.variable = variable
         return self
 
@@ -61,13 +87,28 @@ class EnvironmentText(str):
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML without aliases (a few lines of them can stand for gigabytes) and without a key given twice."""
+    """Plain YAML without aliases (a few lines of them can stand for gigabytes), anchors, tags, and keys given twice."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.constructor.ConstructorError(problem="aliases (*name) are not allowed", problem_mark=mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        for name, sign in (("tag", "!"), ("anchor", "&")):
+            if getattr(event, name, None) is not None:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"text that begins with {sign} must be in quotes", problem_mark=event.start_mark
+                )
         return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError):  # whose text has the value, which may be a secret
+            raise yaml.constructor.ConstructorError(
+                problem="a value looks like a number or a date and is none; put it in quotes",
+                problem_mark=node.start_mark,
+            ) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -82,16 +123,22 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML text as plain values. Raises ValueError with a one-line message."""
+    """YAML text as plain values. Raises ValueError with a one-line message, in which nothing of the text stands but
+    punctuation and the names of keys: what cannot be read may be a password."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"not valid YAML{line}: {error.problem or error.context}") from None
+        problem = error.problem or error.context or ""
+        if not isinstance(error, yaml.constructor.ConstructorError):  # those are _Loader's own
+            problem = _QUOTED.sub(lambda found: found[0] if _HARMLESS.fullmatch(found[0]) else "...", problem)
+        raise ValueError(f"not valid YAML{line}: {problem}") from None
     except RecursionError:
         raise ValueError("not valid YAML: nested too deeply") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
+    except yaml.reader.ReaderError as error:
+        raise ValueError(f"not valid YAML: character {error.position + 1} is one that YAML does not allow") from None
+    except (yaml.YAMLError, ValueError, OverflowError):
+        raise ValueError("not valid YAML") from None
 
 
 def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
@@ -119,12 +166,21 @@ def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
     return data
 
 
-def decode(kind: type[T], data: Mapping[Any, Any], where: str, problems: list[str], prefix: str = "") -> T | None:
+def decode(
+    kind: type[T],
+    data: Mapping[Any, Any],
+    where: str,
+    problems: list[str],
+    prefix: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> T | None:
     """Make a `kind` (msgspec struct or dataclass) of `data`, or None when something was wrong.
 
     Problems read `{where}: {key}: what is wrong`. `prefix` is put before each key, such as `plugins.options.loudness.`.
+    `environ` has the variables that are the defaults of `FromEnvironment` fields.
     """
     hints = get_type_hints(kind, include_extras=True)
+    data = {**_defaults(hints, environ or {}), **data}
     required = _required(kind)
     before = len(problems)
     values: dict[str, Any] = {}
@@ -135,7 +191,7 @@ def decode(kind: type[T], data: Mapping[Any, Any], where: str, problems: list[st
         field = hints[key]
         if _is_record(field):
             value = _mapping(value, f"{where}: {prefix}{key}", problems)
-            found: Any = decode(field, value, where, problems, f"{prefix}{key}.")
+            found: Any = decode(field, value, where, problems, f"{prefix}{key}.", environ)
         else:
             found = _convert(value, field, f"{where}: {prefix}{key}", problems)
         values[key] = found
@@ -165,6 +221,16 @@ def describe_type(value: object) -> str:
     if value is None:
         return "nothing"
     return "text" if isinstance(value, str) else names.get(type(value), "something else")
+
+
+def _defaults(hints: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, EnvironmentText]:
+    """The values that the environment gives for fields whose default is a variable."""
+    return {
+        name: EnvironmentText(environ[source.variable], source.variable)
+        for name, hint in hints.items()
+        for source in getattr(hint, "__metadata__", ())
+        if isinstance(source, FromEnvironment) and source.variable in environ
+    }
 
 
 def _required(kind: type) -> set[str]:
@@ -198,11 +264,15 @@ def _mapping(value: Any, where: str, problems: list[str]) -> Mapping[Any, Any]:
 
 
 def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
+    if value == "" and get_args(OptionalToken)[1] in getattr(kind, "__metadata__", ()):
+        return None
     try:
         return _checked(value, kind)
     except msgspec.ValidationError as error:
         problem = error
-    if isinstance(value, EnvironmentText) and value:  # such as `9000` or `[NATF2, VARF0]`, where no text is wanted
+    if (
+        isinstance(value, EnvironmentText) and value and not _is_secret(kind)
+    ):  # such as `9000` or `[NATF2, VARF0]`, where no text is wanted
         try:
             return _checked(parse_yaml(value), kind)
         except msgspec.ValidationError as error:
@@ -212,8 +282,19 @@ def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
             return None
     message, _, place = str(problem).partition(" - at `$")
     message = re.sub(r"`", "", message).replace("Expected", "expected", 1)
+    if _from(value):
+        message = re.sub(
+            r"(?<=Invalid enum value) .*", "", message, flags=re.DOTALL
+        )  # a secret may be in the wrong variable
     problems.append(f"{where}{place.rstrip('`')}: {message}{_from(value)}.")
     return None
+
+
+def _is_secret(kind: Any) -> bool:
+    """Whether a field of this type holds a Secret itself: `Secret`, `Secret | None`, or one of these, annotated."""
+    return kind is Secret or any(
+        _is_secret(one) for one in get_args(kind) if get_origin(kind) in (Annotated, UnionType)
+    )
 
 
 def _checked(value: Any, kind: Any) -> Any:
@@ -230,6 +311,13 @@ def _secret(kind: type, value: Any) -> Any:
         raise ValueError(f"Expected text, got {describe_type(value)}; put it in quotes")
     if not value:
         raise ValueError("Expected text, but it is empty; set it, or leave it out altogether")
+    from_environment = isinstance(value, EnvironmentText)
+    if re.fullmatch(_VARIABLE, value, 0 if from_environment else re.IGNORECASE):
+        if from_environment:
+            raise ValueError("the variable holds the name of another, which nobody has replaced; set it to the text")
+        raise ValueError(
+            "$NAME is not replaced here; write {env: NAME} to take an environment variable, also for text that begins with $"
+        )
     return Secret(str(value))
 
 
