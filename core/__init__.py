@@ -26,6 +26,7 @@ from core.events import (
 from core.http.plugin_routes import public
 from core.plugin.hookspecs import Transform, hookimpl
 from core.plugin.personas import Persona
+from core.plugin.store import Store
 from core.settings.config import Config, Secret
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "SessionStarted",
     "SessionWarned",
     "SettingsReloaded",
+    "Store",
     "TextSaid",
     "Transform",
     "TransformFailed",

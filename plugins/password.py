@@ -29,10 +29,11 @@ from starlette.routing import BaseRoute, Route
 
 from core.errors import RefusedError
 from core.events import Identity
-from core.http.login_throttle import Attempts
+from core.http.login_throttle import LoginThrottle
 from core.http.plugin_routes import public
-from core.http.signed_tokens import Passes, Used, signing_key
+from core.http.signed_tokens import ReplayCache, SignedTokens, SigningKeys
 from core.plugin.hookspecs import hookimpl
+from core.plugin.store import MemoryStore, Store
 from core.session.addresses import client_address
 from core.settings.log import get_logger
 from core.settings.yaml_structs import FromEnvironment, Secret
@@ -46,7 +47,10 @@ DAY_S = 86_400
 
 
 class Plugin:
-    """Keeps no password, only hashes and keys made of them, so nothing that prints this object can show one."""
+    """Lets in whoever has a password, or a cookie or ticket that came of one.
+
+    The throttle's counts, the tickets that were used and the keys outlive an edit of the options, in the `Store`.
+    """
 
     class Options(Struct, frozen=True, forbid_unknown_fields=True):
         """Without any password the plugin is off, and everybody may call."""
@@ -62,31 +66,36 @@ class Plugin:
             for name in self.named:
                 if not NAME.fullmatch(name) or name == ANYBODY:
                     raise ValueError(f"named: {name!r} is no good name: letters, digits, '-' and '_', not '{ANYBODY}'.")
-            owners: dict[str, str] = {}
+            owners: dict[Secret, str] = {}
             for name, password in self.passwords().items():
                 if password in owners:
                     raise ValueError(f"{owners[password]} and {name} have the same password. Give each its own.")
                 owners[password] = name
 
-        def passwords(self) -> dict[str, str]:
+        def passwords(self) -> dict[str, Secret]:
             """Every password there is, by its holder's name."""
             given = {ANYBODY: self.password, **self.named}
-            return {name: password.reveal() for name, password in given.items() if password is not None}
+            return {name: password for name, password in given.items() if password is not None}
 
     def __init__(self, options: Options) -> None:
-        passwords = options.passwords()
-        self.enabled = bool(passwords)
+        self._passwords = options.passwords()
+        self.enabled = bool(self._passwords)
         self._cookie_s = options.cookie_days * DAY_S
         self._ticket_s = options.ticket_s
-        self._hashes = {name: _hash(password.encode()) for name, password in passwords.items()}
-        self._passes = Passes({name: signing_key(name, password) for name, password in passwords.items()})
-        self._used_tickets = Used()
-        self._attempts = Attempts()
+        self._hashes = {name: _hash(password.reveal().encode()) for name, password in self._passwords.items()}
         self._log = get_logger("password")
+        self.startup(MemoryStore())
 
     @hookimpl
-    def authenticate(self, connection: HTTPConnection) -> Identity | None:
-        name = self._by_header(connection) or self._by_cookie(connection) or self._by_ticket(connection)
+    def startup(self, store: Store) -> None:
+        self._tokens = SignedTokens(SigningKeys(self._passwords, store.local("password keys")))
+        self._used_tickets = ReplayCache(store, "password tickets")
+        self._throttle = LoginThrottle(store, "password")
+
+    @hookimpl
+    async def authenticate(self, connection: HTTPConnection) -> Identity | None:
+        """By cookie and ticket first: a proxy may send an `Authorization` of its own, which is no wrong password."""
+        name = await self._by_cookie(connection) or await self._by_ticket(connection) or self._by_header(connection)
         return Identity(name) if name else None
 
     @hookimpl
@@ -100,12 +109,16 @@ class Plugin:
     @public
     async def login(self, request: Request) -> Response:
         """`POST /login` with a form field `password`: 204 and a cookie, 401, or 429 with `Retry-After`."""
-        name = self._try(await _password_in(request), client_address(request))
+        address = client_address(request)
+        given = await _password_in(request)
+        self._refuse_while_waiting(address)
+        name = self._holder(given)
         if name is None:
+            self._count_failure(address)
             raise RefusedError(401, "That is not the password.", headers={"www-authenticate": "Bearer"})
-        self._log.info("logged in", identity=name, address=client_address(request))
+        self._log.info("logged in", identity=name, address=address)
         response = Response(status_code=204)
-        self._set_cookie(request, response, self._passes.issue("cookie", name), self._cookie_s)
+        self._set_cookie(request, response, await self._tokens.issue("cookie", name), self._cookie_s)
         return response
 
     @public
@@ -118,44 +131,56 @@ class Plugin:
     async def ticket(self, request: Request) -> Response:
         """`POST /ticket`: a ticket for one WebSocket, for clients that can send neither cookie nor header with it."""
         name = request.state.identity.name
-        if name not in self._hashes:  # somebody whom another plugin knows
+        if name not in self._passwords:  # somebody whom another plugin knows
             raise RefusedError(403, "Tickets are only for those who have a password here.")
-        return JSONResponse({"ticket": self._passes.issue("ticket", name), "seconds": self._ticket_s})
+        return JSONResponse({"ticket": await self._tokens.issue("ticket", name), "seconds": self._ticket_s})
 
     def _by_header(self, connection: HTTPConnection) -> str | None:
+        """Whose password is in the `Authorization` header. Raises RefusedError while the address must wait."""
         given = credentials(connection.headers.get("authorization", ""))
-        return None if given is None else self._try(given, client_address(connection))
+        if given is None:
+            return None
+        address, name = client_address(connection), self._holder(given)
+        if self._throttle.wait_s(address) and not self._throttle.lets_through(address, name):
+            self._refuse_while_waiting(address)
+        if name is None:
+            self._count_failure(address)
+        else:
+            self._throttle.succeeded(address, name)
+        return name
 
-    def _by_cookie(self, connection: HTTPConnection) -> str | None:
-        found = self._passes.check("cookie", connection.cookies.get(COOKIE, ""), self._cookie_s)
-        return found.name if found else None
+    async def _by_cookie(self, connection: HTTPConnection) -> str | None:
+        found = await self._tokens.check("cookie", connection.cookies.get(COOKIE, ""), self._cookie_s)
+        return found.holder if found else None
 
-    def _by_ticket(self, connection: HTTPConnection) -> str | None:
+    async def _by_ticket(self, connection: HTTPConnection) -> str | None:
         """Only a WebSocket uses a ticket up: other addresses are logged and remembered in more places."""
         if connection.scope["type"] != "websocket":
             return None
-        found = self._passes.check("ticket", connection.query_params.get("ticket", ""), self._ticket_s)
-        if found is None or not self._used_tickets.first(found.id, found.issued + self._ticket_s):
-            return None
-        return found.name
+        found = await self._tokens.check("ticket", connection.query_params.get("ticket", ""), self._ticket_s)
+        return found.holder if found and self._used_tickets.first_use(found, self._ticket_s) else None
 
-    def _try(self, given: bytes, address: str) -> str | None:
-        """Whose password this is. Raises RefusedError while the address must wait, also when it would be right."""
-        wait = math.ceil(self._attempts.wait_s(address))
+    def _holder(self, given: bytes) -> str | None:
+        """Whose password this is."""
+        found, digest = None, _hash(given)
+        for name, right in self._hashes.items():  # all of them, whichever is right: the time taken says nothing
+            if hmac.compare_digest(digest, right):
+                found = name
+        return found
+
+    def _refuse_while_waiting(self, address: str) -> None:
+        """Raises RefusedError while the address must wait, also for a password that would be right."""
+        wait = math.ceil(self._throttle.wait_s(address))
         if wait:
             raise RefusedError(
                 429,
                 f"Too many wrong passwords came from your address. Try again in {wait} s.",
                 headers={"retry-after": str(wait)},
             )
-        found, digest = None, _hash(given)
-        for name, right in self._hashes.items():  # all of them, whichever is right: the time taken says nothing
-            if hmac.compare_digest(digest, right):
-                found = name
-        if found is None:
-            tries = self._attempts.failed(address)
-            self._log.warning("wrong password", address=address, tries=tries)
-        return found
+
+    def _count_failure(self, address: str) -> None:
+        tries = self._throttle.failed(address)
+        self._log.warning("wrong password", address=address, tries=tries)
 
     def _set_cookie(self, request: Request, response: Response, value: str, life_s: float) -> None:
         response.set_cookie(

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 from core.engine.call import Engine, Frame
 from core.engine.prompt import Voice
 from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo
+from core.plugin.store import Store
 
 if TYPE_CHECKING:
     from core.plugin.personas import Persona
@@ -33,8 +34,11 @@ class Transform(Protocol):
 
 
 @hookspec
-def startup(config: "Config", engine: Engine | None) -> Awaitable[None] | None:
-    """Prepare: called once, before the first caller. `engine` is None where only settings are checked."""
+def startup(config: "Config", engine: Engine | None, store: Store) -> Awaitable[None] | None:
+    """Prepare: called once, before the first caller. `engine` is None where only settings are checked.
+
+    `store` keeps what must outlive an edit of the plugin's options, or be the same in all processes of a service.
+    """
 
 
 @hookspec

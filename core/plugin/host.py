@@ -30,6 +30,7 @@ from core.plugin.hook_calls import FAULTS, Hooks, ask, call_sync, describe
 from core.plugin.hookspecs import Transform
 from core.plugin.loading import PluginInfo, PluginSet, load_plugins, remake_plugins
 from core.plugin.personas import Persona
+from core.plugin.store import MemoryStore, Store
 from core.plugin.transforms import Chain
 from core.settings.config import Config
 from core.settings.log import get_logger
@@ -45,8 +46,9 @@ class PluginHost:
     Made by `load`; `startup` before the first caller, `shutdown` after the last.
     """
 
-    def __init__(self, config: Config, plugins: PluginSet) -> None:
+    def __init__(self, config: Config, plugins: PluginSet, store: Store) -> None:
         self.config = config
+        self._store = store
         self._plugins = plugins
         self._manager = plugins.manager
         self._hooks = Hooks(plugins.manager)
@@ -55,9 +57,12 @@ class PluginHost:
         self._routes: list[BaseRoute] | None = None
 
     @classmethod
-    def load(cls, config: Config) -> "PluginHost":
-        """Find and load every plugin. Raises ConfigError with all that must stop the boot."""
-        host = cls(config, load_plugins(config))
+    def load(cls, config: Config, store: Store | None = None) -> "PluginHost":
+        """Find and load every plugin. Raises ConfigError with all that must stop the boot.
+
+        `store` keeps what plugins remember over edits; None is one of this process alone.
+        """
+        host = cls(config, load_plugins(config), store or MemoryStore())
         for info in host.describe():
             if info.problem:
                 get_logger("plugins").warning("plugin skipped", plugin=info.name, problem=info.problem)
@@ -71,7 +76,7 @@ class PluginHost:
         """
         changed = {name for name in self._names() if config.options(name) != self.config.options(name)}
         changed |= {hook.plugin_name for hook in self._hooks.of("startup") if "config" in hook.argnames}
-        host = PluginHost(config, remake_plugins(self._plugins, changed, config))
+        host = PluginHost(config, remake_plugins(self._plugins, changed, config), self._store)
         host._running = self._running - changed
         return host
 
@@ -93,7 +98,7 @@ class PluginHost:
         try:
             for hook in starts:
                 try:
-                    await ask(hook, config=self.config, engine=engine)
+                    await ask(hook, config=self.config, engine=engine, store=self._store)
                 except ConfigError as error:
                     problems.extend(error.problems)
                 except FAULTS as error:

@@ -167,7 +167,7 @@ class RefreshFirst:
 
 def _differ(before: Config, after: Config) -> list[str]:
     """The keys that differ and are not taken over."""
-    sections = [name for name in before.__struct_fields__ if name not in (*RELOADED, "source")]
+    sections = [name for name in before.__struct_fields__ if name not in (*RELOADED, "source", "environment")]
     found = []
     for section in sections:
         old, new = getattr(before, section), getattr(after, section)

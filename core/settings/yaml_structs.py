@@ -53,7 +53,8 @@ class Secret:
         return "Secret(***)"
 
 
-OptionalToken = Annotated[Secret | None, "empty text is None"]
+_EMPTY_IS_NONE = "empty text is None"
+OptionalToken = Annotated[Secret | None, _EMPTY_IS_NONE]
 """A secret that may be missing without harm, such as a token for downloads: a variable set to nothing means none.
 
 A password is a plain `Secret | None`, for which empty text is an error: it must not open the service."""
@@ -264,15 +265,14 @@ def _mapping(value: Any, where: str, problems: list[str]) -> Mapping[Any, Any]:
 
 
 def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
-    if value == "" and get_args(OptionalToken)[1] in getattr(kind, "__metadata__", ()):
+    if value == "" and _EMPTY_IS_NONE in getattr(kind, "__metadata__", ()):
         return None
     try:
         return _checked(value, kind)
     except msgspec.ValidationError as error:
         problem = error
-    if (
-        isinstance(value, EnvironmentText) and value and not _is_secret(kind)
-    ):  # such as `9000` or `[NATF2, VARF0]`, where no text is wanted
+    # Such as `9000` or `[NATF2, VARF0]`, where no text is wanted.
+    if isinstance(value, EnvironmentText) and value and not _is_secret(kind):
         try:
             return _checked(parse_yaml(value), kind)
         except msgspec.ValidationError as error:
@@ -282,19 +282,17 @@ def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
             return None
     message, _, place = str(problem).partition(" - at `$")
     message = re.sub(r"`", "", message).replace("Expected", "expected", 1)
-    if _from(value):
-        message = re.sub(
-            r"(?<=Invalid enum value) .*", "", message, flags=re.DOTALL
-        )  # a secret may be in the wrong variable
+    if _from(value):  # perhaps a secret, in the wrong variable
+        message = re.sub(r"(?<=Invalid enum value) .*", "", message, flags=re.DOTALL)
     problems.append(f"{where}{place.rstrip('`')}: {message}{_from(value)}.")
     return None
 
 
 def _is_secret(kind: Any) -> bool:
     """Whether a field of this type holds a Secret itself: `Secret`, `Secret | None`, or one of these, annotated."""
-    return kind is Secret or any(
-        _is_secret(one) for one in get_args(kind) if get_origin(kind) in (Annotated, UnionType)
-    )
+    if get_origin(kind) in (Annotated, UnionType):
+        return any(_is_secret(one) for one in get_args(kind))
+    return kind is Secret
 
 
 def _checked(value: Any, kind: Any) -> Any:
@@ -316,7 +314,8 @@ def _secret(kind: type, value: Any) -> Any:
         if from_environment:
             raise ValueError("the variable holds the name of another, which nobody has replaced; set it to the text")
         raise ValueError(
-            "$NAME is not replaced here; write {env: NAME} to take an environment variable, also for text that begins with $"
+            "$NAME is not replaced here; write {env: NAME} to take an environment variable, also for text that begins "
+            "with $"
         )
     return Secret(str(value))
 
