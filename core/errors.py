@@ -56,12 +56,20 @@ class PromptError(EngineError):
 
 
 class RefusedError(PersonaplexError):
-    """A request is not served. Raised by `authenticate`, it refuses at once; no other plugin is asked."""
+    """A request is not served. Raised by `authenticate` or `authorize` it refuses at once; no other plugin is asked."""
 
     def __init__(
-        self, status: int, message: str, *, reason: str = "", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str = "",
+        headers: Mapping[str, str | tuple[str, ...]] | None = None,
     ) -> None:
-        """`status` is that of HTTP; `reason` is a word for logs and metrics, the status' own name unless given."""
+        """`status` is that of HTTP; `reason` is a word for logs and metrics, the status' own name unless given.
+
+        A header with several values is sent once for each of them.
+        """
         self.status = status
         self.reason = reason or HTTPStatus(status).name.lower()
         self.headers = dict(headers or {})

@@ -5,9 +5,12 @@ import json
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
-from core.errors import ConfigError
+from core.errors import ConfigError, RefusedError
 from core.events import (
+    CallRefused,
     Identity,
 )
 from core.plugin.hookspecs import hookimpl
@@ -86,6 +89,36 @@ async def test_who_is_not_authorised_is_refused(serve: Serve) -> None:
         await caller.shake_hands()
     listed = json.loads((await get(running, "/personas"))[2])
     assert [persona["id"] for persona in listed["personas"]] == ["teacher"]
+
+
+async def test_authorize_says_why_and_with_which_status(serve: Serve) -> None:
+    class Paid:
+        free: tuple[str, ...] = ("teacher",)
+
+        @hookimpl
+        async def authorize(self, persona: Persona) -> bool:
+            if persona.id not in self.free:
+                raise RefusedError(402, "Your minutes are used up.", reason="unpaid", headers={"retry-after": "60"})
+            return True
+
+    paid = Paid()
+    running = await serve(extra=(paid,))
+    with pytest.raises(InvalidStatus) as refusal:
+        async with connect(running.url("/ws/chat?persona=assistant"), proxy=None):
+            pass
+    response = refusal.value.response
+    assert (response.status_code, response.headers["retry-after"]) == (402, "60")
+    assert json.loads(response.body or b"") == {"error": "Your minutes are used up."}
+    assert CallRefused("unpaid", 402, "/ws/chat", "127.0.0.1") in running.record.service
+    assert not running.record.service[1:]  # the plugin has not failed
+    listed = json.loads((await get(running, "/personas"))[2])
+    assert [persona["id"] for persona in listed["personas"]] == ["teacher"]
+    async with dial(running.url("/ws/chat")) as caller:
+        await caller.shake_hands()
+    paid.free = ()
+    assert (await refused(running, "/ws/chat"))[0] == 402
+    status, _, body = await get(running, "/personas")
+    assert (status, json.loads(body)["personas"]) == (200, [])
 
 
 async def test_a_denial_by_a_broken_auth_plugin(serve: Serve) -> None:

@@ -6,7 +6,7 @@ of the same name. pluggy's `tryfirst` and `trylast` change a hook's place in thi
 What happens when a plugin raises, or answers with something that is no answer:
 
 - `startup`, `register_routes`: the boot stops, naming the plugin. `shutdown`: logged.
-- `authenticate`, `authorize`: denied; a RefusedError of `authenticate` says with which status.
+- `authenticate`, `authorize`: denied; a RefusedError says with which status, message and headers.
 - personas, voices: logged, and the next plugin is asked; when none has an answer, this caller gets an error.
 - audio: the transform is left out for this session, which is told.
 - `session_event`, `service_event`: logged, the first time.
@@ -181,12 +181,14 @@ class PluginHost:
         return None
 
     async def authorize(self, identity: Identity, persona: Persona) -> bool:
-        """Whether no plugin refuses this persona to this caller."""
+        """Whether no plugin refuses this persona to this caller. Raises RefusedError when a plugin does."""
         for hook in self._hooks.of("authorize"):
             try:
                 answer = await ask(hook, identity=identity, persona=persona)
                 if answer is not None and not answer:
                     return False
+            except RefusedError:
+                raise
             except FAULTS as error:
                 self._hooks.fault(hook, error, secret=True)
                 return False
@@ -198,19 +200,29 @@ class PluginHost:
         Raises PersonaError when there is none because a plugin failed.
         """
         found, failed = await self._catalogue.personas(identity)
-        allowed = [persona for persona in found if await self.authorize(identity, persona)]
+        allowed = [persona for persona in found if await self._may_use(identity, persona)]
         if failed and not allowed:
             raise PersonaError(f"The personas cannot be listed just now: the plugin {failed} failed. The log says why.")
         return allowed
 
+    async def _may_use(self, identity: Identity, persona: Persona) -> bool:
+        """As `authorize`, for lists: whoever refuses with a reason refuses."""
+        try:
+            return await self.authorize(identity, persona)
+        except RefusedError:
+            return False
+
     async def resolve_persona(self, name: str, identity: Identity) -> Persona:
-        """The persona of that id; "" is the first of this caller's list. Raises PersonaError.
+        """The persona of that id; "" is the first of this caller's list. Raises PersonaError, or RefusedError when a
+        plugin keeps the caller from every persona with a reason.
 
         Whether the caller may use it is for `authorize` to say.
         """
         if not name:
             personas = await self.list_personas(identity)
             if not personas:
+                for persona in (await self._catalogue.personas(identity))[0]:
+                    await self.authorize(identity, persona)  # which may say why
                 raise PersonaError("There is no persona for you here. Ask the operator for one.")
             return personas[0]
         return await self._catalogue.persona(name, identity)
