@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
@@ -162,6 +164,44 @@ async def test_routes_of_plugins_are_for_callers_unless_they_are_public(serve: S
     assert (await refused(running, "/line", additional_headers={"Origin": "https://evil.example"}))[0] == 403
     async with connect(running.url("/line"), additional_headers=bearer("sesame"), proxy=None) as line:
         assert await line.recv() == "ann"
+
+
+class OpenPage(HTTPEndpoint):
+    """An endpoint that is a class, and public."""
+
+    async def get(self, request: Request) -> JSONResponse:
+        return JSONResponse("open")
+
+
+class Ledger(public(OpenPage)):  # type: ignore[misc] # a decorated class as a base
+    """One that inherits from it, and is not."""
+
+
+class Lookalikes(Doors):
+    """Endpoints that have to do with public ones, and are not public themselves."""
+
+    @hookimpl
+    def register_routes(self) -> list[BaseRoute]:
+        return [
+            Route("/page", OpenPage),
+            Route("/ledger", Ledger),
+            Route("/wrapped", self.wrapped),
+            Route("/partial", functools.partial(self.open)),
+            Route("/inherited", self.open),
+        ]
+
+    @functools.wraps(Doors.open)
+    async def wrapped(self, request: Request) -> JSONResponse:
+        return JSONResponse("secret")
+
+
+async def test_only_what_is_marked_itself_is_public(serve: Serve) -> None:
+    running = await serve(extra=(Lookalikes(),), plugins=ANN_AND_BOB)
+    statuses = {path: (await get(running, path))[0] for path in ("/page", "/inherited")}
+    assert set(statuses.values()) == {200}
+    for path in ("/ledger", "/wrapped", "/partial"):
+        assert (await get(running, path))[0] == 401, path
+        assert (await get(running, path, **bearer("saffron")))[0] == 200
 
 
 async def test_without_a_password_everybody_is_anonymous_there(serve: Serve) -> None:

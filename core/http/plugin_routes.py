@@ -13,14 +13,25 @@ from core.session.chat_request import authenticate
 from core.session.refusal import refuse
 
 PUBLIC = "personaplex_public"
+"""The attribute that marks an endpoint as public. Its value is the endpoint itself: so a subclass, which inherits the
+attribute, and a wrapper made with `functools.wraps`, which copies it, are not public."""
 
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 
 def public(endpoint: _Endpoint) -> _Endpoint:
-    """Marks the endpoint of a plugin's route as open to everybody, logged in or not."""
-    setattr(endpoint, PUBLIC, True)
+    """Marks the endpoint of a plugin's route as open to everybody, logged in or not.
+
+    It counts for this function or class alone, so where there are several decorators it stands above the others.
+    """
+    setattr(endpoint, PUBLIC, endpoint)
     return endpoint
+
+
+def is_public(endpoint: object) -> bool:
+    """Whether this very endpoint is marked `public`; a method counts as the function that it was made of."""
+    function = getattr(endpoint, "__func__", endpoint)
+    return function is not None and getattr(function, PUBLIC, None) is function
 
 
 class PluginRoutes(BaseRoute):
@@ -42,7 +53,7 @@ class PluginRoutes(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See BaseRoute."""
         route: BaseRoute = scope["plugin_route"]
-        if not getattr(getattr(route, "endpoint", None), PUBLIC, False):
+        if not is_public(getattr(route, "endpoint", None)):
             connection = HTTPConnection(scope)
             try:
                 connection.state.identity = await authenticate(connection, self._host())
