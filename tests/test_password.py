@@ -12,11 +12,14 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import yaml
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from core.events import CallRefused, Identity, SessionStarted
 from core.http.login_throttle import FREE
 from core.http.signed_tokens import SignedToken
 from core.plugin.hookspecs import hookimpl
+from core.session.chat_request import BASIC
 from plugins import password
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve
@@ -116,6 +119,20 @@ async def test_a_stock_client_with_the_password_in_its_address(serve: Serve) -> 
     async with dial(address) as caller:
         await caller.shake_hands()
     assert running.record.events[0][0].identity == Identity("caller")
+
+
+async def test_only_nvidias_route_asks_for_what_an_address_may_hold(serve: Serve) -> None:
+    """Asked for Basic, a browser sends the password of its address, and where there is none opens a window."""
+    running = await serve(plugins=ANN_AND_BOB)
+    for path, challenges in (("/api/chat", [BASIC, "Bearer"]), ("/ws/chat", ["Bearer"])):
+        with pytest.raises(InvalidStatus) as refusal:
+            async with connect(running.url(path), proxy=None):
+                pass
+        assert refusal.value.response.headers.get_all("www-authenticate") == challenges
+    for path in ("/personas", "/voices"):
+        assert (await get(running, path))[1]["www-authenticate"] == "Bearer"
+    assert (await post(running, "/ticket"))[1].get_all("www-authenticate") == ["Bearer"]
+    assert (await post(running, "/login", {"password": "x"}))[1].get_all("www-authenticate") == ["Bearer"]
 
 
 async def test_a_ticket_opens_one_socket_once(serve: Serve) -> None:

@@ -25,6 +25,7 @@ from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.reload import RefreshFirst
 from core.session.chat_request import authenticate
+from core.session.refusal import refusal_response
 from core.session.service import ROUTES, Service
 from core.settings.config import Config, shipped
 
@@ -173,7 +174,7 @@ async def _error(_request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
     if isinstance(error, RefusedError):
-        return JSONResponse({"error": str(error)}, status_code=error.status, headers=error.headers)
+        return refusal_response(error)
     return JSONResponse({"error": str(error)}, status_code=500)
 
 

@@ -6,6 +6,11 @@ ignored. `/api/chat` clients know no kinds 3 and 4, so these go only to `/ws/cha
 
 from enum import IntEnum
 
+OUR_ROUTE = "/ws/chat"
+"""Its clients know METADATA; those of NVIDIA's route do not."""
+NVIDIA_ROUTE = "/api/chat"
+"""Where the clients of NVIDIA's server call."""
+
 
 class Kind(IntEnum):
     """First byte of a binary WebSocket message."""

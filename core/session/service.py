@@ -17,16 +17,14 @@ from core.plugin.reload import Reloader
 from core.session.addresses import client_address
 from core.session.admission import Admission
 from core.session.chat_request import ChatRequest, resolve_request
-from core.session.protocol import CloseCode
+from core.session.protocol import NVIDIA_ROUTE, OUR_ROUTE, CloseCode
 from core.session.refusal import refuse
 from core.session.session import Session
 from core.session.wire import Hangup, Wire
 from core.settings.config import Config
 from core.settings.log import get_logger
 
-RICH_ROUTE = "/ws/chat"
-"""Its clients know METADATA; those of NVIDIA's `/api/chat` do not."""
-ROUTES = (RICH_ROUTE, "/api/chat")
+ROUTES = (OUR_ROUTE, NVIDIA_ROUTE)
 GOODBYE_S = 5.0
 """How long running calls have for their goodbye when the server stops."""
 STOPPING = "The server is shutting down. Call again in a minute."
@@ -133,7 +131,7 @@ class Service:
         session = Session(
             info,
             request,
-            Wire(websocket, config.session.send_s, metadata=route == RICH_ROUTE),
+            Wire(websocket, config.session.send_s, metadata=route == OUR_ROUTE),
             admission=self.admission,
             host=host,
             engine=self.engine.info,
