@@ -29,10 +29,14 @@ class StaticFile:
 
 
 class StaticFiles:
-    """All files of a folder. What comes later, hidden files and symbolic links are not served."""
+    """All files of a folder, as they are at the start. Hidden files are not served.
+
+    A link stands for what it leads to, wherever that is: a mounted Kubernetes ConfigMap and a folder installed by a
+    package manager consist of links, and whoever may put one into the folder may also put the file there.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Read the folder. Raises ConfigError when it cannot be read or has no `index.html`."""
+        """Read the folder. Raises ConfigError when it cannot be read, has no `index.html` or a link to nothing."""
         try:
             self._files = {name: _read(path) for name, path in _listing(folder)}
         except OSError as error:
@@ -53,16 +57,21 @@ class StaticFiles:
         return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-def _listing(folder: Path) -> list[tuple[str, Path]]:
-    """Names relative to the folder, with '/' between, of the plain files in it."""
+def _listing(folder: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Path]]:
+    """Names relative to the folder, with '/' between, of the files in it. `above` are the folders that it is in."""
+    place = folder.resolve()
+    if place in above:  # a link to a folder that it is in
+        return []
     found: list[tuple[str, Path]] = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "_")) or path.is_symlink() or path.name == "node_modules":
+        if path.name.startswith((".", "_")) or path.name == "node_modules":
             continue
         if path.is_dir():
-            found += [(f"{path.name}/{name}", file) for name, file in _listing(path)]
+            found += [(f"{path.name}/{name}", file) for name, file in _listing(path, (*above, place))]
         elif path.is_file() and path.stat().st_size <= LARGEST_FILE:
             found.append((path.name, path))
+        elif path.is_symlink() and not path.exists():
+            raise ConfigError([f"server.web: {path} is a link to nothing: {path.readlink()}. Correct or remove it."])
     return found
 
 
