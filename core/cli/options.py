@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from core.cli.standard_streams import open_standard_streams
 from core.errors import PersonaplexError
 
 config_option = click.option(
@@ -37,6 +38,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
+        open_standard_streams()
         try:
             return super().invoke(ctx)
         except PersonaplexError as error:

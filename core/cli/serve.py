@@ -11,20 +11,21 @@ from starlette.applications import Starlette
 from core.boot.check import require_protection
 from core.boot.local_engine import open_engine
 from core.boot.remote_engine import RemoteEngine
+from core.cli.standard_streams import lossy_standard_error
 from core.engine.call import Engine
 from core.events import OPERATOR
 from core.http.app import create_app
-from core.http.uvicorn_server import Server, bind
+from core.http.uvicorn_server import GracefulServer, bind
 from core.plugin.host import PluginHost
 from core.settings.config import Config
 from core.settings.log import configure_logging
 
 
 def serve_until_stopped(config: Config) -> None:
-    """Serve until Ctrl-C or SIGTERM. Raises PersonaplexError when the service cannot start."""
-    configure_logging(config.log)
-    console = Console(stderr=True, highlight=False)
-    with bind(config.server) as listener:
+    """Serve until Ctrl-C, SIGTERM or SIGHUP. Raises PersonaplexError when the service cannot start."""
+    with lossy_standard_error(), bind(config.server) as listener:
+        configure_logging(config.log)
+        console = Console(stderr=True, highlight=False)
         host = PluginHost.load(config)
         require_protection(config.server, host.protected)
         engine = _open(config, lambda line: console.print(line, markup=False))
@@ -32,7 +33,7 @@ def serve_until_stopped(config: Config) -> None:
             asyncio.run(_serve(create_app(config, engine, host), config, engine, host, listener, console))
         finally:
             engine.close()
-    console.print("Stopped.")
+        console.print("Stopped.")
 
 
 def _open(config: Config, report: Callable[[str], None]) -> Engine:
@@ -62,7 +63,7 @@ async def _serve(
                     console.print(f"{name:>10}  {text}", markup=False, soft_wrap=True)
             console.print(f"PersonaPlex serves at {_address(listener)} (Ctrl-C ends it)", markup=False)
 
-        await Server(app, config.server, announce).serve(sockets=[listener])
+        await GracefulServer(app, config.server, announce).serve(sockets=[listener])
 
 
 def _address(listener: socket.socket) -> str:

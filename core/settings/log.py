@@ -30,8 +30,10 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def configure_logging(config: LogConfig, stream: TextIO = sys.stderr) -> None:
-    """Send every log line of the process, uvicorn's too, to `stream`: columns for people, JSON for machines."""
+def configure_logging(config: LogConfig, stream: TextIO | None = None) -> None:
+    """Send every log line of the process, uvicorn's too, to `stream` (standard error): columns for people, JSON for
+    machines."""
+    stream = stream or sys.stderr
     console = config.format == "console" or (config.format == "auto" and stream.isatty())
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
