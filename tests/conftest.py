@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 
 from core.events import ServiceEvent, SessionEnded, SessionEvent, SessionInfo
 from core.http.app import create_app
-from core.http.uvicorn_server import Server, bind
+from core.http.uvicorn_server import GracefulServer, bind
 from core.plugin.hookspecs import hookimpl
 from core.plugin.host import PluginHost
 from core.session.service import Service
@@ -85,7 +85,7 @@ class Running:
     engine: EchoEngine
     service: Service
     record: Record
-    server: Server
+    server: GracefulServer
     port: int
 
     def url(self, path: str = "/ws/chat", scheme: str = "ws") -> str:
@@ -95,7 +95,7 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 
-class StoppableServer(Server):
+class StoppableServer(GracefulServer):
     """Stops when it is told to, where uvicorn looks ten times a second: tests start hundreds."""
 
     def __init__(self, *arguments: Any) -> None:

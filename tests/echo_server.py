@@ -1,11 +1,12 @@
 """The real server in a process of its own, with an engine that echoes: `python -m tests.echo_server CONFIG`.
 
 Says its address when it serves. With `--largest-file` no file that it writes can grow beyond so many bytes: so it meets
-a full disk.
+a full disk. With `--descriptors` it can open no more than so many files and sockets.
 """
 
 import argparse
 import asyncio
+import os
 import resource
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.http.app import create_app
-from core.http.uvicorn_server import Server, bind
+from core.http.uvicorn_server import GracefulServer, bind
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.settings.log import configure_logging
@@ -22,10 +23,15 @@ from tests.echo_engine import EchoEngine
 
 
 @contextmanager
-def echo_server(config: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def echo_server(
+    config: Path, *arguments: str, log: Path = Path(os.devnull)
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Such a process, and its port. It is killed with the context."""
     command = [sys.executable, "-m", "tests.echo_server", str(config), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
             yield process, int(process.stdout.readline().rpartition(":")[2])
@@ -42,7 +48,7 @@ async def main(path: Path, slots: int) -> None:
         listener = bind(config.server)
         host, port = listener.getsockname()
         ready = f"PersonaPlex serves at http://{host}:{port}"
-        await Server(app, config.server, lambda: print(ready, flush=True)).serve(sockets=[listener])
+        await GracefulServer(app, config.server, lambda: print(ready, flush=True)).serve(sockets=[listener])
 
 
 if __name__ == "__main__":
@@ -50,6 +56,8 @@ if __name__ == "__main__":
     parser.add_argument("config", type=Path)
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--largest-file", type=int, default=resource.RLIM_INFINITY)
+    parser.add_argument("--descriptors", type=int, default=resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (options.descriptors, options.descriptors))
     resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
     asyncio.run(main(options.config, options.slots))

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from websockets.exceptions import InvalidStatus
 
-from core.http.uvicorn_server import Server, bind
+from core.http.uvicorn_server import GracefulServer, bind
 from core.session.protocol import Kind
 from core.settings.config import ServerConfig
 from tests.caller import dial
@@ -28,7 +28,7 @@ __all__ = ["place"]  # a fixture
 async def running(app: Any, listener: Any) -> AsyncIterator[str]:
     """An app with its lifespan, as Modal runs it; its address."""
     ready = asyncio.Event()
-    server = Server(app, ServerConfig(), ready.set)
+    server = GracefulServer(app, ServerConfig(), ready.set)
     async with app.router.lifespan_context(app):
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await ready.wait()

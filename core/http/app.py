@@ -10,7 +10,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -21,16 +21,20 @@ from core.events import Identity
 from core.http.headers import HEADERS, SecurityHeaders
 from core.http.origin_check import SameSite
 from core.http.plugin_routes import PluginRoutes
+from core.http.rate_limits import PacedRequests
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.reload import RefreshFirst
+from core.session.addresses import client_address
 from core.session.chat_request import authenticate
 from core.session.refusal import refusal_response
 from core.session.service import ROUTES, Service
 from core.settings.config import Config, shipped
+from core.settings.log import get_logger
 
 LOGIN = "/login"
 """Where an auth plugin that has a login page serves it."""
+_log = get_logger("app")
 
 
 def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
@@ -65,6 +69,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
         middleware=[
             Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
             Middleware(SecurityHeaders, connect=(remote, remote.replace("ws", "http", 1)) if remote else ()),
+            Middleware(PacedRequests, per_s=config.server.requests_per_s),
             Middleware(RefreshFirst, reloader=service.reloader),
             Middleware(
                 SameSite,
@@ -73,7 +78,12 @@ def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
                 refused=service.refused,
             ),
         ],
-        exception_handlers={HTTPException: _error, PersonaplexError: _error, Exception: _fault},
+        exception_handlers={
+            HTTPException: _error,
+            PersonaplexError: _error,
+            ClientDisconnect: _left,
+            Exception: _fault,
+        },
     )
     app.state.service = service
     return app
@@ -176,6 +186,13 @@ async def _error(_request: Request, error: Exception) -> Response:
     if isinstance(error, RefusedError):
         return refusal_response(error)
     return JSONResponse({"error": str(error)}, status_code=500)
+
+
+async def _left(request: Request, _error: Exception) -> Response:
+    """The client went while its request was read. Nobody gets this answer; it spares the log a traceback."""
+    route = getattr(request.scope.get("plugin_route"), "path", "")
+    _log.info("a client left before its request was read", route=route, address=client_address(request))
+    return Response(status_code=400)
 
 
 async def _fault(_request: Request, _error: Exception) -> Response:

@@ -42,6 +42,8 @@ class CloseCode(IntEnum):
     """The server is shutting down."""
     BAD_MESSAGE = 1003
     """Text instead of binary, or audio that cannot be understood."""
+    NOT_TEXT = 1007
+    """A text message that is no UTF-8."""
     TOO_BIG = 1009
     INTERNAL = 1011
     """The engine failed; the message before says so."""

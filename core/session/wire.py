@@ -13,6 +13,12 @@ from core.session.protocol import CloseCode, Kind
 _json = msgspec.json.Encoder()
 _GONE = (OSError, RuntimeError, WebSocketDisconnect)
 """What sending on a closed socket raises: the server, Starlette and its state check differ in it."""
+_OURS: dict[int, str] = {
+    CloseCode.TOO_BIG: "bad_message",
+    CloseCode.NOT_TEXT: "bad_message",
+    CloseCode.TOO_FAST: "too_fast",
+}
+"""Reasons of the closes that the server makes below a session: codes that a client has no use for."""
 LONGEST_REASON = 123
 """Bytes that a close frame has room for (RFC 6455, 5.5)."""
 
@@ -55,7 +61,7 @@ class Wire:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             code = message.get("code") or 1006
-            raise Hangup("bad_message" if code == CloseCode.TOO_BIG else "left", code)
+            raise Hangup(_OURS.get(code, "left"), code)
         data = message.get("bytes")
         if data is None:
             raise ProtocolError("Messages must be binary, but a text message came. See the documentation of the wire.")

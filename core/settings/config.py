@@ -54,6 +54,12 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How many callers of one name may talk or wait at once; 0 is any number."""
     calls_per_address: NotNegative = 0
     """The same for callers from one address; an IPv6 network of 64 bits is one."""
+    max_connections: Positive = 2000
+    """How many connections there may be at once, of whatever kind; fewer where the system gives fewer descriptors."""
+    connections_per_address: NotNegative = 250
+    """The same for one address, trusted proxies excepted; 0 is any number."""
+    requests_per_s: NotNegative = 50
+    """Requests of one address beyond so many a second, and a burst, wait; 0 is any number."""
     max_message_bytes: Annotated[int, Meta(ge=8192)] = 65536
     """A frame of PCM has 3840 bytes; larger messages than this close the call."""
     request_s: Seconds = 10
