@@ -1,4 +1,5 @@
-"""Passwords: one for all callers, or one for each, whose name then stands in log and metrics. Off while none is set.
+"""Authentication by password: one that all callers share, or one for each caller, whose name then appears in log and
+metrics. The plugin is off while no password is set.
 
 In config.yaml:
 
@@ -8,8 +9,8 @@ In config.yaml:
           password: {env: PERSONAPLEX_PASSWORD, default: null}
           named: {ann: {env: ANNS_PASSWORD}, phone-bridge: {env: BRIDGE_TOKEN}}
 
-A caller gives it as `Authorization: Bearer`, as HTTP Basic (with any user name), or in the page, which gets a signed
-cookie; `POST /ticket` gives somebody who has been let in a ticket for one WebSocket (`?ticket=`). Changing or removing
+A caller sends it as `Authorization: Bearer`, as HTTP Basic (with any user name), or in the page, which gets a signed
+cookie; `POST /ticket` issues a ticket for one WebSocket (`?ticket=`) to a caller who is logged in. Changing or removing
 a password ends the cookies and tickets that came of it. Wrong passwords are answered ever more slowly.
 """
 
@@ -41,24 +42,24 @@ from core.settings.yaml_structs import FromEnvironment, Secret
 COOKIE = "personaplex"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ANYBODY = "caller"
-"""The name of those who share the one password."""
+"""The name, in log and metrics, of everybody who uses the shared password."""
 LONGEST_FORM = 4096
 DAY_S = 86_400
 
 
 class Plugin:
-    """Lets in whoever has a password, or a cookie or ticket that came of one.
+    """Authenticates callers by password, or by a signed cookie or ticket that was issued for one.
 
-    The throttle's counts, the tickets that were used and the keys outlive an edit of the options, in the `Store`.
+    Counts of wrong passwords, used tickets and signing keys are in the `Store`, so they outlive an edit of the options.
     """
 
     class Options(Struct, frozen=True, forbid_unknown_fields=True):
-        """Without any password the plugin is off, and everybody may call."""
+        """The plugin's block in config.yaml. Without any password the plugin is off, and everybody may call."""
 
         password: Annotated[Secret | None, FromEnvironment("PERSONAPLEX_PASSWORD")] = None
-        """Everybody's; not given, it is the variable PERSONAPLEX_PASSWORD."""
+        """The password that all callers share. Its default is the environment variable PERSONAPLEX_PASSWORD."""
         named: dict[str, Secret | None] = field(default_factory=dict)
-        """A name without a value is nobody's."""
+        """Passwords of single callers, by name. A name without a password is ignored."""
         cookie_days: Annotated[float, Meta(gt=0, le=366)] = 7
         ticket_s: Annotated[float, Meta(gt=0, le=3600)] = 30
 
@@ -73,7 +74,7 @@ class Plugin:
                 owners[password] = name
 
         def passwords(self) -> dict[str, Secret]:
-            """Every password there is, by its holder's name."""
+            """All passwords that are set, by their holder's name."""
             given = {ANYBODY: self.password, **self.named}
             return {name: password for name, password in given.items() if password is not None}
 
@@ -94,7 +95,10 @@ class Plugin:
 
     @hookimpl
     async def authenticate(self, connection: HTTPConnection) -> Identity | None:
-        """By cookie and ticket first: a proxy may send an `Authorization` of its own, which is no wrong password."""
+        """Who is calling: by cookie, ticket or `Authorization` header, in this order.
+
+        The header comes last, since a proxy may send one of its own, which must not count as a wrong password.
+        """
         name = await self._by_cookie(connection) or await self._by_ticket(connection) or self._by_header(connection)
         return Identity(name) if name else None
 
@@ -123,20 +127,20 @@ class Plugin:
 
     @public
     async def logout(self, request: Request) -> Response:
-        """`POST /logout`: the browser forgets its cookie."""
+        """`POST /logout`: delete the browser's cookie."""
         response = Response(status_code=204)
         self._set_cookie(request, response, "", 0)
         return response
 
     async def ticket(self, request: Request) -> Response:
-        """`POST /ticket`: a ticket for one WebSocket, for clients that can send neither cookie nor header with it."""
+        """`POST /ticket`: issue a ticket for one WebSocket, for clients that can send it neither cookie nor header."""
         name = request.state.identity.name
         if name not in self._passwords:  # somebody whom another plugin knows
             raise RefusedError(403, "Tickets are only for those who have a password here.")
         return JSONResponse({"ticket": await self._tokens.issue("ticket", name), "seconds": self._ticket_s})
 
     def _by_header(self, connection: HTTPConnection) -> str | None:
-        """Whose password is in the `Authorization` header. Raises RefusedError while the address must wait."""
+        """The holder of the password in the `Authorization` header. Raises RefusedError while the address must wait."""
         given = credentials(connection.headers.get("authorization", ""))
         if given is None:
             return None
@@ -154,14 +158,17 @@ class Plugin:
         return found.holder if found else None
 
     async def _by_ticket(self, connection: HTTPConnection) -> str | None:
-        """Only a WebSocket uses a ticket up: other addresses are logged and remembered in more places."""
+        """The holder of the ticket in the query, which is then used up.
+
+        Only WebSockets take tickets: other requests' URLs end up in histories and logs.
+        """
         if connection.scope["type"] != "websocket":
             return None
         found = await self._tokens.check("ticket", connection.query_params.get("ticket", ""), self._ticket_s)
         return found.holder if found and self._used_tickets.first_use(found, self._ticket_s) else None
 
     def _holder(self, given: bytes) -> str | None:
-        """Whose password this is."""
+        """The holder of this password, or None when it is nobody's."""
         found, digest = None, _hash(given)
         for name, right in self._hashes.items():  # all of them, whichever is right: the time taken says nothing
             if hmac.compare_digest(digest, right):
@@ -195,7 +202,7 @@ class Plugin:
 
 
 def credentials(header: str) -> bytes | None:
-    """The password or token in an `Authorization` header, or None when it has neither."""
+    """The password or token in a Basic or Bearer `Authorization` header; None for any other header."""
     scheme, _, value = header.strip().partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer" and value:
@@ -210,7 +217,7 @@ def credentials(header: str) -> bytes | None:
 
 
 async def _password_in(request: Request) -> bytes:
-    """The form's password. Raises RefusedError when there is none, or when the form is larger than any could be."""
+    """The field `password` of the request's form. Raises RefusedError when it is missing or the form is too large."""
     body = b""
     async for piece in request.stream():
         body += piece

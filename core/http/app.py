@@ -19,7 +19,7 @@ from core.engine.call import Engine
 from core.errors import PersonaplexError, RefusedError
 from core.events import Identity
 from core.http.headers import HEADERS, SecurityHeaders
-from core.http.origin_check import SameSite
+from core.http.origin_check import OriginCheck
 from core.http.plugin_routes import PluginRoutes
 from core.http.rate_limits import PacedRequests
 from core.http.static_files import StaticFiles
@@ -72,7 +72,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
             Middleware(PacedRequests, per_s=config.server.requests_per_s),
             Middleware(RefreshFirst, reloader=service.reloader),
             Middleware(
-                SameSite,
+                OriginCheck,
                 origins=config.server.origins,
                 local_only=lambda: not (service.host.protected or config.server.insecure),
                 refused=service.refused,

@@ -1,4 +1,4 @@
-"""The routes that plugins serve: for callers whom a plugin lets in, unless their endpoint is marked `public`."""
+"""The routes that plugins register. They require a logged-in caller, unless their endpoint is marked `public`."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -35,14 +35,21 @@ def is_public(endpoint: object) -> bool:
 
 
 class PluginRoutes(BaseRoute):
-    """The routes of the plugins in force. Those that are not `public` are for callers whom a plugin lets in."""
+    """One route that stands for all routes of the plugins, as they are at the time of the request.
+
+    A request for an endpoint that is not `public` is authenticated first, and refused with 401 when nobody answers for
+    its caller.
+    """
 
     def __init__(self, host: Callable[[], PluginHost]) -> None:
         self._host = host
         host().routes()  # those that are wrong stop the boot
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """See BaseRoute. A full match of any route goes before a partial one (another method), as in a Router."""
+        """The best match among the plugins' routes, and its scope, as Starlette's `BaseRoute` defines it.
+
+        A full match goes before a partial one (the path, but another method), as in Starlette's Router.
+        """
         best: tuple[Match, Scope] = (Match.NONE, {})
         for route in self._host().routes():
             match, found = route.matches(scope)
@@ -51,7 +58,7 @@ class PluginRoutes(BaseRoute):
         return best
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See BaseRoute."""
+        """Authenticate the caller if the endpoint is not public, then let the matched route handle the request."""
         route: BaseRoute = scope["plugin_route"]
         if not is_public(getattr(route, "endpoint", None)):
             connection = HTTPConnection(scope)

@@ -1,4 +1,4 @@
-"""The page's files: read once at the start, served by their exact name, from memory."""
+"""Static files: the page, read into memory at the start and served by exact name."""
 
 import gzip
 import hashlib
@@ -14,16 +14,16 @@ from core.errors import ConfigError
 INDEX = "index.html"
 LARGEST_FILE = 8 * 2**20
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "text/html", ".svg": "image/svg+xml"}
-"""Types that the page depends on; the system's table may have others for them, and a browser refuses those."""
+"""Media types that the page depends on. The system's own table may have others, with which browsers refuse the file."""
 
 
 @dataclass(frozen=True)
 class StaticFile:
-    """One file as it is served."""
+    """A file's content and the headers that describe it."""
 
     content: bytes
-    zipped: bytes
-    """The same through gzip."""
+    gzipped: bytes
+    """The content, compressed with gzip."""
     media_type: str
     etag: str
 
@@ -45,7 +45,7 @@ class StaticFiles:
             raise ConfigError([f"server.web: {folder} has no {INDEX}. Give the folder of a page, or remove the key."])
 
     async def serve(self, request: Request) -> Response:
-        """The endpoint of `/{name:path}`; an empty name is the page itself."""
+        """The endpoint of `/{name:path}`: the file of that name, `index.html` for an empty name, or 404."""
         file = self._files.get(request.path_params.get("name") or INDEX)
         if file is None:
             return JSONResponse({"error": "There is nothing at this address."}, status_code=404)
@@ -53,7 +53,7 @@ class StaticFiles:
         if request.headers.get("if-none-match") == file.etag:
             return Response(status_code=304, headers=headers)
         if "gzip" in request.headers.get("accept-encoding", ""):
-            return Response(file.zipped, media_type=file.media_type, headers=headers | {"content-encoding": "gzip"})
+            return Response(file.gzipped, media_type=file.media_type, headers=headers | {"content-encoding": "gzip"})
         return Response(file.content, media_type=file.media_type, headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""What stands before every route: pages of other sites, strange names for this machine, strangers."""
+"""Cross-site requests, host names that are not ours, and callers who are not logged in are refused on every route."""
 
 import asyncio
 import contextlib
@@ -128,7 +128,7 @@ async def test_any_name_is_answered_where_that_is_safe_or_allowed(serve: Serve, 
     assert (await raw(running, b"GET / HTTP/1.1\r\nHost: talk.example\r\n\r\n"))[0] == 200
 
 
-class Doors:
+class Routes:
     """Routes of a plugin."""
 
     @hookimpl
@@ -154,7 +154,7 @@ class Doors:
 
 
 async def test_routes_of_plugins_are_for_callers_unless_they_are_public(serve: Serve) -> None:
-    running = await serve(extra=(Doors(),), plugins=ANN_AND_BOB)
+    running = await serve(extra=(Routes(),), plugins=ANN_AND_BOB)
     for path in ("/who", "/below/who"):
         status, headers, _ = await get(running, path)
         assert (status, headers["www-authenticate"]) == (401, "Bearer")
@@ -177,7 +177,7 @@ class Ledger(public(OpenPage)):  # type: ignore[misc] # a decorated class as a b
     """One that inherits from it, and is not."""
 
 
-class Lookalikes(Doors):
+class Lookalikes(Routes):
     """Endpoints that have to do with public ones, and are not public themselves."""
 
     @hookimpl
@@ -190,7 +190,7 @@ class Lookalikes(Doors):
             Route("/inherited", self.open),
         ]
 
-    @functools.wraps(Doors.open)
+    @functools.wraps(Routes.open)
     async def wrapped(self, request: Request) -> JSONResponse:
         return JSONResponse("secret")
 
@@ -205,7 +205,7 @@ async def test_only_what_is_marked_itself_is_public(serve: Serve) -> None:
 
 
 async def test_without_a_password_everybody_is_anonymous_there(serve: Serve) -> None:
-    running = await serve(extra=(Doors(),))
+    running = await serve(extra=(Routes(),))
     assert json.loads((await get(running, "/who"))[2]) == "anonymous"
 
 
