@@ -3,11 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from core.engine.prompt import Voice
-from core.media.voices import VoiceFolder
-from core.plugin.hookspecs import hookimpl
-from core.settings.config import Config
-from core.settings.log import get_logger
+from core import Config, Voice, VoiceFolder, get_logger, hookimpl
 
 
 class Plugin:

@@ -9,8 +9,7 @@ from collections import deque
 import msgspec
 import numpy as np
 
-from core.engine.call import FRAME_SAMPLES, Frame
-from core.plugin.hookspecs import hookimpl
+from core import FRAME_SAMPLES, Frame, hookimpl
 
 FLOOR_FRAMES = 38
 """The quietest of the last 3 s is the background; nobody speaks for so long without a gap between words."""

@@ -14,9 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from core.engine.call import Engine
-from core.events import (
+from core import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
     CallRefused,
+    Engine,
     FirstAudio,
     FramesDropped,
     FrameTimed,
@@ -30,10 +32,10 @@ from core.events import (
     SessionStarted,
     SettingsReloaded,
     TransformFailed,
+    hookimpl,
 )
-from core.plugin.hookspecs import hookimpl
 
-FRAME_MS = 80.0
+FRAME_MS = 1000 * FRAME_SAMPLES / SAMPLE_RATE
 FRAME_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.16, 0.24, 0.4, 1.0)
 """Seconds: fine up to a frame's 80 ms, then to where a lagging caller loses frames."""
 PLUGIN_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.08)

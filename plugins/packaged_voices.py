@@ -2,9 +2,7 @@
 
 import asyncio
 
-from core.engine.call import Engine
-from core.engine.prompt import Voice
-from core.plugin.hookspecs import hookimpl
+from core import Engine, Voice, hookimpl
 
 PERSONAPLEX_VOICES = (
     *(f"NATF{number}" for number in range(4)),

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +25,20 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
-from core.events import SessionEnded, SessionEvent, SessionInfo, SessionReady, TextSaid
-from core.media.flac import FlacWriter, create
-from core.plugin.hookspecs import hookimpl
-from core.settings.config import Config
-from core.settings.log import get_logger
+from core import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
+    Config,
+    FlacWriter,
+    Frame,
+    SessionEnded,
+    SessionEvent,
+    SessionInfo,
+    SessionReady,
+    TextSaid,
+    get_logger,
+    hookimpl,
+)
 
 SIDES = ("caller", "agent")
 MOST_WAITING = 4096
@@ -39,6 +48,9 @@ BEHIND_S = 0.4
 TICK_S = 0.2
 """How long the disk's thread waits for something to write before it looks after calls in which nothing is said."""
 STOP_S = 10.0
+
+_PRIVATE = partial(os.open, mode=0o600)
+"""Opens a file so that only this user may read it."""
 
 Pcm = npt.NDArray[np.int16]
 
@@ -222,8 +234,9 @@ class Recording:
         """Samples of each side, silence included."""
         self._written = 0
         with ExitStack() as opened:
-            transcript = os.fdopen(create(folder / f"{session.id}.jsonl"), "wb", buffering=0)
-            self._transcript = opened.enter_context(transcript)
+            self._transcript = opened.enter_context(
+                open(folder / f"{session.id}.jsonl", "xb", buffering=0, opener=_PRIVATE)
+            )
             self._flac = FlacWriter(folder / f"{session.id}.flac", SAMPLE_RATE, channels=2)
             opened.callback(self._flac.close)
             self._note(

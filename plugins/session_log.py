@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.events import (
+from core import (
     CallRefused,
     FirstAudio,
     FrameTimed,
@@ -23,9 +23,9 @@ from core.events import (
     SessionStarted,
     SessionWarned,
     TransformFailed,
+    get_logger,
+    hookimpl,
 )
-from core.plugin.hookspecs import hookimpl
-from core.settings.log import get_logger
 
 FRAMES = 3000
 """Frame times kept of each session: the last four minutes."""

@@ -3,11 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import ConfigError
-from core.plugin.hookspecs import hookimpl
-from core.plugin.personas import Persona, load_personas, persona_files
-from core.settings.config import Config
-from core.settings.log import get_logger
+from core import Config, ConfigError, Persona, get_logger, hookimpl, load_personas
 
 Stamp = tuple[object, ...]
 """What changes whenever a file is added, removed or edited, or other voices are offered."""
@@ -59,7 +55,8 @@ class Plugin:
 
     def _stamp(self, voices: Sequence[str]) -> Stamp:
         try:
-            files = [(path.name, path.stat()) for path in persona_files(self._folder)]
-        except (ConfigError, OSError) as error:  # `load_personas` meets it too, and says it well
+            paths = sorted(path for path in self._folder.iterdir() if path.suffix == ".yaml")
+            files = [(path.name, path.stat()) for path in paths]
+        except OSError as error:  # `load_personas` meets it too, and explains it
             return (str(error), *voices)
         return (*((name, status.st_mtime_ns, status.st_size, status.st_ino) for name, status in files), *voices)
