@@ -23,7 +23,7 @@ from core.http.origin_check import SameSite
 from core.http.plugin_routes import PluginRoutes
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
-from core.plugin.reload import RefreshFirst
+from core.plugin.reload import ReloadMiddleware
 from core.session.chat_request import authenticate
 from core.session.service import ROUTES, Service
 from core.settings.config import Config, shipped
@@ -64,7 +64,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
         middleware=[
             Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
             Middleware(SecurityHeaders, connect=(remote, remote.replace("ws", "http", 1)) if remote else ()),
-            Middleware(RefreshFirst, reloader=service.reloader),
+            Middleware(ReloadMiddleware, reloader=service.reloader),
             Middleware(
                 SameSite,
                 origins=config.server.origins,
