@@ -18,7 +18,7 @@ from core.http.uvicorn_server import Server, bind
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.settings.log import configure_logging
-from tests.echo_engine import EchoEngine
+from core.testing import EchoEngine
 
 
 @contextmanager

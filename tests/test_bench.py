@@ -16,8 +16,8 @@ from core.errors import AudioError
 from core.media.audio_codecs import OpusReader, OpusWriter, open_reader
 from core.media.sound_files import write_wav
 from core.session.protocol import Kind
+from core.testing import EchoEngine
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
 from tests.test_audio import opening, page
 from tests.test_cli import failed, run
 

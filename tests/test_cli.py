@@ -21,8 +21,8 @@ from core.errors import AudioError
 from core.media.sound_files import read_sound, side_by_side, write_wav
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
+from core.testing import EchoEngine
 from tests.conftest import Serve, speech, write_config
-from tests.echo_engine import EchoEngine
 
 
 def run(*arguments: str | Path) -> Result:

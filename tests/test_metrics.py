@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.engine.call import Frame
 from core.events import FramesDropped, FrameTimed, Identity, SessionEnded, SessionInfo, SessionStarted
 from core.plugin.hookspecs import hookimpl
+from core.testing import EchoEngine
 from plugins import metrics
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
 
 ROOT = Path(__file__).parent.parent
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

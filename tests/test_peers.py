@@ -18,9 +18,9 @@ from core.events import CallRefused, SessionStarted
 from core.media.ogg import PageReader
 from core.session.protocol import CloseCode, Kind
 from core.session.session import BEAT_S, PING_S
+from core.testing import EchoEngine
 from tests.caller import FRAME, NVIDIA, Caller, dial
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
 from tests.test_audio import HEAD, TAGS, alike
 
 CUSTOM = {"personas": {"custom": True}, "plugins": {"disabled": ["loudness"]}}
@@ -158,7 +158,7 @@ async def test_livekit_gives_up_when_it_is_refused(serve: Serve, who: str, voice
         [error] = client.errors
         assert not error.recoverable
         assert str(status) in str(error.error)
-    [refusal] = [event for event in running.record.service if isinstance(event, CallRefused)]
+    [refusal] = [event for event in running.record.service_events if isinstance(event, CallRefused)]
     assert refusal.status == status
     assert running.engine.opened == 0
 

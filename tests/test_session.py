@@ -17,7 +17,7 @@ from core.session.limits import BURST_S, Due, TimeLimits, Traffic
 from core.session.protocol import CloseCode
 from core.session.wire import Hangup
 from core.settings.config import ServerConfig, SessionConfig
-from tests.echo_engine import EchoEngine
+from core.testing import EchoEngine
 
 
 class Clock:
@@ -201,7 +201,7 @@ async def test_an_engine_that_fails_lets_those_who_wait_know() -> None:
     admission = queue(engine)
     first, second = Guest(admission), Guest(admission)
     await settle()
-    engine.troubles.open = EngineError("The engine is gone.")
+    engine.faults.open = EngineError("The engine is gone.")
     first.leave.set()
     with pytest.raises(EngineError, match="gone"):
         await second.task
