@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.events import Identity, SessionInfo
-from core.plugin import discovery
+from core.plugin import discovery, hookspecs
 from core.plugin.host import PluginHost
 from tests.plugin_folder import IMPORTS, Folder
 
@@ -175,6 +175,14 @@ def test_a_package_that_decides_who_may_call_is_strict_too(folder, monkeypatch, 
         entry = EntryPoint("gate", value, "personaplex")
         monkeypatch.setattr(discovery, "entry_points", lambda group, entry=entry: [entry])
         assert value in folder.problems()
+
+
+def test_a_plugin_that_uses_a_deprecated_hook_works_and_is_named_in_the_log(folder, monkeypatch, caplog):
+    specification = hookspecs.notices.personaplex_spec
+    monkeypatch.setitem(specification, "warn_on_impl", DeprecationWarning("notices goes away; use sentences."))
+    host = folder.plugin("old", "@hookimpl\ndef notices(): return ['Hello.']").load()
+    assert host.notices() == ["Hello."]
+    assert "'plugin': 'old', 'detail': 'notices goes away; use sentences.'" in caplog.text
 
 
 # Options

@@ -8,6 +8,7 @@ used.
 
 import inspect
 import traceback
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,6 +22,7 @@ from core.errors import ConfigError, PluginError
 from core.plugin import hookspecs
 from core.plugin.discovery import Candidate
 from core.settings.config import Config
+from core.settings.log import get_logger
 from core.settings.yaml_structs import decode, suggest
 
 AUTH_HOOKS = ("authenticate", "authorize")
@@ -120,7 +122,7 @@ def load_plugin(candidate: Candidate, config: Config, problems: list[str]) -> Lo
             return LoadedPlugin(candidate, info)
         hooks = tuple(_hook_names(plugin))
         authenticates = authenticates or any(hook in AUTH_HOOKS for hook in hooks)
-        _check_hooks(plugin, hooks)
+        _check_hooks(candidate.name, plugin, hooks)
     except (Exception, SystemExit) as error:  # a plugin's module may raise anything
         problem = f"plugin {candidate.name} ({candidate.source}): {_describe_load_error(error)}"
         if config.plugins.strict or authenticates or isinstance(error, _MisspeltAuthHookError):
@@ -165,8 +167,11 @@ def _hook_names(plugin: Any) -> list[str]:
     return names
 
 
-def _check_hooks(plugin: Any, hooks: tuple[str, ...]) -> None:
-    """Raise PluginError for a misspelt hook or argument, found by registering the plugin with a throw-away manager."""
+def _check_hooks(name: str, plugin: Any, hooks: tuple[str, ...]) -> None:
+    """Register the plugin with a throw-away manager. Raises PluginError for a misspelt hook or argument.
+
+    A hook or argument that is deprecated (pluggy's `warn_on_impl` and `warn_on_impl_args`) is logged.
+    """
     if not hooks:
         raise PluginError("has no hooks. Mark its functions with @hookimpl (from core import hookimpl).")
     known = [name for name, value in vars(hookspecs).items() if hasattr(value, SPEC_ATTRIBUTE)]
@@ -178,10 +183,13 @@ def _check_hooks(plugin: Any, hooks: tuple[str, ...]) -> None:
             raise error(f"there is no hook '{hook}'.{suggestion}")
     scratch = _new_manager()
     try:
-        scratch.register(plugin)
+        with warnings.catch_warnings(record=True, action="always", category=DeprecationWarning) as deprecations:
+            scratch.register(plugin)
         scratch.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError(" ".join(str(error).split("\n", 1)[-1].split())) from error
+    for deprecation in deprecations:
+        get_logger("plugins").warning("plugin uses something deprecated", plugin=name, detail=str(deprecation.message))
     for hook in hooks:
         for implementation in getattr(scratch.hook, hook).get_hookimpls():
             if implementation.hookwrapper or implementation.wrapper:
@@ -197,9 +205,10 @@ def _new_manager() -> pluggy.PluginManager:
 def _register(loaded: Sequence[LoadedPlugin]) -> pluggy.PluginManager:
     """A manager with the plugins that are used."""
     manager = _new_manager()
-    for one in reversed(loaded):  # pluggy calls the plugin that was registered last first
-        if one.plugin is not None:
-            manager.register(one.plugin, one.info.name)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # `_check_hooks` has logged them
+        for one in reversed(loaded):  # pluggy calls the plugin that was registered last first
+            if one.plugin is not None:
+                manager.register(one.plugin, one.info.name)
     return manager
 
 
