@@ -1,4 +1,4 @@
-"""The operator's own voices: `.safetensors` and `.wav` files in `voices.folder`, read anew when they change."""
+"""The operator's own voices: `.safetensors` and `.wav` files in `voices.folder`, read again when they change."""
 
 import asyncio
 from pathlib import Path
@@ -7,7 +7,7 @@ from core import Config, Voice, VoiceFolder, get_logger, hookimpl
 
 
 class Plugin:
-    """Serves one folder; a file's name is the voice's name."""
+    """Offers the voices of one folder. A file's name is the voice's name."""
 
     def __init__(self) -> None:
         self._voices: VoiceFolder | None = None

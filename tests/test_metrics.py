@@ -141,12 +141,12 @@ async def test_a_scraper_logs_in_like_everybody(serve: Serve) -> None:
 
 def test_strangers_cannot_make_series_without_end() -> None:
     plugin = metrics.Plugin()
-    for number in range(metrics.MOST_IDENTITIES + 50):
+    for number in range(metrics.MAX_IDENTITIES + 50):
         session = SessionInfo(f"s{number}", Identity(f"caller{number}"), "a", "NATF2", "/ws/chat", "::1", "pcm")
         plugin.session_event(session, SessionStarted(0, 1))
         plugin.session_event(session, SessionEnded("left", 1000, 0, 0, 0, 0))
     (metric,) = [metric for metric in plugin.collect() if metric.name == "personaplex_calls_started"]
-    assert len(metric.samples) == metrics.MOST_IDENTITIES + 1
+    assert len(metric.samples) == metrics.MAX_IDENTITIES + 1
     assert [sample.value for sample in metric.samples if sample.labels["identity"] == "other"] == [50]
 
 
