@@ -4,7 +4,6 @@ Coding a frame takes most of a millisecond and holds Python's lock, so twenty ca
 themselves. Sending prepared messages and reading the headers of the answers costs some 0.1 ms a frame.
 """
 
-from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.errors import AudioError
 from core.media.audio_codecs import AudioFormat, Samples, open_writer
-from core.media.ogg import Page, PageReader
+from core.media.ogg import PacketReader
 from core.session.protocol import Kind
 
 PERIODS_MS = (10, 20, 40, 60) * 3 + (10, 20) * 2 + (2.5, 5, 10, 20) * 4
@@ -59,11 +58,11 @@ class OpusMeter:
     """Of an Ogg/Opus stream, from the first bytes of its packets."""
 
     def __init__(self) -> None:
-        self._pages = PageReader()
+        self._packets = PacketReader()
 
     def samples(self, data: bytes) -> int:
         """See Meter."""
-        return sum(_duration(packet) for page in self._pages.read(data) for packet in _packets(page))
+        return sum(_duration(packet) for packet in self._packets.read(data))
 
 
 def open_meter(audio: AudioFormat) -> Meter:
@@ -71,20 +70,8 @@ def open_meter(audio: AudioFormat) -> Meter:
     return OpusMeter() if audio == "opus" else PcmMeter()
 
 
-def _packets(page: Page) -> Iterator[bytes]:
-    """The packets that end in this page, each from where this page has it."""
-    start = end = 0
-    for segment in page.lacing:
-        end += segment
-        if segment < 255:
-            yield page.body[start:end]
-            start = end
-
-
 def _duration(packet: bytes) -> int:
-    """The samples at 24 kHz of an Opus packet (RFC 6716, 3.2); the two headers of a stream have none."""
-    if not packet or packet.startswith((b"OpusHead", b"OpusTags")):
-        return 0
+    """The samples at 24 kHz of an Opus packet (RFC 6716, 3.2)."""
     count = {0: 1, 1: 2, 2: 2}.get(packet[0] & 3)
     if count is None:
         if len(packet) < 2:
