@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import sphn
 
 from core.engine.call import SAMPLE_RATE
-from core.errors import VoiceError
+from core.errors import AudioError, VoiceError
+from core.media.sound_files import read_channels
 
 LOUDNESS_LUFS = -24.0
 """The loudness that the model's own voice prompts have."""
@@ -26,26 +26,20 @@ def read_recording(path: Path) -> npt.NDArray[np.float32]:
     Raises VoiceError when the file cannot be read, or is too short, too long, silent or clipped. Blocks on the disk.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise VoiceError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; cut it to {MAX_SECONDS:.0f} s or less.")
-        reader = sphn.FileReader(str(path))
-        if reader.duration_sec > MAX_SECONDS:
-            raise VoiceError(
-                f"{path}: {reader.duration_sec:.0f} s long. Cut it to {MAX_SECONDS:.0f} s or less; 5 to 15 s are best."
-            )
-        samples, rate = sphn.read(str(path), sample_rate=SAMPLE_RATE)
-    except VoiceError:
-        raise
-    except Exception as error:  # the decoder raises bare exceptions of its own
-        raise VoiceError(f"{path}: not a recording that can be read: {error}. Save it as a PCM .wav file.") from error
-    length = round(reader.duration_sec * SAMPLE_RATE)  # the resampler fills up its last block
-    return prepare_recording(np.asarray(samples, dtype=np.float32)[:, :length], rate, str(path))
+        size = path.stat().st_size
+    except OSError as error:
+        raise VoiceError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    if size > MAX_BYTES:
+        raise VoiceError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; cut it to {MAX_SECONDS:.0f} s or less.")
+    try:
+        channels = read_channels(path, MAX_SECONDS)
+    except AudioError as error:
+        raise VoiceError(f"{error} A voice is 1 to {MAX_SECONDS:.0f} s of one speaker; 5 to 15 s are best.") from None
+    return prepare_recording(channels, str(path))
 
 
-def prepare_recording(samples: npt.NDArray[np.float32], rate: int, source: str) -> npt.NDArray[np.float32]:
+def prepare_recording(samples: npt.NDArray[np.float32], source: str) -> npt.NDArray[np.float32]:
     """Check and normalise float32[channels, samples] at 24 kHz; `source` is named in the errors (VoiceError)."""
-    if rate != SAMPLE_RATE:
-        raise VoiceError(f"{source}: could not be resampled from {rate} Hz. Save it with 24000 Hz.")
     mono = samples.mean(axis=0, dtype=np.float32)
     seconds = len(mono) / SAMPLE_RATE
     if seconds < MIN_SECONDS:
