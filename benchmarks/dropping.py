@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from core.client.load_audio import speak, synthetic_speech
+from core.client.load_test_audio import speak, synthetic_speech
 from core.session.protocol import Kind
 
 FRAMES = 5

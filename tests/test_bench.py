@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.client.load_audio import OpusMeter, open_meter, speak, synthetic_speech
+from core.client.load_test_audio import OpusMeter, open_meter, speak, synthetic_speech
 from core.engine.call import FRAME_SAMPLES
 from core.errors import AudioError
 from core.media.audio_codecs import OpusReader, OpusWriter, open_reader

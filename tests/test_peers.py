@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from core.client.load_audio import PERIODS_MS
+from core.client.load_test_audio import PERIODS_MS
 from core.events import CallRefused, SessionStarted
 from core.media.ogg import PageReader
 from core.session.protocol import CloseCode, Kind

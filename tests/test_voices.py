@@ -15,7 +15,7 @@ import torch
 from core.engine.prompt import Voice
 from core.errors import VoiceError
 from core.media.voice_archive import unpack_voices
-from core.media.voice_recordings import prepare_recording
+from core.media.voice_clips import prepare_recording
 from core.media.voices import VoiceFolder, offered, read_packaged_voice, read_voice, voice_name, write_voice
 
 

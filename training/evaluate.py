@@ -18,7 +18,7 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Engine, frames_of
 from core.engine.checkpoint import Checkpoint
 from core.engine.sampling import Sampling
 from core.engine.weights import load_mimi
-from core.media.voice_recordings import read_recording
+from core.media.voice_clips import read_recording
 from core.settings.config import EngineConfig
 from training.calls import CallerLine, CallRecord, ScriptedCaller, hold_call
 from training.figures import Figure, Heard, figures_of, hear

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from core.client.connection import CallOptions
-from core.client.load_audio import synthetic_speech
 from core.client.load_test import BenchReport, Load, Spread, run_load
+from core.client.load_test_audio import synthetic_speech
+from core.client.place_call import CallOptions
 from core.media.sound_files import read_sound
 
 SPEECH_S = 10.0

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from core.cli.options import seed_option, silence_option, sound_in, sound_out, stereo_option
-from core.client.connection import CallOptions, CallReport, place_call
+from core.client.place_call import CallOptions, CallReport, place_call
 from core.engine.call import FRAME_S, SAMPLE_RATE
 from core.media.sound_files import read_sound, side_by_side, write_wav
 

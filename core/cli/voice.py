@@ -10,7 +10,7 @@ from rich.progress import Progress
 from core.cli.options import config_option, sound_in
 from core.engine.prompt import Voice
 from core.errors import VoiceError
-from core.media.voice_recordings import read_recording
+from core.media.voice_clips import read_recording
 from core.media.voices import VOICE_NAME, offered, write_voice
 from core.settings.config import load_config
 

@@ -14,7 +14,8 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from core.client.connection import (
+from core.client.load_test_audio import open_meter, speak
+from core.client.place_call import (
     CONNECT_S,
     LAST_ANSWERS_S,
     CallOptions,
@@ -25,7 +26,6 @@ from core.client.connection import (
     refusal,
     websocket_address,
 )
-from core.client.load_audio import open_meter, speak
 from core.engine.call import FRAME_S, FRAME_SAMPLES
 from core.errors import AudioError, ProtocolError
 from core.media.audio_codecs import AudioFormat, Samples
@@ -122,7 +122,7 @@ async def run_load(
     options: CallOptions,
     progress: Callable[[float, int], None] = lambda _seconds, _talking: None,
 ) -> BenchReport:
-    """Call `url` (as `core.client.connection.place_call` takes it) with every caller of `load`, all saying `recording`.
+    """Call `url` (as `core.client.place_call.place_call` takes it) with every caller of `load`, all saying `recording`.
 
     `progress` hears the seconds gone by and how many talk. Raises ProtocolError for what is no address; calls that fail
     are in the report.

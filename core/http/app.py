@@ -24,8 +24,8 @@ from core.http.plugin_routes import PluginRoutes
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.reload import RefreshFirst
+from core.session.call_service import ROUTES, Service
 from core.session.chat_request import authenticate
-from core.session.service import ROUTES, Service
 from core.settings.config import Config, shipped
 
 LOGIN = "/login"

@@ -19,8 +19,8 @@ from websockets.server import ServerProtocol
 
 from core.errors import ConfigError
 from core.http.headers import HEADERS
+from core.session.call_service import GOODBYE_S, Service
 from core.session.protocol import CloseCode
-from core.session.service import GOODBYE_S, Service
 from core.settings.config import ServerConfig
 
 HEARTBEAT_S = 5.0

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
 from core.engine.prompt import RING, Voice
 from core.errors import VoiceError
-from core.media.voice_recordings import read_recording
+from core.media.voice_clips import read_recording
 
 VOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What a name looks like: it appears in addresses, logs and file names."""
