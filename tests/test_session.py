@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError, ProtocolError
-from core.session.admission import Admission, Party, TooManyCallsError
+from core.session.admission import Admission, Caller, TooManyCallsError
+from core.session.call_end import CallEnded
 from core.session.chat_request import parse_query
-from core.session.limits import BURST_S, Due, TimeLimits, Traffic
+from core.session.limits import BURST_S, Due, RateLimits, TimeLimits
 from core.session.protocol import CloseCode
-from core.session.wire import Hangup
 from core.settings.config import ServerConfig, SessionConfig
 from tests.echo_engine import EchoEngine
 
@@ -33,7 +33,7 @@ class Guest:
     """Somebody in the queue, and the places heard of."""
 
     def __init__(self, admission: Admission, name: str = "ann", address: str = "192.0.2.1") -> None:
-        self.party = Party(name, address)
+        self.party = Caller(name, address)
         self.places: list[int] = []
         self.inside = asyncio.Event()
         self.leave = asyncio.Event()
@@ -215,7 +215,7 @@ def test_limits_warn_once_and_end() -> None:
     clock.now += 42
     assert limits.due() == [Due("idle", 8)]
     assert limits.due() == []
-    limits.heard(np.full(1920, 0.1, np.float32))
+    limits.observe(np.full(1920, 0.1, np.float32))
     clock.now += 45
     assert limits.due() == [Due("idle", 5)]
     clock.now += 4
@@ -228,24 +228,24 @@ def test_a_hum_is_no_speech() -> None:
     clock = Clock()
     limits = TimeLimits(SessionConfig(max_s=100, idle_s=50, warn_s=10), clock)
     clock.now += 51
-    limits.heard(np.full(1920, 0.001, np.float32))
+    limits.observe(np.full(1920, 0.001, np.float32))
     assert limits.due() == [Due("idle", 0)]
 
 
 def test_messages_and_audio_may_not_come_faster_than_talk() -> None:
     clock = Clock()
-    traffic = Traffic(SessionConfig(max_messages_per_s=20, max_ahead_s=3), clock)
+    traffic = RateLimits(SessionConfig(max_messages_per_s=20, max_ahead_s=3), clock)
     for _ in range(round(20 * BURST_S)):
-        traffic.message()
-    with pytest.raises(Hangup) as ended:
-        traffic.message()
+        traffic.count_message()
+    with pytest.raises(CallEnded) as ended:
+        traffic.count_message()
     assert ended.value.code == CloseCode.TOO_FAST
     clock.now += 1
     for _ in range(19):
-        traffic.message()
-    traffic.audio(3 * 24_000)
-    with pytest.raises(Hangup, match="too_fast"):
-        traffic.audio(1920)
+        traffic.count_message()
+    traffic.count_audio(3 * 24_000)
+    with pytest.raises(CallEnded, match="too_fast"):
+        traffic.count_audio(1920)
 
 
 def test_both_sets_of_names_are_read() -> None:

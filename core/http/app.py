@@ -24,7 +24,7 @@ from core.http.plugin_routes import PluginRoutes
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.reload import RefreshFirst
-from core.session.call_service import ROUTES, Service
+from core.session.call_service import ROUTES, CallService
 from core.session.chat_request import authenticate
 from core.settings.config import Config, shipped
 
@@ -33,11 +33,11 @@ LOGIN = "/login"
 
 
 def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
-    """The service as an ASGI app; `app.state.service` is its `Service`.
+    """The service as an ASGI app; `app.state.service` is its CallService.
 
     Raises ConfigError when the page's folder cannot be used, and PluginError when a plugin's routes cannot.
     """
-    service = Service(config, engine, host)
+    service = CallService(config, engine, host)
     api = _Api(service)
     role, remote = config.server.role, config.server.socket
 
@@ -81,7 +81,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
 class _Api:
     """The JSON endpoints."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: CallService) -> None:
         self._service = service
 
     async def personas(self, request: Request) -> Response:
