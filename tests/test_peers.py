@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from core.client.load_test_audio import PERIODS_MS
+from core.client.load_test_audio import FRAME_DURATIONS_MS
 from core.events import CallRefused, SessionStarted
 from core.media.ogg import PageReader
 from core.session.protocol import CloseCode, Kind
@@ -193,7 +193,7 @@ def recorded(samples: np.ndarray) -> list[bytes]:
                 packets.append(page.body[start:end])
                 start = end
     packets = [
-        packet for packet in packets[2:] if PERIODS_MS[packet[0] >> 3] == 20
+        packet for packet in packets[2:] if FRAME_DURATIONS_MS[packet[0] >> 3] == 20
     ]  # all but the last, which is shorter
     sound = [packets[index : index + 2] for index in range(0, len(packets), 2)]
     pages = [([HEAD], 2, 0), ([TAGS], 0, 0)]

@@ -15,7 +15,7 @@ import torch
 from core.engine.prompt import Voice
 from core.errors import VoiceError
 from core.media.voice_archive import unpack_voices
-from core.media.voice_clips import prepare_recording
+from core.media.voice_clips import prepare_voice_clip
 from core.media.voices import VoiceFolder, offered, read_packaged_voice, read_voice, voice_name, write_voice
 
 
@@ -141,10 +141,10 @@ def test_a_recording_that_cannot_be_used_says_what_to_do(tmp_path, samples, says
 
 def test_stereo_becomes_mono_and_wrong_numbers_are_refused():
     stereo = np.stack([murmur(2), murmur(2)])
-    assert prepare_recording(stereo, 24_000, "x").shape == (48_000,)
+    assert prepare_voice_clip(stereo, 24_000, "x").shape == (48_000,)
     stereo[0, 7] = np.nan
     with pytest.raises(VoiceError, match="not numbers"):
-        prepare_recording(stereo, 24_000, "x")
+        prepare_voice_clip(stereo, 24_000, "x")
 
 
 def test_nvidias_file_is_read_into_the_engines_form(tmp_path):

@@ -1,7 +1,7 @@
-"""What the callers of a load test share: speech that is coded once for all of them, and an answer counted, not decoded.
+"""The audio of a load test: speech that is encoded once for all callers, and answers that are counted, not decoded.
 
-Coding a frame takes most of a millisecond and holds Python's lock, so twenty callers that each did it would measure
-themselves. Sending prepared messages and reading the headers of the answers costs some 0.1 ms a frame.
+Coding a frame takes most of a millisecond and holds Python's global lock, so twenty callers that each did it would
+measure themselves. Sending encoded messages and reading the packet headers of the answers takes about 0.1 ms a frame.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from core.media.audio_codecs import AudioFormat, Samples, open_writer
 from core.media.ogg import Page, PageReader
 from core.session.protocol import Kind
 
-PERIODS_MS = (10, 20, 40, 60) * 3 + (10, 20) * 2 + (2.5, 5, 10, 20) * 4
-"""How long a frame of an Opus packet is, by the five upper bits of its first byte (RFC 6716, 3.1)."""
+FRAME_DURATIONS_MS = (10, 20, 40, 60) * 3 + (10, 20) * 2 + (2.5, 5, 10, 20) * 4
+"""The duration of an Opus packet's frames, by the five upper bits of its first byte (RFC 6716, 3.1)."""
 
 
 def synthetic_speech(seconds: float) -> Samples:
-    """Something like a voice, float32[n] at 24 kHz, -20 dBFS: a gliding buzz in syllables, phrases and pauses."""
+    """A gliding buzz in syllables, phrases and pauses like speech: float32[n] at 24 kHz, -20 dBFS."""
     t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     pitch_hz = 125 + 25 * np.sin(2 * np.pi * 0.4 * t)
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE
@@ -33,46 +33,46 @@ def synthetic_speech(seconds: float) -> Samples:
     return speech
 
 
-def speak(recording: Samples, frames: int, audio: AudioFormat) -> list[bytes]:
-    """AUDIO messages, one a frame of 80 ms, that say the recording over and over."""
+def encode_messages(speech: Samples, frames: int, audio: AudioFormat) -> list[bytes]:
+    """n AUDIO messages of one frame each, in which `speech` is said over and over."""
     writer = open_writer(audio)
-    looped = np.resize(recording, (frames, FRAME_SAMPLES))
+    looped = np.resize(speech, (frames, FRAME_SAMPLES))
     return [bytes([Kind.AUDIO]) + writer.write(frame) for frame in looped]
 
 
-class Meter(Protocol):
-    """Tells how much sound an answer has."""
+class SampleCounter(Protocol):
+    """Counts the samples of the answers in one conversation."""
 
-    def samples(self, data: bytes) -> int:
-        """The samples at 24 kHz that `data` completes. Raises AudioError."""
+    def count(self, data: bytes) -> int:
+        """How many samples at 24 kHz `data` completes. Raises AudioError."""
 
 
-class PcmMeter:
-    """Of s16le audio."""
+class PcmSampleCounter:
+    """Counts samples of s16le audio."""
 
-    def samples(self, data: bytes) -> int:
-        """See Meter."""
+    def count(self, data: bytes) -> int:
+        """See SampleCounter."""
         return len(data) // 2
 
 
-class OpusMeter:
-    """Of an Ogg/Opus stream, from the first bytes of its packets."""
+class OpusSampleCounter:
+    """Counts samples of an Ogg/Opus stream by the first bytes of its packets, without decoding it."""
 
     def __init__(self) -> None:
         self._pages = PageReader()
 
-    def samples(self, data: bytes) -> int:
-        """See Meter."""
+    def count(self, data: bytes) -> int:
+        """See SampleCounter."""
         return sum(_duration(packet) for page in self._pages.read(data) for packet in _packets(page))
 
 
-def open_meter(audio: AudioFormat) -> Meter:
-    """A meter for one conversation."""
-    return OpusMeter() if audio == "opus" else PcmMeter()
+def open_sample_counter(audio: AudioFormat) -> SampleCounter:
+    """A counter for one conversation."""
+    return OpusSampleCounter() if audio == "opus" else PcmSampleCounter()
 
 
 def _packets(page: Page) -> Iterator[bytes]:
-    """The packets that end in this page, each from where this page has it."""
+    """The packets that end in this page; of one that began in an earlier page, the part that this page holds."""
     start = end = 0
     for segment in page.lacing:
         end += segment
@@ -90,4 +90,4 @@ def _duration(packet: bytes) -> int:
         if len(packet) < 2:
             raise AudioError("The answer has an Opus packet that ends too early.")
         count = packet[1] & 63
-    return round(count * PERIODS_MS[packet[0] >> 3] * SAMPLE_RATE / 1000)
+    return round(count * FRAME_DURATIONS_MS[packet[0] >> 3] * SAMPLE_RATE / 1000)

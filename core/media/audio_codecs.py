@@ -15,10 +15,10 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
 from core.errors import AudioError
 from core.media.ogg import Page, PageReader
 
-MOST_SAMPLES = 10 * SAMPLE_RATE
+MAX_MESSAGE_SAMPLES = 10 * SAMPLE_RATE
 """What one message may decode to. A few bytes of Opus can stand for many seconds; this bounds the memory they take."""
-LARGEST_PACKET = 16 * 1024
-"""An Opus packet of 120 ms at the highest rate has 7,650 bytes; what goes on for longer is not Opus."""
+MAX_PACKET_BYTES = 16 * 1024
+"""An Opus packet of 120 ms at the highest rate has 7,650 bytes, so a longer one is not Opus."""
 
 AudioFormat = Literal["opus", "pcm"]
 Samples = npt.NDArray[np.float32]
@@ -26,44 +26,44 @@ Samples = npt.NDArray[np.float32]
 
 
 class AudioReader(Protocol):
-    """One side's audio: bytes in any chunking become samples."""
+    """Decodes one side's audio: bytes in any chunking become samples."""
 
     def read(self, data: bytes) -> Samples:
-        """The samples completed by `data`, maybe none. Raises AudioError; the reader is of no use after that."""
+        """The samples completed by `data`, maybe none. Raises AudioError, after which the reader must not be used."""
 
 
 class AudioWriter(Protocol):
-    """The counterpart: samples become bytes."""
+    """Encodes one side's audio: samples become bytes."""
 
     def write(self, samples: Samples) -> bytes:
         """The bytes completed by `samples`, maybe none."""
 
 
 class PcmReader:
-    """Signed 16-bit little-endian samples, mono, 24 kHz; a message holds whole samples."""
+    """Decodes signed 16-bit little-endian samples, mono, 24 kHz; a message holds whole samples."""
 
     def read(self, data: bytes) -> Samples:
         """See AudioReader."""
         if len(data) % 2:
             raise AudioError(f"PCM audio comes in whole 16-bit samples, but a message had {len(data)} bytes of it.")
-        if len(data) > 2 * MOST_SAMPLES:
-            raise _too_much()
+        if len(data) > 2 * MAX_MESSAGE_SAMPLES:
+            raise _message_too_long()
         return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
 
 
 class PcmWriter:
-    """The counterpart of PcmReader."""
+    """Encodes signed 16-bit little-endian samples, mono, 24 kHz."""
 
     def write(self, samples: Samples) -> bytes:
         """See AudioWriter."""
-        return (_tame(samples) * 32767).round().astype("<i2").tobytes()
+        return (_finite_and_clipped(samples) * 32767).round().astype("<i2").tobytes()
 
 
 class OpusReader:
-    """An Ogg/Opus stream.
+    """Decodes an Ogg/Opus stream.
 
-    Pages of another stream than the one last begun are dropped: at the start of a session they belong to an older
-    connection. A page that begins a stream starts the decoder afresh.
+    Pages of any stream but the one that began last are dropped: at the start of a session they belong to an older
+    connection. A page that begins a stream resets the decoder.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class OpusReader:
         self._decoder: sphn.OpusStreamReader | None = None
         self._serial = 0
         self._packet = 0
-        """Bytes so far of the packet that the last page left unfinished."""
+        """How many bytes the last page holds of a packet that continues on the next page."""
 
     def read(self, data: bytes) -> Samples:
         """See AudioReader."""
@@ -87,8 +87,8 @@ class OpusReader:
             except ValueError as error:
                 raise AudioError(f"The audio is not valid Ogg/Opus: {error}.") from None
             samples += len(pieces[-1])
-            if samples > MOST_SAMPLES:
-                raise _too_much()
+            if samples > MAX_MESSAGE_SAMPLES:
+                raise _message_too_long()
         return np.concatenate(pieces)
 
     def _begin(self, page: Page) -> None:
@@ -99,16 +99,19 @@ class OpusReader:
         self._packet = 0
 
     def _has_packets(self, page: Page) -> bool:
-        """Whether there is something to decode. Raises AudioError for packets that must not reach the decoder: it makes
-        5 s of sound of an empty one, and keeps one that never ends."""
+        """Whether there is something to decode.
+
+        Raises AudioError for packets that must not reach the decoder: it turns an empty one into 5 s of sound, and
+        buffers one that never ends.
+        """
         if not page.continues:
             self._packet = 0
         if self._packet == 0 and not any(page.lacing):
             return False
         for segment in page.lacing:
             self._packet += segment
-            if self._packet > LARGEST_PACKET:
-                raise AudioError(f"The audio has an Opus packet of more than {LARGEST_PACKET} bytes.")
+            if self._packet > MAX_PACKET_BYTES:
+                raise AudioError(f"The audio has an Opus packet of more than {MAX_PACKET_BYTES} bytes.")
             if self._packet == 0:
                 raise AudioError("The audio has an Opus packet without content.")
             if segment < 255:
@@ -117,18 +120,18 @@ class OpusReader:
 
 
 class OpusWriter:
-    """An Ogg/Opus stream of two 40 ms packets a frame, one page each."""
+    """Encodes an Ogg/Opus stream: two packets of 40 ms for each frame, one page each."""
 
     def __init__(self) -> None:
         self._encoder = sphn.OpusStreamWriter(SAMPLE_RATE)
 
     def write(self, samples: Samples) -> bytes:
         """See AudioWriter."""
-        return bytes(self._encoder.append_pcm(_tame(samples)))
+        return bytes(self._encoder.append_pcm(_finite_and_clipped(samples)))
 
 
 class Framer:
-    """Cuts samples into frames; keeps what does not fill one for the next time."""
+    """Cuts samples into frames; the rest that does not fill a frame waits for the next samples."""
 
     def __init__(self) -> None:
         self._rest: Samples = np.empty(0, np.float32)
@@ -151,10 +154,11 @@ def open_writer(audio: AudioFormat) -> AudioWriter:
     return OpusWriter() if audio == "opus" else PcmWriter()
 
 
-def _tame(samples: Samples) -> Samples:
-    """A plugin's transform may have left values that are no numbers or beyond full scale; coders need neither."""
+def _finite_and_clipped(samples: Samples) -> Samples:
+    """Encoders need finite samples within full scale, and what reaches them, a model's output or that of a plugin's
+    transform, need not be either. The engine does the same for the other direction, where frames are pushed."""
     return np.clip(np.nan_to_num(samples), -1, 1).astype(np.float32, copy=False)
 
 
-def _too_much() -> AudioError:
+def _message_too_long() -> AudioError:
     return AudioError("A message held more than 10 s of audio. Send audio as it is spoken.")

@@ -1,4 +1,4 @@
-"""Cut a stream of bytes into Ogg pages (RFC 3533)."""
+"""Splits a stream of bytes into Ogg pages (RFC 3533)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ class Page:
     """One Ogg page."""
 
     data: bytes
-    """All of it."""
+    """The whole page, header included."""
     begins: bool
-    """It is the first of its stream."""
+    """Whether it is the first page of its stream."""
     continues: bool
-    """It goes on with a packet of the page before."""
+    """Whether it continues a packet of the page before."""
     serial: int
-    """Which stream it belongs to."""
+    """The serial number of its stream."""
     lacing: bytes
-    """The lengths of its segments; a packet ends with the first that is less than 255."""
+    """The lengths of its segments; a packet ends with the first one below 255."""
 
     @property
     def body(self) -> bytes:
@@ -32,7 +32,7 @@ class Page:
 
 
 class PageReader:
-    """Takes bytes in any chunking and gives whole pages. Holds at most one page (65,307 bytes) back."""
+    """Takes bytes in any chunking and returns whole pages. Buffers at most one page (65,307 bytes)."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()

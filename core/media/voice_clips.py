@@ -1,4 +1,4 @@
-"""A recording of a voice (`.wav`) -> the samples that the engine's codec turns into a voice prompt."""
+"""Reads a voice clip: a short recording of a speaker (`.wav`), which the engine's codec encodes as a voice prompt."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ MAX_BYTES = 256 * 2**20
 SILENCE_LUFS = -60.0
 CLIPPED_LEVEL = 0.999
 MAX_CLIPPED = 0.001
-"""The part of samples at full scale from which a recording sounds distorted; undistorted speech touches it rarely."""
+"""The share of samples at full scale above which a clip sounds distorted; undistorted speech rarely reaches it."""
 
 
-def read_recording(path: Path) -> npt.NDArray[np.float32]:
-    """float32[samples], mono, 24 kHz, -24 LUFS.
+def read_voice_clip(path: Path) -> npt.NDArray[np.float32]:
+    """The clip in a sound file: float32[n], mono, 24 kHz, -24 LUFS.
 
     Raises VoiceError when the file cannot be read, or is too short, too long, silent or clipped. Blocks on the disk.
     """
@@ -38,12 +38,12 @@ def read_recording(path: Path) -> npt.NDArray[np.float32]:
         raise
     except Exception as error:  # the decoder raises bare exceptions of its own
         raise VoiceError(f"{path}: not a recording that can be read: {error}. Save it as a PCM .wav file.") from error
-    length = round(reader.duration_sec * SAMPLE_RATE)  # the resampler fills up its last block
-    return prepare_recording(np.asarray(samples, dtype=np.float32)[:, :length], rate, str(path))
+    length = round(reader.duration_sec * SAMPLE_RATE)  # the resampler pads its last block
+    return prepare_voice_clip(np.asarray(samples, dtype=np.float32)[:, :length], rate, str(path))
 
 
-def prepare_recording(samples: npt.NDArray[np.float32], rate: int, source: str) -> npt.NDArray[np.float32]:
-    """Check and normalise float32[channels, samples] at 24 kHz; `source` is named in the errors (VoiceError)."""
+def prepare_voice_clip(samples: npt.NDArray[np.float32], rate: int, source: str) -> npt.NDArray[np.float32]:
+    """A clip, float32[n], from float32[channels, n] at 24 kHz. Raises VoiceError, naming `source`."""
     if rate != SAMPLE_RATE:
         raise VoiceError(f"{source}: could not be resampled from {rate} Hz. Save it with 24000 Hz.")
     mono = samples.mean(axis=0, dtype=np.float32)

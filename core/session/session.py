@@ -133,11 +133,11 @@ class Session:
             self._ended = self._ended or ended
             raise
         except Exception as error:  # anything a part may raise ends this call, and no other
-            ended = call_end.from_error(error)
-            if ended.reason == "fault":
+            end = call_end.from_error(error)
+            if end.reason == "fault":
                 _log.exception("a session failed", session=self.info.id)
-            self._ended = self._ended or ended
-            raise ended from error
+            self._ended = self._ended or end
+            raise end from error
 
     async def _receive(self) -> None:
         """Read the client's messages, also in the queue, so that a client that leaves it is noticed."""
