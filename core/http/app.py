@@ -28,9 +28,6 @@ from core.session.call_service import ROUTES, CallService
 from core.session.chat_request import authenticate
 from core.settings.config import Config, shipped
 
-LOGIN = "/login"
-"""Where an auth plugin that has a login page serves it."""
-
 
 def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
     """The service as an ASGI app; `app.state.service` is its CallService.
@@ -161,7 +158,7 @@ class _Api:
                 "authenticated": identity is not None,
                 "identity": identity.name if identity else None,
                 "protected": host.protected,
-                "login": LOGIN if any(getattr(route, "path", None) == LOGIN for route in host.routes()) else None,
+                "login": host.login(),
                 "engine": {"name": info.name, "notice": info.notice},
                 "notices": host.notices(),
             }
