@@ -288,14 +288,14 @@ class Plugin:
     assert [host.problems() for _ in range(3)] == [[], ["The disk is full."], []]
 
 
-def test_hook_login_takes_the_first_path_whatever_others_answer(folder, caplog):
-    folder.plugin("a", "@hookimpl\ndef login(): raise ValueError('x')")
-    folder.plugin("b", "@hookimpl\ndef login(): return 7")
-    folder.plugin("c", "@hookimpl\ndef login(): return None")
-    assert folder.load().login() is None
-    folder.plugin("d", "@hookimpl\ndef login(): return '/sign-in'")
-    folder.plugin("e", "@hookimpl\ndef login(): return '/late'")
-    assert folder.load().login() == "/sign-in"
+def test_hook_login_path_takes_the_first_path_whatever_others_answer(folder, caplog):
+    folder.plugin("a", "@hookimpl\ndef login_path(): raise ValueError('x')")
+    folder.plugin("b", "@hookimpl\ndef login_path(): return 7")
+    folder.plugin("c", "@hookimpl\ndef login_path(): return None")
+    assert folder.load().login_path() is None
+    folder.plugin("d", "@hookimpl\ndef login_path(): return '/sign-in'")
+    folder.plugin("e", "@hookimpl\ndef login_path(): return '/late'")
+    assert folder.load().login_path() == "/sign-in"
     assert [f"'plugin': '{name}'" in caplog.text for name in "abcde"] == [True, True, False, False, False]
 
 

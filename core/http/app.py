@@ -158,7 +158,7 @@ class _Api:
                 "authenticated": identity is not None,
                 "identity": identity.name if identity else None,
                 "protected": host.protected,
-                "login": host.login(),
+                "login": host.login_path(),
                 "engine": {"name": info.name, "notice": info.notice},
                 "notices": host.notices(),
             }

@@ -10,7 +10,7 @@ What happens when a plugin raises, or answers with something that is no answer:
 - personas, voices: logged, and the next plugin is asked; when none has an answer, this caller gets an error.
 - audio: the transform is left out for this session, which is told.
 - `session_event`, `service_event`: logged, the first time.
-- `notices`, `problems`: logged, and those of the others are shown. `login`: logged, and the next plugin is asked.
+- `notices`, `problems`: logged, and those of the others are shown. `login_path`: logged, and the next plugin is asked.
 
 Every failure of a hook is a PluginFailed for `service_event`.
 """
@@ -175,9 +175,9 @@ class PluginHost:
                 return None
         return None
 
-    def login(self) -> str | None:
+    def login_path(self) -> str | None:
         """The path at which a plugin takes a password, or None when callers cannot log in with one."""
-        for hook in self._hooks.of("login"):
+        for hook in self._hooks.of("login_path"):
             try:
                 path = call_sync(hook)
             except FAULTS as error:
