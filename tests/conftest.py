@@ -18,7 +18,7 @@ from core.http.app import create_app
 from core.http.uvicorn_server import Server, bind
 from core.plugin.hookspecs import hookimpl
 from core.plugin.host import PluginHost
-from core.session.service import Service
+from core.session.call_service import CallService
 from core.settings.config import load_config
 from tests.echo_engine import EchoEngine
 
@@ -83,7 +83,7 @@ class Running:
     """A service that callers can reach."""
 
     engine: EchoEngine
-    service: Service
+    service: CallService
     record: Record
     server: Server
     port: int

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from core.errors import AudioError
 from core.media.audio_codecs import (
     FRAME_SAMPLES,
-    MOST_SAMPLES,
+    MAX_MESSAGE_SAMPLES,
     Framer,
     OpusReader,
     OpusWriter,
     PcmReader,
     PcmWriter,
 )
-from core.media.ogg import LARGEST_PACKET, PacketReader
+from core.media.ogg import MAX_PACKET_BYTES, PacketReader
 from tests.conftest import speech
 
 HEAD = b"OpusHead" + bytes([1, 1]) + struct.pack("<HIhB", 312, 48000, 0, 0)
@@ -102,7 +102,7 @@ def test_a_stream_that_begins_again_is_decoded_afresh() -> None:
         (page([HEAD[:12]], flags=2), "header that ends too early"),
         (page([HEAD[:9] + b"\x06" + HEAD[10:18] + b"\x01"], flags=2), "6 channels; send mono or stereo"),
         (opening() + page([b"\xff\xff\xff"]), "not valid Opus"),
-        (opening() + page([b"\xfc" * 255 * 80], lacing=b"\xff" * 80), str(LARGEST_PACKET)),
+        (opening() + page([b"\xfc" * 255 * 80], lacing=b"\xff" * 80), str(MAX_PACKET_BYTES)),
         (opening() + page([b"\x18"] * 40) * 20, "more than 10 s"),
         (opening() + page([b"\xfc"])[:-1] + b"X" + b"garbage", "not an Ogg stream"),
     ],
@@ -208,7 +208,7 @@ def test_any_damage_to_a_stream_is_samples_or_an_audio_error(damage: list[tuple[
     reader = OpusReader()
     with contextlib.suppress(AudioError):
         for at in range(0, len(stream), chunk):
-            assert len(reader.read(bytes(stream[at : at + chunk]))) <= MOST_SAMPLES
+            assert len(reader.read(bytes(stream[at : at + chunk]))) <= MAX_MESSAGE_SAMPLES
 
 
 @given(st.lists(st.binary(max_size=600), max_size=8), st.binary(min_size=0, max_size=20), st.integers(0, 7))
@@ -216,7 +216,7 @@ def test_any_packets_after_a_good_start_are_bounded(packets: list[bytes], lacing
     reader = OpusReader()
     reader.read(opening())
     with contextlib.suppress(AudioError):
-        assert len(reader.read(page(packets, flags=flags & 5, lacing=lacing or None))) <= MOST_SAMPLES
+        assert len(reader.read(page(packets, flags=flags & 5, lacing=lacing or None))) <= MAX_MESSAGE_SAMPLES
 
 
 @given(st.lists(st.integers(0, 5000), max_size=10))

@@ -17,7 +17,7 @@ from core.engine.prompt import Voice
 from core.errors import AudioError, VoiceError
 from core.media.sound_files import read_sound
 from core.media.voice_archive import unpack_voices
-from core.media.voice_recordings import prepare_recording
+from core.media.voice_clips import prepare_voice_clip
 from core.media.voices import VoiceFolder, offered, read_packaged_voice, read_voice, voice_name, write_voice
 
 
@@ -187,10 +187,10 @@ def test_a_header_that_cannot_be_true_is_refused(tmp_path, rate, channels):
 
 def test_stereo_becomes_mono_and_wrong_numbers_are_refused():
     stereo = np.stack([murmur(2), murmur(2)])
-    assert prepare_recording(stereo, "x").shape == (48_000,)
+    assert prepare_voice_clip(stereo, "x").shape == (48_000,)
     stereo[0, 7] = np.nan
     with pytest.raises(VoiceError, match="not numbers"):
-        prepare_recording(stereo, "x")
+        prepare_voice_clip(stereo, "x")
 
 
 def test_nvidias_file_is_read_into_the_engines_form(tmp_path):

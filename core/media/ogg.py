@@ -11,8 +11,8 @@ from core.errors import AudioError
 CAPTURE = b"OggS"
 HEADER = 27
 """Bytes of a page before its segment table."""
-LARGEST_PACKET = 16 * 1024
-"""An Opus packet of 120 ms at the highest rate has 7,650 bytes; what goes on for longer is not Opus."""
+MAX_PACKET_BYTES = 16 * 1024
+"""An Opus packet of 120 ms at the highest rate has 7,650 bytes, so a longer one is not Opus."""
 OPUS_RATE = 48_000
 """Hz: granule positions and pre-skip count samples at this rate, whatever the sound's own."""
 VENDOR = b"personaplex-modal"
@@ -147,8 +147,8 @@ class PacketReader:
         for segment in page.lacing:
             if self._headers == 2:  # the tags may hold a picture: they go by without being kept
                 self._unfinished += page.body[at : at + segment]
-                if len(self._unfinished) > LARGEST_PACKET:
-                    raise AudioError(f"The audio has an Opus packet of more than {LARGEST_PACKET} bytes.")
+                if len(self._unfinished) > MAX_PACKET_BYTES:
+                    raise AudioError(f"The audio has an Opus packet of more than {MAX_PACKET_BYTES} bytes.")
             at += segment
             if segment == 255:
                 continue

@@ -1,4 +1,4 @@
-"""Sound files of the command line: anything common in, WAV out."""
+"""Sound files for the command line: reads every common format, writes WAV."""
 
 import math
 import wave
@@ -70,7 +70,7 @@ def write_wav(path: Path, channels: npt.NDArray[np.float32]) -> None:
         raise AudioError(f"{path}: cannot be written: {error.strerror or error}.") from None
 
 
-def side_by_side(left: Samples, right: Samples) -> npt.NDArray[np.float32]:
-    """float32[2, n], the shorter one filled with silence."""
+def to_stereo(left: Samples, right: Samples) -> npt.NDArray[np.float32]:
+    """Two sides as the channels of one sound, float32[2, n]; the shorter one is padded with silence."""
     length = max(len(left), len(right))
     return np.stack([np.pad(side, (0, length - len(side))) for side in (left, right)])

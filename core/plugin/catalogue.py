@@ -8,7 +8,7 @@ from pluggy import HookImpl
 from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError, VoiceError
 from core.events import Identity
-from core.media.voices import VOICE_NAME, not_offered, offered, voice_name
+from core.media.voices import VOICE_NAME, not_offered, offered
 from core.plugin.hook_calls import FAULTS, Hooks, ask
 from core.plugin.personas import PERSONA_ID, Persona
 from core.settings.config import Config
@@ -65,8 +65,7 @@ class Catalogue:
         return offered(await self._available(), self._config.voices.allow)
 
     async def voice(self, name: str) -> Voice:
-        """The voice of that name, with or without `.pt`. Raises VoiceError when it is not offered or cannot be read."""
-        name = voice_name(name)
+        """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
         voices = await self.voices()
         if name not in voices:
             raise VoiceError(not_offered(name, voices))

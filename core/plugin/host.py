@@ -10,7 +10,7 @@ What happens when a plugin raises, or answers with something that is no answer:
 - personas, voices: logged, and the next plugin is asked; when none has an answer, this caller gets an error.
 - audio: the transform is left out for this session, which is told.
 - `session_event`, `service_event`: logged, the first time.
-- `notices`, `problems`: logged, and those of the others are shown.
+- `notices`, `problems`: logged, and those of the others are shown. `login_path`: logged, and the next plugin is asked.
 
 Every failure of a hook is a PluginFailed for `service_event`.
 """
@@ -175,6 +175,20 @@ class PluginHost:
                 return None
         return None
 
+    def login_path(self) -> str | None:
+        """The path at which a plugin takes a password, or None when callers cannot log in with one."""
+        for hook in self._hooks.of("login_path"):
+            try:
+                path = call_sync(hook)
+            except FAULTS as error:
+                self._hooks.fault(hook, error)
+                continue
+            if isinstance(path, str):
+                return path
+            if path is not None:
+                self._hooks.report(hook, f"gave {type(path).__name__}, not a path")
+        return None
+
     async def authorize(self, identity: Identity, persona: Persona) -> bool:
         """Whether no plugin refuses this persona to this caller."""
         for hook in self._hooks.of("authorize"):
@@ -215,7 +229,7 @@ class PluginHost:
         return await self._catalogue.voices()
 
     async def load_voice(self, name: str) -> Voice:
-        """The voice of that name, with or without `.pt`. Raises VoiceError when it is not offered or cannot be read."""
+        """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
         return await self._catalogue.voice(name)
 
     def input_chain(self, session: SessionInfo, on_failure: Callable[[TransformFailed], None]) -> Chain:

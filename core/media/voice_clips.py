@@ -1,4 +1,4 @@
-"""A recording of a voice (`.wav`) -> the samples that the engine's codec turns into a voice prompt."""
+"""Reads a voice clip: a short recording of a speaker (`.wav`), which the engine's codec encodes as a voice prompt."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ MAX_BYTES = 256 * 2**20
 SILENCE_LUFS = -60.0
 CLIPPED_LEVEL = 0.999
 MAX_CLIPPED = 0.001
-"""The part of samples at full scale from which a recording sounds distorted; undistorted speech touches it rarely."""
+"""The share of samples at full scale above which a clip sounds distorted; undistorted speech rarely reaches it."""
 
 
-def read_recording(path: Path) -> npt.NDArray[np.float32]:
-    """float32[samples], mono, 24 kHz, -24 LUFS.
+def read_voice_clip(path: Path) -> npt.NDArray[np.float32]:
+    """The clip in a sound file: float32[n], mono, 24 kHz, -24 LUFS.
 
     Raises VoiceError when the file cannot be read, or is too short, too long, silent or clipped. Blocks on the disk.
     """
@@ -35,11 +35,11 @@ def read_recording(path: Path) -> npt.NDArray[np.float32]:
         channels = read_channels(path, MAX_SECONDS)
     except AudioError as error:
         raise VoiceError(f"{error} A voice is 1 to {MAX_SECONDS:.0f} s of one speaker; 5 to 15 s are best.") from None
-    return prepare_recording(channels, str(path))
+    return prepare_voice_clip(channels, str(path))
 
 
-def prepare_recording(samples: npt.NDArray[np.float32], source: str) -> npt.NDArray[np.float32]:
-    """Check and normalise float32[channels, samples] at 24 kHz; `source` is named in the errors (VoiceError)."""
+def prepare_voice_clip(samples: npt.NDArray[np.float32], source: str) -> npt.NDArray[np.float32]:
+    """A clip, float32[n], from float32[channels, n] at 24 kHz. Raises VoiceError, naming `source`."""
     mono = samples.mean(axis=0, dtype=np.float32)
     seconds = len(mono) / SAMPLE_RATE
     if seconds < MIN_SECONDS:
