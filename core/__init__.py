@@ -21,11 +21,14 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.errors import RefusedError as RefusedError
     from core.errors import VoiceError as VoiceError
     from core.events import CallRefused as CallRefused
+    from core.events import EndReason as EndReason
     from core.events import FirstAudio as FirstAudio
     from core.events import FramesDropped as FramesDropped
     from core.events import FrameTimed as FrameTimed
     from core.events import Identity as Identity
+    from core.events import Limit as Limit
     from core.events import PluginFailed as PluginFailed
+    from core.events import RefusalReason as RefusalReason
     from core.events import ServiceEvent as ServiceEvent
     from core.events import SessionEnded as SessionEnded
     from core.events import SessionEvent as SessionEvent
@@ -90,9 +93,12 @@ _PUBLIC = {
     "TransformFailed": "core.events",
     "SessionWarned": "core.events",
     "SessionEnded": "core.events",
+    "EndReason": "core.events",
+    "Limit": "core.events",
     # Events of the service
     "ServiceEvent": "core.events",
     "CallRefused": "core.events",
+    "RefusalReason": "core.events",
     "PluginFailed": "core.events",
     "SettingsReloaded": "core.events",
     # Settings, errors and the log

@@ -39,6 +39,14 @@ class ProtocolError(PersonaplexError):
     """A client asked for something the wire protocol does not have, or out of its limits."""
 
 
+class SamplingError(PersonaplexError):
+    """A sampling value is out of its limits, whether a caller, a persona or a checkpoint asks for it."""
+
+
+class CallError(PersonaplexError):
+    """A call to a server cannot be placed, or the server broke it off. Raised by the client only."""
+
+
 class CheckpointError(PersonaplexError):
     """A checkpoint cannot be fetched or read, or its tensors do not match its configuration."""
 

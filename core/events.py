@@ -4,7 +4,7 @@ No event carries the text of a prompt or a secret.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -105,19 +105,41 @@ class TransformFailed:
     reason: str
 
 
+Limit = Literal["time", "idle", "shutdown"]
+"""What is about to end a call: its longest duration, the caller's silence, or the server that is stopping."""
+
+
 @dataclass(frozen=True)
 class SessionWarned:
     """The caller has been warned that a limit will end the call in `seconds`."""
 
-    limit: str
+    limit: Limit
     seconds: float
+
+
+EndReason = Literal[
+    "left",  # the client closed the connection, or the connection broke
+    "bad_message",  # the client sent what the protocol does not have, or the prompt does not fit the model
+    "slow",  # the client does not read what it is sent
+    "too_fast",  # the client sends more messages or audio than a conversation has
+    "no_audio",  # the client never sent any audio
+    "idle",  # the caller was silent for too long
+    "time",  # the call reached its longest duration
+    "busy",  # no slot: the queue is full, or the wait was too long
+    "too_many_calls",  # this caller has as many calls as one may have
+    "prompt",  # the prompt was not ready in time
+    "shutdown",  # the server is stopping
+    "engine",  # the engine failed
+    "fault",  # anything else failed in the server; the log has the traceback
+]
+"""Why a session ended."""
 
 
 @dataclass(frozen=True)
 class SessionEnded:
     """The session is over. Sent exactly once for each session, last. `code` is the WebSocket close code."""
 
-    reason: str
+    reason: EndReason
     code: int
     seconds: float
     """Time from the handshake to the end; 0 when there was no handshake."""
@@ -141,12 +163,29 @@ SessionEvent = (
 )
 
 
+RefusalReason = Literal[
+    "bad_request",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "internal_server_error",
+    "timeout",  # a plugin took too long to say who is calling, or to find the persona or voice
+    "shutdown",  # the server is stopping
+    "unknown_host",  # nobody has to log in here, and the request names another host than this machine
+    "cross_site",  # a page of another site, which is not in server.origins, asks
+]
+"""Why the core refuses a request: where nothing more exact is known, the name of the HTTP status.
+
+A plugin that refuses is reported with the name of its status or a word of its own.
+"""
+
+
 @dataclass(frozen=True)
 class CallRefused:
     """A request for a call was refused before it became a session."""
 
     reason: str
-    """What was wrong, as one word for logs and metrics."""
+    """A RefusalReason, or the word of the plugin that refused."""
     status: int
     """The HTTP status of the response."""
     route: str

@@ -93,6 +93,11 @@ class Plugin:
         return Identity(name) if name else None
 
     @hookimpl
+    def login_path(self) -> str:
+        """Where the page's login form is sent."""
+        return "/login"
+
+    @hookimpl
     def register_routes(self) -> list[BaseRoute]:
         return [
             Route("/login", self.login, methods=["POST"]),

@@ -17,7 +17,7 @@ from core.http.app import create_app
 from core.http.uvicorn_server import Server, bind
 from core.plugin.discovery import find_plugins, object_candidate
 from core.plugin.host import PluginHost
-from core.session.service import Service
+from core.session.call_service import CallService
 from core.settings.config import load_config
 from core.testing import EchoEngine, EventRecorder
 
@@ -48,7 +48,7 @@ class Running:
     """A service that callers can reach."""
 
     engine: EchoEngine
-    service: Service
+    service: CallService
     record: EventRecorder
     server: Server
     port: int

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from core.client.connection import CallOptions, place_call
+from core.client.connection import CallOptions
+from core.client.place_call import place_call
 from core.events import FramesDropped
 from core.testing import EchoEngine
 from tests.caller import FRAME

@@ -19,8 +19,8 @@ from websockets.server import ServerProtocol
 
 from core.errors import ConfigError
 from core.http.headers import HEADERS
+from core.session.call_service import GOODBYE_S, CallService
 from core.session.protocol import CloseCode
-from core.session.service import GOODBYE_S, Service
 from core.settings.config import ServerConfig
 
 HEARTBEAT_S = 5.0
@@ -142,7 +142,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Starlette, config: ServerConfig, ready: Callable[[], None] = lambda: None) -> None:
         """`ready` is called once, when callers can connect. The app's lifespan is for the caller to run."""
-        self._service: Service = app.state.service
+        self._service: CallService = app.state.service
         self._ready = ready
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # below, it prints queries: prompts, tickets
         super().__init__(
@@ -180,7 +180,7 @@ class Server(uvicorn.Server):
         while not draining.done() and not self.force_exit:
             await asyncio.wait([draining], timeout=0.1)
         draining.cancel()
-        await self._service.say_goodbye()
+        await self._service.end_calls()
         await super().shutdown(sockets)
 
 

@@ -8,7 +8,7 @@ from pluggy import HookImpl
 from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError, VoiceError
 from core.events import Identity
-from core.media.voices import VOICE_NAME, not_offered, offered, voice_name
+from core.media.voices import VOICE_NAME, not_offered, offered
 from core.plugin.hook_calls import PLUGIN_ERRORS, HookCaller, call_async
 from core.plugin.personas import PERSONA_ID, Persona
 from core.settings.config import Config
@@ -67,8 +67,7 @@ class Catalogue:
         return offered(await self._available_voices(), self._config.voices.allow)
 
     async def load_voice(self, name: str) -> Voice:
-        """The voice of that name, with or without `.pt`. Raises VoiceError when it is not offered or cannot be read."""
-        name = voice_name(name)
+        """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
         voices = await self.list_voices()
         if name not in voices:
             raise VoiceError(not_offered(name, voices))

@@ -83,6 +83,14 @@ def authenticate(connection: HTTPConnection) -> Awaitable[Identity | None] | Ide
 
 
 @hookspec
+def login_path() -> str | None:
+    """The path at which this plugin takes a password (a POST with the form field `password`), or None when it has none.
+
+    `GET /session` tells it to the page, which then shows its login form. The first path found is taken.
+    """
+
+
+@hookspec
 def authorize(identity: Identity, persona: "Persona") -> Awaitable[bool | None] | bool | None:
     """False refuses this persona to this caller. True and None leave the decision to the next plugin."""
 

@@ -11,6 +11,7 @@ What happens when a plugin raises or returns an invalid result:
 - audio: the transform is left out for this session, which gets a TransformFailed event.
 - `session_event`, `service_event`: it is logged, the first time.
 - `notices`, `problems`: it is logged, and the sentences of the other plugins are shown.
+- `login_path`: it is logged, and the next plugin is called.
 
 Every failure of a hook is also a PluginFailed event for `service_event`; a transform's is a TransformFailed event.
 """
@@ -180,6 +181,20 @@ class PluginHost:
                 return None
         return None
 
+    def login_path(self) -> str | None:
+        """The path at which a plugin takes a password, or None when callers cannot log in with one."""
+        for hook in self._hooks.implementations("login_path"):
+            try:
+                path = call_sync(hook)
+            except PLUGIN_ERRORS as error:
+                self._hooks.report_failure(hook, error)
+                continue
+            if isinstance(path, str):
+                return path
+            if path is not None:
+                self._hooks.report_invalid_result(hook, f"returned {type(path).__name__}, not a path")
+        return None
+
     async def authorize(self, identity: Identity, persona: Persona) -> bool:
         """Whether this caller may use this persona, which is so unless a plugin refuses it."""
         for hook in self._hooks.implementations("authorize"):
@@ -220,7 +235,7 @@ class PluginHost:
         return await self._catalogue.list_voices()
 
     async def load_voice(self, name: str) -> Voice:
-        """The voice of that name, with or without `.pt`. Raises VoiceError when it is not offered or cannot be read."""
+        """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
         return await self._catalogue.load_voice(name)
 
     def input_chain(self, session: SessionInfo, on_failure: Callable[[TransformFailed], None]) -> Chain:
