@@ -130,7 +130,7 @@ def parse(group: click.Group, words: list[str]) -> None:
     """Raises click's UsageError when the command line is wrong."""
     context = group.make_context("personaplex", list(words))
     name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
-    assert name and command
+    assert command is not None
     if isinstance(command, click.Group):
         parse(command, rest)
     else:

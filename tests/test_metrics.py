@@ -1,4 +1,4 @@
-"""What `/metrics` says: of real calls, of refusals and faults, and that documentation and dashboard speak of nothing else."""
+"""What `/metrics` says: of calls, refusals and faults; that documentation and dashboard speak of nothing else."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from core.testing import EchoEngine
 from plugins import metrics
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, speech
+from tests.documents import codes, doc, rows, section
 
 ROOT = Path(__file__).parent.parent
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
