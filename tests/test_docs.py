@@ -4,9 +4,13 @@ Hooks are compared in `test_plugins.py`, metrics in `test_metrics.py`; the examp
 """
 
 import ast
+import asyncio
+import os
 import re
 import subprocess
+import sys
 import typing
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from http import HTTPStatus
 from importlib import import_module
@@ -37,6 +41,29 @@ README_BYTES = 9_000
 
 def test_the_readme_fits_a_page() -> None:
     assert len(README.read_bytes()) <= README_BYTES
+
+
+async def test_the_readme_shows_what_serve_prints() -> None:
+    """With the shipped configuration and nano, as on a machine without a GPU."""
+    (shown,) = re.findall(r"```text\n( +engine .*?)```", README.read_text(), re.DOTALL)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PERSONAPLEX_")}
+    fixed = {"PERSONAPLEX_ENGINE__NAME": "nano", "PERSONAPLEX_ENGINE__DEVICE": "cpu", "PERSONAPLEX_SERVER__PORT": "0"}
+    command = (sys.executable, "-c", "from core.cli.main import main; main()", "serve")
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=clean | fixed, stdout=PIPE, stderr=PIPE)
+    assert process.stderr is not None
+    printed: list[str] = []
+    try:
+        async with asyncio.timeout(100):
+            while not printed or "serves at" not in printed[-1]:
+                line = await process.stderr.readline()
+                assert line, printed
+                printed.append(line.decode().rstrip())
+    finally:
+        process.terminate()
+        await process.communicate()
+    ready = re.sub(r":\d+ ", ":8998 ", printed[-1])
+    for line in shown.splitlines():
+        assert any(one.startswith(line.removesuffix("...")) for one in [*printed, ready]), line
 
 
 # Settings.
@@ -243,10 +270,9 @@ def test_every_end_reason_is_documented() -> None:
 def test_every_refusal_reason_is_documented() -> None:
     there = {(429, "too_many_requests")}  # of the plugin `password`
     for call in calls_of("RefusedError", "core/session", "core/http"):
-        status = call.args[0]
-        assert isinstance(status, ast.Constant)
-        given = [keyword.value.value for keyword in call.keywords if keyword.arg == "reason"]  # type: ignore[attr-defined]
-        there.add((status.value, given[0] if given else HTTPStatus(status.value).name.lower()))
+        status = ast.literal_eval(call.args[0])
+        given = [name for keyword in call.keywords if keyword.arg == "reason" for name in texts_in(keyword.value)]
+        there.add((status, given[0] if given else HTTPStatus(status).name.lower()))
     table = rows(section(doc("protocol"), "Refusals"))
     assert {(int(status), codes(reason)[0]) for status, reason, _ in table} == there
     assert len(table) == len(there)
