@@ -247,35 +247,54 @@ def texts_in(node: ast.expr) -> set[str]:
     return {one.value for one in branches if isinstance(one, ast.Constant) and isinstance(one.value, str)}
 
 
-def test_every_metadata_type_is_documented_with_its_values() -> None:
-    table = rows(section(doc("protocol"), "METADATA"))
-    documented = {codes(name)[0]: codes(values) for name, values, _ in table}
-    sent = {
-        name: [keyword.arg for keyword in call.keywords]
+def metadata_types() -> dict[str, list[str]]:
+    """What the server sends as METADATA: the names of its values, by type."""
+    return {
+        name: [str(keyword.arg) for keyword in call.keywords]
         for call in calls_of("tell", "core/session")
         for name in texts_in(call.args[0])
     }
-    assert documented == sent
-    (warning,) = [when for name, _, when in table if codes(name) == ["warning"]]
-    assert set(codes(warning)) == {"limit", "shutdown", *typing.get_args(limits.Limit)}
 
 
-def test_every_end_reason_is_documented() -> None:
-    there = {name for call in calls_of("Hangup", "core/session") for name in texts_in(call.args[0])}
-    there |= set(typing.get_args(limits.Limit))
-    documented = [codes(reason)[0] for reason, _, _ in rows(section(doc("protocol"), "End reasons"))]
-    assert sorted(documented) == sorted(there)
+def warned_limits() -> set[str]:
+    """The limits that a warning may name."""
+    return {"shutdown", *typing.get_args(limits.Limit)}
 
 
-def test_every_refusal_reason_is_documented() -> None:
-    there = {(429, "too_many_requests")}  # of the plugin `password`
+def end_reasons() -> set[str]:
+    """Why a session may end."""
+    return {*typing.get_args(limits.Limit)} | {
+        name for call in calls_of("Hangup", "core/session") for name in texts_in(call.args[0])
+    }
+
+
+def refusal_reasons() -> set[tuple[int, str]]:
+    """Why the core may refuse a call, with the status of the answer."""
+    found = set()
     for call in calls_of("RefusedError", "core/session", "core/http"):
         status = ast.literal_eval(call.args[0])
         given = [name for keyword in call.keywords if keyword.arg == "reason" for name in texts_in(keyword.value)]
-        there.add((status, given[0] if given else HTTPStatus(status).name.lower()))
+        found.add((status, given[0] if given else HTTPStatus(status).name.lower()))
+    return found
+
+
+def test_every_metadata_type_is_documented_with_its_values() -> None:
+    table = rows(section(doc("protocol"), "METADATA"))
+    assert {codes(name)[0]: codes(values) for name, values, _ in table} == metadata_types()
+    (warning,) = [when for name, _, when in table if codes(name) == ["warning"]]
+    assert set(codes(warning)) == {"limit"} | warned_limits()
+
+
+def test_every_end_reason_is_documented() -> None:
+    documented = [codes(reason)[0] for reason, _, _ in rows(section(doc("protocol"), "End reasons"))]
+    assert sorted(documented) == sorted(end_reasons())
+
+
+def test_every_refusal_reason_is_documented() -> None:
     table = rows(section(doc("protocol"), "Refusals"))
-    assert {(int(status), codes(reason)[0]) for status, reason, _ in table} == there
-    assert len(table) == len(there)
+    documented = {(int(status), codes(reason)[0]) for status, reason, _ in table}
+    assert len(documented) == len(table)
+    assert documented == refusal_reasons() | {(429, "too_many_requests")}  # of the plugin `password`
 
 
 def test_every_event_is_documented() -> None:

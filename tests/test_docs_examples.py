@@ -5,7 +5,6 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -36,7 +35,7 @@ FOREIGN = {"scrape_configs": "prometheus.yml"}
 
 
 def python(example: Example) -> None:
-    """A plugin loads, and frames go through it; anything else runs, where what it imports is installed."""
+    """A plugin loads, and frames go through it; anything else runs."""
     source = str(example.parsed)
     if plugin := PLUGIN.match(source):
         folder = example.namespace["folder"]
@@ -45,17 +44,8 @@ def python(example: Example) -> None:
         run_plugin(folder, plugin[1])
         return
     code = compile(source, example.path, "exec")
-    missing = [name for name in re.findall(r"^(?:from|import) ([\w.]+)", source, re.MULTILINE) if not is_there(name)]
-    if missing:
-        pytest.skip(f"needs {missing[0]}, which is not installed")
-    exec(code, {"__name__": "example"})
-
-
-def is_there(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+    if "from livekit" not in source:  # that one runs in test_peers.py, where LiveKit's plugin is installed
+        exec(code, {"__name__": "example"})
 
 
 def run_plugin(folder: Path, name: str) -> None:
