@@ -29,7 +29,7 @@ from core.cli.main import main
 from core.http.app import create_app
 from core.plugin.host import PluginHost
 from core.plugin.loading import find_plugins
-from core.session import limits
+from core.session import protocol
 from core.session.chat_request import parse_query
 from core.session.protocol import CloseCode, Kind
 from core.settings.config import Config, read_config
@@ -241,39 +241,18 @@ def calls_of(name: str, *folders: str) -> Iterator[ast.Call]:
                         yield node
 
 
-def texts_in(node: ast.expr) -> set[str]:
-    """The literal strings that an expression may give: itself, or those of its branches."""
-    branches = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
-    return {one.value for one in branches if isinstance(one, ast.Constant) and isinstance(one.value, str)}
-
-
 def metadata_types() -> dict[str, list[str]]:
     """What the server sends as METADATA: the names of its values, by type."""
-    return {
-        name: [str(keyword.arg) for keyword in call.keywords]
-        for call in calls_of("tell", "core/session")
-        for name in texts_in(call.args[0])
-    }
+    kinds = typing.get_args(protocol.ServerMetadata)
+    return {kind.__struct_config__.tag: list(kind.__struct_fields__) for kind in kinds}
 
 
-def warned_limits() -> set[str]:
-    """The limits that a warning may name."""
-    return {"shutdown", *typing.get_args(limits.Limit)}
-
-
-def end_reasons() -> set[str]:
-    """Why a session may end."""
-    return {*typing.get_args(limits.Limit)} | {
-        name for call in calls_of("Hangup", "core/session") for name in texts_in(call.args[0])
-    }
-
-
-def refusal_reasons() -> set[tuple[int, str]]:
+def refusals() -> set[tuple[int, str]]:
     """Why the core may refuse a call, with the status of the answer."""
     found = set()
     for call in calls_of("RefusedError", "core/session", "core/http"):
         status = ast.literal_eval(call.args[0])
-        given = [name for keyword in call.keywords if keyword.arg == "reason" for name in texts_in(keyword.value)]
+        given = [ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "reason"]
         found.add((status, given[0] if given else HTTPStatus(status).name.lower()))
     return found
 
@@ -282,19 +261,20 @@ def test_every_metadata_type_is_documented_with_its_values() -> None:
     table = rows(section(doc("protocol"), "METADATA"))
     assert {codes(name)[0]: codes(values) for name, values, _ in table} == metadata_types()
     (warning,) = [when for name, _, when in table if codes(name) == ["warning"]]
-    assert set(codes(warning)) == {"limit"} | warned_limits()
+    assert set(codes(warning)) == {"limit", *typing.get_args(events.Limit)}
 
 
 def test_every_end_reason_is_documented() -> None:
     documented = [codes(reason)[0] for reason, _, _ in rows(section(doc("protocol"), "End reasons"))]
-    assert sorted(documented) == sorted(end_reasons())
+    assert sorted(documented) == sorted(typing.get_args(events.EndReason))
 
 
 def test_every_refusal_reason_is_documented() -> None:
     table = rows(section(doc("protocol"), "Refusals"))
     documented = {(int(status), codes(reason)[0]) for status, reason, _ in table}
     assert len(documented) == len(table)
-    assert documented == refusal_reasons() | {(429, "too_many_requests")}  # of the plugin `password`
+    assert documented == refusals() | {(429, "too_many_requests")}  # of the plugin `password`
+    assert {reason for _, reason in refusals()} == set(typing.get_args(events.RefusalReason))
 
 
 def test_every_event_is_documented() -> None:
