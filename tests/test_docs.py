@@ -23,18 +23,20 @@ import pytest
 import yaml
 from starlette.routing import Route, WebSocketRoute
 
+import core
+import core.testing
 import modal_app
 from core import events
 from core.cli.main import main
 from core.http.app import create_app
+from core.plugin.discovery import find_plugins
 from core.plugin.host import PluginHost
-from core.plugin.loading import find_plugins
 from core.session import protocol
 from core.session.chat_request import parse_query
 from core.session.protocol import CloseCode, Kind
 from core.settings.config import Config, read_config
+from core.testing import EchoEngine
 from tests.documents import PAGES, README, ROOT, anchors, codes, doc, links, name_of, rows, section
-from tests.echo_engine import EchoEngine
 
 README_BYTES = 9_000
 
@@ -275,6 +277,13 @@ def test_every_refusal_reason_is_documented() -> None:
     assert len(documented) == len(table)
     assert documented == refusals() | {(429, "too_many_requests")}  # of the plugin `password`
     assert {reason for _, reason in refusals()} == set(typing.get_args(events.RefusalReason))
+
+
+def test_every_public_name_is_documented() -> None:
+    names = [name for _, names in rows(section(doc("plugins"), "What `core` exports")) for name in codes(names)]
+    assert sorted(names) == sorted(core.__all__)
+    names = [codes(name)[0] for name, _ in rows(section(doc("plugins"), "Testing a plugin"))]
+    assert sorted(names) == sorted(core.testing.__all__)
 
 
 def test_every_event_is_documented() -> None:

@@ -1,11 +1,15 @@
 """The examples in README and documentation work: plugins load and run, YAML is a configuration or a persona, and
 command lines are such as the commands take."""
 
+import asyncio
 import re
 import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -20,13 +24,13 @@ from core.cli.main import main
 from core.events import Identity, SessionInfo, TransformFailed
 from core.plugin.host import PluginHost
 from core.plugin.personas import load_personas
-from core.settings.config import Config, Sections, load_config
+from core.settings.config import Config, load_config
 from plugins.packaged_voices import PERSONAPLEX_VOICES
 from tests.documents import PAGES, name_of
 
 PLUGIN = re.compile(r'"""plugins/(\w+)\.py')
 """How an example begins that is a plugin's file."""
-CONFIG_KEYS = set(Sections.__struct_fields__)
+CONFIG_KEYS = set(Config.__struct_fields__) - {"source"}
 SESSION = SessionInfo("s1", Identity("caller"), "teacher", "NATF2", "/ws/chat", "127.0.0.1", "opus")
 ELSEWHERE = ("text", "mermaid")
 """Languages of blocks that are to be looked at, not run."""
@@ -44,8 +48,26 @@ def python(example: Example) -> None:
         run_plugin(folder, plugin[1])
         return
     code = compile(source, example.path, "exec")
-    if "from livekit" not in source:  # that one runs in test_peers.py, where LiveKit's plugin is installed
-        exec(code, {"__name__": "example"})
+    if "from livekit" in source:  # that one runs in test_peers.py, where LiveKit's plugin is installed
+        return
+    names: dict[str, Any] = {}
+    with modules_from(example.namespace["folder"] / "plugins"):
+        exec(code, names)
+    for name, test in names.items():
+        if name.startswith("test_"):
+            asyncio.run(test())
+
+
+@contextmanager
+def modules_from(folder: Path) -> Iterator[None]:
+    """Plugins shown before may be imported by their names."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for path in folder.glob("*.py"):
+            sys.modules.pop(path.stem, None)
 
 
 def run_plugin(folder: Path, name: str) -> None:
