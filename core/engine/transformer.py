@@ -34,9 +34,9 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda and has_one_position(x):
-            from core.engine.kernels.norm import norm  # Triton comes with torch's CUDA builds only
+            from core.engine.kernels.norm import rms_norm  # Triton comes with torch's CUDA builds only
 
-            return norm(x.contiguous(), self.alpha, NORM_EPSILON)
+            return rms_norm(x.contiguous(), self.alpha, NORM_EPSILON)
         return F.rms_norm(x, (x.shape[-1],), self.alpha.view(-1), NORM_EPSILON)
 
 
