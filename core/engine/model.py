@@ -68,7 +68,7 @@ class Model:
         first = sampler.codebook(0, self.lm.codebook_logits(hidden, 0, text, CodebookCache()))
 
         calls = self._calls
-        calls.position[slot], calls.seed[slot], calls.slot[slot], calls.active[slot] = prompt.length, seed, slot, True
+        calls.position[slot], calls.seed[slot], calls.slot[slot], calls.active[slot] = prompt.length, seed, slot, 1
         calls.tokens[:, slot] = self._prompted
         calls.tokens[:2, slot] = torch.cat([text, first]).cpu().numpy()
         calls.top_k[:, slot] = sampling.text_top_k, sampling.top_k
@@ -139,24 +139,24 @@ class Model:
     def reset(self) -> None:
         """Clear the state of all slots, including what a failed step may have left half written."""
         self.codec.reset(torch.ones(self.slots, dtype=torch.bool, device=self.lm.device))
-        for state in vars(self._calls).values():
-            state.fill(0)
+        self._calls.integers.fill(0)
+        self._calls.temperature.fill(0)
 
     def _step(self, size: int) -> None:
         """Compute outputs from inputs for the first `size` rows, on the device alone."""
         inputs, outputs = self._inputs, self._outputs
         calls, pcm = inputs.device_calls.first(size), inputs.device_pcm[:size]
-        tokens = calls.tokens.T
+        tokens, active = calls.tokens.T, calls.active > 0
         sampler = Sampler(calls.seed, calls.position + 1, calls.temperature, calls.top_k)
 
-        user = self.codec.encode(pcm, calls.active, calls.slot)
+        user = self.codec.encode(pcm, active, calls.slot)
         current = torch.cat([tokens[:, TEXT], tokens[:, AGENT], user[:, :1], tokens[:, USER][:, 1:]], dim=1)
         attend = self.cache.attention(calls.position, calls.block_table.T)
         hidden = self.lm(self.lm.embed(current[:, None]), attend)[:, 0]
         text = sampler.text(self.lm.text_logits(hidden))
         agent = self._codebooks(hidden, text, sampler)
         spoken = torch.cat([tokens[:, AGENT][:, :1], agent[:, 1:]], dim=1)
-        outputs.device_pcm[:size].copy_(self.codec.decode(spoken, calls.active, calls.slot))
+        outputs.device_pcm[:size].copy_(self.codec.decode(spoken, active, calls.slot))
         outputs.device_tokens[:, :size].copy_(torch.cat([text[:, None], agent, user], dim=1).T)
 
     def _codebooks(self, hidden: Tensor, text: Tensor, sampler: Sampler) -> Tensor:

@@ -32,41 +32,65 @@ Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 class CallInputs(Generic[Array]):
     """What a step reads about calls besides their frames; the last dimension is a row of a batch, or a slot.
 
-    - `position`: int64[rows], the position that the step reads;
-    - `tokens`: int64[17, rows], the tokens of that position, except the user's codebook 0, which comes with the frame;
-    - `seed`: int64[rows];
-    - `top_k`: int64[2, rows], and `temperature`: float32[2, rows], for text and for codebooks;
-    - `slot`: int64[rows], the slot whose codec streams the row uses;
-    - `active`: bool[rows], false in padding rows;
-    - `block_table`: int64[blocks, rows], the blocks of the KV cache that belong to the call, padded with zeros.
+    All integers share one array, of which the properties are views: rows are copied at every step, in one operation
+    for each array.
     """
 
-    position: Array
-    tokens: Array
-    seed: Array
-    top_k: Array
+    integers: Array
+    """int64[23 + blocks, rows]."""
     temperature: Array
-    slot: Array
-    active: Array
-    block_table: Array
+    """float32[2, rows], for text and for codebooks."""
+
+    @property
+    def position(self) -> Array:
+        """int64[rows], the position that the step reads."""
+        return self._view(0)
+
+    @property
+    def seed(self) -> Array:
+        """int64[rows]."""
+        return self._view(1)
+
+    @property
+    def slot(self) -> Array:
+        """int64[rows], the slot whose codec streams the row uses."""
+        return self._view(2)
+
+    @property
+    def active(self) -> Array:
+        """int64[rows], 1, or 0 in padding rows."""
+        return self._view(3)
+
+    @property
+    def top_k(self) -> Array:
+        """int64[2, rows], for text and for codebooks."""
+        return self._view(slice(4, 6))
+
+    @property
+    def tokens(self) -> Array:
+        """int64[17, rows], those of the position, except the user's codebook 0, which comes with the frame."""
+        return self._view(slice(6, 6 + STREAMS))
+
+    @property
+    def block_table(self) -> Array:
+        """int64[blocks, rows], the blocks of the KV cache that belong to the call, padded with zeros."""
+        return self._view(slice(6 + STREAMS, None))
+
+    def _view(self, rows: int | slice) -> Array:
+        view: Array = self.integers[rows]
+        return view
 
     @staticmethod
     def layout(rows: int, blocks: int) -> Layout:
-        """The dtypes and shapes for a number of rows, and of blocks in a window."""
+        """The arrays for a number of rows, and of blocks in a window."""
         return {
-            "position": (torch.int64, (rows,)),
-            "tokens": (torch.int64, (STREAMS, rows)),
-            "seed": (torch.int64, (rows,)),
-            "top_k": (torch.int64, (2, rows)),
+            "integers": (torch.int64, (6 + STREAMS + blocks, rows)),
             "temperature": (torch.float32, (2, rows)),
-            "slot": (torch.int64, (rows,)),
-            "active": (torch.bool, (rows,)),
-            "block_table": (torch.int64, (blocks, rows)),
         }
 
     def first(self, rows: int) -> "CallInputs[Array]":
         """The first rows, as views."""
-        return CallInputs(**{name: array[..., :rows] for name, array in vars(self).items()})
+        return CallInputs(self.integers[:, :rows], self.temperature[:, :rows])
 
 
 def call_states(slots: int, blocks: int) -> CallInputs[HostArray]:
@@ -77,9 +101,9 @@ def call_states(slots: int, blocks: int) -> CallInputs[HostArray]:
 
 def fill_rows(rows: CallInputs[HostArray], states: CallInputs[HostArray], slots: npt.NDArray[np.int64]) -> None:
     """Copy the states of `slots` to the first rows and set the others, which are padding, to zero."""
-    for row, state in zip(vars(rows).values(), vars(states).values(), strict=True):
-        row[..., : len(slots)] = state[..., slots]
-        row[..., len(slots) :] = 0
+    for row, state in ((rows.integers, states.integers), (rows.temperature, states.temperature)):
+        row[:, : len(slots)] = state[:, slots]
+        row[:, len(slots) :] = 0
 
 
 class HostAndDevice:
