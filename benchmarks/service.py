@@ -19,8 +19,8 @@ from typing import Any, cast
 from benchmarks.dropping import drop_calls
 from benchmarks.server_process import EngineName, ServerProcess, State, serve
 from core.client.connection import CallOptions
-from core.client.load_audio import synthetic_speech
 from core.client.load_test import BenchReport, Load, run_load
+from core.client.load_test_audio import synthetic_speech
 from core.engine.call import FRAME_S
 from core.http.protocols import LAST_BYTES_S
 
@@ -58,7 +58,7 @@ class Run:
 
 
 async def measure(server: ServerProcess, callers: int, seconds: float) -> Run:
-    """Call with so many callers."""
+    """Make `callers` calls at once."""
     load = Load(callers, seconds, STAGGER_S)
     before = await asyncio.to_thread(server.state)
     calling = asyncio.create_task(run_load(server.address, synthetic_speech(10), load, CallOptions({})))

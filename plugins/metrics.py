@@ -1,6 +1,7 @@
-"""Prometheus metrics at `GET /metrics`: calls, the time of every frame and its parts, plugins, slots, memory.
+"""Prometheus metrics at `GET /metrics`: calls, the time that each frame and its parts take, plugins, slots and memory.
 
-A scraper is a caller like any other: where callers must log in, give it a token as `Authorization: Bearer`.
+The endpoint is for authenticated callers. Where callers must log in, give the scraper a token, which it sends as
+`Authorization: Bearer`.
 """
 
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from core.engine.call import Engine
-from core.events import (
+from core import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
     CallRefused,
+    Engine,
     FirstAudio,
     FramesDropped,
     FrameTimed,
@@ -30,24 +33,24 @@ from core.events import (
     SessionStarted,
     SettingsReloaded,
     TransformFailed,
+    hookimpl,
 )
-from core.plugin.hookspecs import hookimpl
 
-FRAME_MS = 80.0
+FRAME_MS = 1000 * FRAME_SAMPLES / SAMPLE_RATE
 FRAME_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.16, 0.24, 0.4, 1.0)
-"""Seconds: fine up to a frame's 80 ms, then to where a lagging caller loses frames."""
+"""Seconds: fine up to the 80 ms of a frame, then coarse up to where a lagging caller loses frames."""
 PLUGIN_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.08)
-"""Seconds: around the 8 ms that all transforms of one direction may take."""
+"""Seconds: around the 8 ms that all transforms of one direction may take by default."""
 WAIT_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 CALL_BUCKETS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
-LEARN = 0.02
-"""What each frame counts in the real-time factor, the first ones more: it follows the last 50 frames."""
-MOST_IDENTITIES = 100
-"""Callers counted by name; the others are `other`, so that strangers cannot make series without end."""
+SMOOTHING = 0.02
+"""Weight of each frame in the real-time factor, which so averages about the last 50 frames; the first weigh more."""
+MAX_IDENTITIES = 100
+"""How many callers are counted by name. All others are `other`, so that strangers cannot create unlimited series."""
 
 
 class Plugin:
-    """Counts what the events say. Each instance has a registry of its own."""
+    """Updates the metrics from events. Each instance has its own registry."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -96,13 +99,13 @@ class Plugin:
         return [Route("/metrics", self.serve)]
 
     async def serve(self, request: Request) -> Response:
-        """`GET /metrics`, in the format that the scraper asks for."""
+        """`GET /metrics`, in the format that the scraper accepts."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         text = await run_in_threadpool(encode, self)
         return Response(text, media_type=content_type)
 
     def collect(self) -> Iterator[Metric]:
-        """The registry's metrics for an encoder, without the dates at which the client library made them."""
+        """The registry's metrics for the encoder, without the creation timestamps that the client library adds."""
         for metric in self.registry.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
@@ -160,27 +163,27 @@ class Plugin:
             self._plugin.labels(plugin).observe(spent / 1000)
         self._lag.observe(event.lag_ms / 1000)
         self._frames += 1
-        self._factor += max(LEARN, 1 / self._frames) * (event.step_ms / FRAME_MS - self._factor)
+        self._factor += max(SMOOTHING, 1 / self._frames) * (event.step_ms / FRAME_MS - self._factor)
 
     def _identity(self, name: str) -> str:
-        if name not in self._identities and len(self._identities) >= MOST_IDENTITIES:
+        if name not in self._identities and len(self._identities) >= MAX_IDENTITIES:
             return "other"
         self._identities.add(name)
         return name
 
 
 class EngineCollector(Collector):
-    """What the engine and its card hold, read at each scrape."""
+    """The slots of the engine and the memory of the GPUs, read at each scrape."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def collect(self) -> list[Metric]:
         """See Collector."""
-        import torch  # takes seconds, and who has an engine has it already
+        import torch  # importing it takes seconds, and where there is an engine it is imported already
 
         health = self._engine.health()
-        memory = GaugeMetricFamily("personaplex_gpu_memory_bytes", "Memory of each card.", labels=("device", "kind"))
+        memory = GaugeMetricFamily("personaplex_gpu_memory_bytes", "Memory of each GPU.", labels=("device", "kind"))
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             for index in range(torch.cuda.device_count()):
                 total = torch.cuda.get_device_properties(index).total_memory

@@ -28,16 +28,22 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from core.errors import RefusedError
-from core.events import Identity
-from core.http.login_throttle import LoginThrottle
-from core.http.plugin_routes import public
-from core.http.signed_tokens import ReplayCache, SignedTokens, SigningKeys
-from core.plugin.hookspecs import hookimpl
-from core.plugin.store import MemoryStore, Store
-from core.session.addresses import client_address
-from core.settings.log import get_logger
-from core.settings.yaml_structs import FromEnvironment, Secret
+from core import (
+    FromEnvironment,
+    Identity,
+    LoginThrottle,
+    MemoryStore,
+    RefusedError,
+    ReplayCache,
+    Secret,
+    SignedTokens,
+    SigningKeys,
+    Store,
+    client_address,
+    get_logger,
+    hookimpl,
+    public,
+)
 
 COOKIE = "personaplex"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -88,10 +94,10 @@ class Plugin:
         self.startup(MemoryStore())
 
     @hookimpl
-    def startup(self, store: Store) -> None:
-        self._tokens = SignedTokens(SigningKeys(self._passwords, store.local("password keys")))
-        self._used_tickets = ReplayCache(store, "password tickets")
-        self._throttle = LoginThrottle(store, "password")
+    def startup(self, shared: Store) -> None:
+        self._tokens = SignedTokens(SigningKeys(self._passwords, shared.local("password keys")))
+        self._used_tickets = ReplayCache(shared, "password tickets")
+        self._throttle = LoginThrottle(shared, "password")
 
     @hookimpl
     async def authenticate(self, connection: HTTPConnection) -> Identity | None:
@@ -101,6 +107,11 @@ class Plugin:
         """
         name = await self._by_cookie(connection) or await self._by_ticket(connection) or self._by_header(connection)
         return Identity(name) if name else None
+
+    @hookimpl
+    def login_path(self) -> str:
+        """Where the page's login form is sent."""
+        return "/login"
 
     @hookimpl
     def register_routes(self) -> list[BaseRoute]:

@@ -14,7 +14,7 @@ from core.engine.call import Frame
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
-from core.errors import EngineBusyError, EngineError, PromptError, ProtocolError
+from core.errors import EngineBusyError, EngineError, PromptError, SamplingError
 from tests.engines import FRAMES, alone, converse, frame_of, persona, speech, tiny_engine
 
 
@@ -192,8 +192,8 @@ async def test_an_empty_prompt_is_a_prompt(engine: SlotEngine) -> None:
     await call.close()
 
 
-async def test_kept_prompts_are_bounded_and_change_nothing(weights: Path) -> None:
-    """A store with room for one prompt: the second drives out the first, and all say what they said before."""
+async def test_cached_prompts_are_bounded_and_change_nothing(weights: Path) -> None:
+    """A prefix cache with room for one prompt: the second evicts the first, and all say what they said before."""
     engine = tiny_engine(weights, slots=1, budget=2 * 3 * 64 * 32 * 4)
     try:
         first = [await alone(engine, number) for number in (1, 2, 1)]
@@ -223,7 +223,7 @@ async def test_a_failing_step_ends_its_calls_and_nothing_else(
 
 
 def fail(*_: object) -> None:
-    raise RuntimeError("CUDA error: the card fell off")
+    raise RuntimeError("CUDA error: the GPU fell off the bus")
 
 
 async def test_an_engine_that_keeps_failing_says_so(engine: SlotEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ async def test_an_engine_that_keeps_failing_says_so(engine: SlotEngine, monkeypa
         with pytest.raises(EngineError):
             await anext(call.frames())
         await call.close()
-    assert "the card fell off" in engine.health().problem
+    assert "the GPU fell off" in engine.health().problem
     with pytest.raises(EngineError, match="Restart the process"):
         engine.open(persona(1), Sampling())
 
@@ -292,17 +292,17 @@ async def test_a_caller_who_was_silent_for_long_is_answered(
     await call.close()
 
 
-async def test_a_device_that_dies_while_it_reads_prompts_is_reported(
+async def test_a_device_that_dies_during_a_prefill_is_reported(
     engine: SlotEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine._preparation, "_read", fail)
+    monkeypatch.setattr(engine._prefill, "_forward", fail)
     monkeypatch.setattr(engine._model, "step", fail)
     for number in range(scheduler.MAX_FAILURES):
         call = engine.open(persona(number), Sampling())
         with pytest.raises(EngineError, match="Please call again"):
             await call.ready()
         await call.close()
-    assert "the card fell off" in engine.health().problem
+    assert "the GPU fell off" in engine.health().problem
 
 
 async def test_a_thread_that_ends_is_reported(engine: SlotEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,5 +356,5 @@ def test_a_loop_that_dies_gives_its_slots_back(engine: SlotEngine) -> None:
     [{"temperature": -0.1}, {"temperature": float("nan")}, {"text_temperature": 99}, {"top_k": 0}, {"seed": -1}],
 )
 def test_sampling_out_of_limits_is_named(wrong: dict[str, float]) -> None:
-    with pytest.raises(ProtocolError, match=next(iter(wrong))):
+    with pytest.raises(SamplingError, match=next(iter(wrong))):
         Sampling(**wrong)  # type: ignore[arg-type]

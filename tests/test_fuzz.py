@@ -9,9 +9,9 @@ from urllib.parse import quote, quote_from_bytes, urlencode
 import pytest
 from hypothesis import strategies as st
 
+from core.testing import EchoEngine
 from tests.caller import get, is_fine
 from tests.conftest import Serve
-from tests.echo_engine import EchoEngine
 from tests.fuzzing import ask, examine, upgrade
 
 PASSWORD = {"plugins": {"options": {"password": {"password": "open sesame"}}}}
@@ -51,7 +51,7 @@ async def test_any_query(serve: Serve, path: str) -> None:
     await is_fine(running)
 
 
-# Passes.
+# Signed tokens.
 
 tokens = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=';,"\\'), max_size=60)
 

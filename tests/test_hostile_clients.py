@@ -18,9 +18,9 @@ from core.events import (
 from core.http.protocols import MOST_FRAGMENTS
 from core.http.uvicorn_server import HEARTBEAT_S
 from core.session.protocol import CloseCode, Kind
+from core.testing import EchoEngine
 from tests.caller import FRAME, PLAIN, audio, dial, is_fine
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
 from tests.test_audio import alike, coded
 
 

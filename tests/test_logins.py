@@ -21,7 +21,7 @@ from core.http.login_throttle import (
 from core.http.signed_tokens import SKEW_S, ReplayCache, SignedToken, SignedTokens, SigningKeys
 from core.plugin.store import MemoryStore
 from core.session.addresses import client_address, is_address, is_loopback, neighbourhood
-from core.settings.config import Secret
+from core.settings.yaml_structs import Secret
 
 DERIVED: dict[Any, bytes] = {}
 """So that each key is derived once in this file."""

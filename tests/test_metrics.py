@@ -1,4 +1,4 @@
-"""What `/metrics` says: of real calls, of refusals and faults, and that README and dashboard speak of nothing else."""
+"""What `/metrics` says: of calls, refusals and faults; that documentation and dashboard speak of nothing else."""
 
 import json
 import re
@@ -12,10 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.engine.call import Frame
 from core.events import FramesDropped, FrameTimed, Identity, SessionEnded, SessionInfo, SessionStarted
 from core.plugin.hookspecs import hookimpl
+from core.testing import EchoEngine
 from plugins import metrics
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
+from tests.documents import codes, doc, rows, section
 
 ROOT = Path(__file__).parent.parent
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -141,12 +142,12 @@ async def test_a_scraper_logs_in_like_everybody(serve: Serve) -> None:
 
 def test_strangers_cannot_make_series_without_end() -> None:
     plugin = metrics.Plugin()
-    for number in range(metrics.MOST_IDENTITIES + 50):
+    for number in range(metrics.MAX_IDENTITIES + 50):
         session = SessionInfo(f"s{number}", Identity(f"caller{number}"), "a", "NATF2", "/ws/chat", "::1", "pcm")
         plugin.session_event(session, SessionStarted(0, 1))
         plugin.session_event(session, SessionEnded("left", 1000, 0, 0, 0, 0))
     (metric,) = [metric for metric in plugin.collect() if metric.name == "personaplex_calls_started"]
-    assert len(metric.samples) == metrics.MOST_IDENTITIES + 1
+    assert len(metric.samples) == metrics.MAX_IDENTITIES + 1
     assert [sample.value for sample in metric.samples if sample.labels["identity"] == "other"] == [50]
 
 
@@ -183,11 +184,10 @@ async def exposed(running: Running) -> dict[str, str]:
     return dict(re.findall(r"^# TYPE (\S+) (\S+)$", body, re.MULTILINE))
 
 
-async def test_readme_and_dashboard_know_exactly_the_metrics_there_are(serve: Serve) -> None:
+async def test_documentation_and_dashboard_know_exactly_the_metrics_there_are(serve: Serve) -> None:
     kinds = await exposed(await serve())
-    section = (ROOT / "README.md").read_text().partition("\n## Metrics\n")[2].partition("\n## ")[0]
-    documented = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE))
-    assert documented == kinds
+    table = rows(section(doc("operating"), "Metrics"))
+    assert {codes(name)[0]: kind for name, kind, _ in table} == kinds
 
     ends = ("_bucket", "_sum", "_count")
     names = set(kinds) | {f"{name}{end}" for name in kinds if kinds[name] == "histogram" for end in ends}

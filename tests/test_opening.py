@@ -7,7 +7,9 @@ import pytest
 import sphn
 from click.testing import CliRunner, Result
 
-from core.boot.local_engine import CPU_SLOTS, NANO, carried_slots, longest_call, open_engine
+from core.boot.capacity import CPU_SLOTS, frames_per_call, slots_in_time
+from core.boot.checkpoint_source import NANO
+from core.boot.local_engine import open_engine
 from core.cli.main import main
 from core.engine.architecture import Architecture
 from core.engine.checkpoint import Checkpoint
@@ -110,13 +112,13 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_as_many_slots_as_a_step_carries(times: dict[int, float], slots: int) -> None:
-    assert carried_slots(times) == slots
+    assert slots_in_time(times) == slots
 
 
 def test_short_calls_are_reckoned_shorter() -> None:
-    assert longest_call(Architecture(), None) == 3000
-    assert longest_call(Architecture(), 900) == 3000
-    assert longest_call(Architecture(), 36) == 750
+    assert frames_per_call(Architecture(), None) == 3000
+    assert frames_per_call(Architecture(), 900) == 3000
+    assert frames_per_call(Architecture(), 36) == 750
 
 
 def save_wav(path: Path, pcm: np.ndarray, rate: int = 24_000) -> Path:
@@ -134,7 +136,7 @@ def test_a_voice_is_made_of_a_recording(cache: Path, tmp_path: Path) -> None:
 
     result = make("mine")
     assert result.exit_code == 0, result.output
-    assert "the next call can have it" in result.output
+    assert "the next call can use it" in result.output
     voice = VoiceFolder(tmp_path / "voices").load("mine")
     assert voice is not None
     assert voice.codes is not None

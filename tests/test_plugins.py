@@ -12,6 +12,7 @@ from core.engine.prompt import Voice
 from core.errors import PersonaError, PluginError, VoiceError
 from core.events import CallRefused, FirstAudio, Identity, PluginFailed, SessionInfo
 from core.plugin import hookspecs
+from tests.documents import codes, doc, rows, section
 from tests.plugin_folder import Folder
 
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "personaplex_spec")]
@@ -28,11 +29,12 @@ def folder(tmp_path):
 
 
 def test_every_hook_is_documented_with_its_exact_signature():
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    signatures = {}
     for name in HOOKS:
         function = getattr(hookspecs, name)
         arguments = ", ".join(function.__code__.co_varnames[: function.__code__.co_argcount])
-        assert f"`{name}({arguments})`" in readme
+        signatures[f"{name}({arguments})"] = "yes" if "Awaitable" in str(function.__annotations__["return"]) else "no"
+    assert {codes(hook)[0]: is_async for hook, _, is_async, _ in rows(section(doc("plugins"), "Hooks"))} == signatures
 
 
 def test_every_hook_has_a_test():
@@ -185,7 +187,6 @@ async def load_voice(name):
     )
     host = folder.load("voices: {allow: [mine, broken, none]}")
     assert isinstance(await host.load_voice("mine"), Voice)
-    assert (await host.load_voice("mine.pt")).name == "mine"
     for name in ("NATF2", "../mine", "/etc/passwd", "", "mine.wav"):
         with pytest.raises(VoiceError, match="is not offered"):
             await host.load_voice(name)
@@ -287,6 +288,17 @@ class Plugin:
     )
     host = folder.load()
     assert [host.problems() for _ in range(3)] == [[], ["The disk is full."], []]
+
+
+def test_hook_login_path_takes_the_first_path_whatever_others_answer(folder, caplog):
+    folder.plugin("a", "@hookimpl\ndef login_path(): raise ValueError('x')")
+    folder.plugin("b", "@hookimpl\ndef login_path(): return 7")
+    folder.plugin("c", "@hookimpl\ndef login_path(): return None")
+    assert folder.load().login_path() is None
+    folder.plugin("d", "@hookimpl\ndef login_path(): return '/sign-in'")
+    folder.plugin("e", "@hookimpl\ndef login_path(): return '/late'")
+    assert folder.load().login_path() == "/sign-in"
+    assert [f"'plugin': '{name}'" in caplog.text for name in "abcde"] == [True, True, False, False, False]
 
 
 # A plugin that fails wherever it can

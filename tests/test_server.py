@@ -114,8 +114,8 @@ async def test_authorize_says_why_and_with_which_status(serve: Serve) -> None:
     response = refusal.value.response
     assert (response.status_code, response.headers["retry-after"]) == (402, "60")
     assert json.loads(response.body or b"") == {"error": "Your minutes are used up."}
-    assert CallRefused("unpaid", 402, "/ws/chat", "127.0.0.1") in running.record.service
-    assert not running.record.service[1:]  # the plugin has not failed
+    assert CallRefused("unpaid", 402, "/ws/chat", "127.0.0.1") in running.record.service_events
+    assert not running.record.service_events[1:]  # the plugin has not failed
     listed = json.loads((await get(running, "/personas"))[2])
     assert [persona["id"] for persona in listed["personas"]] == ["teacher"]
     async with dial(running.url("/ws/chat")) as caller:

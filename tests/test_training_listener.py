@@ -18,7 +18,7 @@ from training.shape import codec_shape
 from training.shards import Line, LineRecord
 
 FRAMES = 8
-OPTIONS = CodecOptions(batch=2, frames=FRAMES, mimi=codec_shape(dim=32, filters=4, layers=1, card=64))
+OPTIONS = CodecOptions(batch=2, frames=FRAMES, mimi=codec_shape(dim=32, filters=4, layers=1, codebook_size=64))
 SAID = "aiostz"
 
 

@@ -17,7 +17,7 @@ from core.boot.local_engine import open_engine
 from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, STREAMS, Architecture
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import Checkpoint
-from core.engine.kv_cache import PromptCache
+from core.engine.kv_cache import PrefillCache
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.mimi.voice_encoder import VoiceEncoder, drain
 from core.engine.prompt import GAP_FRAMES, Prompt, lay_out
@@ -52,14 +52,14 @@ ARCHITECTURE = Architecture(
     num_heads=2,
     num_layers=2,
     context=800,
-    text_card=PIECES,
-    card=CARD,
+    text_vocab_size=PIECES,
+    audio_vocab_size=CARD,
     depformer_dim=32,
     depformer_num_heads=2,
     depformer_num_layers=2,
     depformer_dim_feedforward=132,
 )
-TINY = Shape(ARCHITECTURE, codec_shape(dim=WIDTH, filters=4, layers=1, card=CARD))
+TINY = Shape(ARCHITECTURE, codec_shape(dim=WIDTH, filters=4, layers=1, codebook_size=CARD))
 CODEC = CodecOptions(batch=2, frames=8, mimi=TINY.mimi)
 LM = LmOptions(batch=1, architecture=ARCHITECTURE)
 VOICES = tuple(ESPEAK_AGENTS)[:3]
@@ -216,7 +216,7 @@ def test_the_exported_weights_are_the_trained_ones(folder: Folder, network: Netw
     target = torch.randint(CARD, (1, 20, 1 + AGENT_CODEBOOKS), generator=generator)
     with torch.inference_mode():
         text, codes = network(tokens, target)
-        hidden = lm(lm.embed(tokens), PromptCache(ARCHITECTURE, 20, CPU, torch.float32).piece(20))[0]
+        hidden = lm(lm.embed(tokens), PrefillCache(ARCHITECTURE, 20, CPU, torch.float32).attention(20))[0]
         torch.testing.assert_close(lm.text_logits(hidden), text[0], rtol=1e-4, atol=1e-4)
         frame, previous = CodebookCache(), target[0, :, 0]
         for codebook in range(AGENT_CODEBOOKS):

@@ -1,4 +1,4 @@
-"""`serve`: open the engine, say what is on, and serve until a signal comes."""
+"""`serve`: opens the engine, prints what is served, and serves until it gets a signal."""
 
 import asyncio
 import socket
@@ -37,7 +37,7 @@ def serve_until_stopped(config: Config) -> None:
 
 
 def _open(config: Config, report: Callable[[str], None]) -> Engine:
-    """The engine; for a process with the page alone only what there is to know of it, without fetching anything."""
+    """The engine; where `server.role` is `page`, only its description, without downloading anything."""
     if config.server.role == "page":
         return RemoteEngine.find(msgspec.structs.replace(config.engine, offline=True), report)
     return open_engine(config.engine, report, config.session.longest_s)

@@ -1,4 +1,4 @@
-"""Fetching a checkpoint from the Hugging Face hub, with errors that say what to do."""
+"""Downloads of checkpoints from the Hugging Face hub, with errors that say what to do."""
 
 import traceback
 from pathlib import Path
@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 from core.errors import CheckpointError
 
 WANTED = ["*.json", "*.safetensors", "*.model", "voices.tgz"]
-"""The parts of a repository that the engine reads."""
+"""The files of a repository that the engine reads."""
 
 
 def is_cached(repository: str, revision: str, cache: Path | None) -> bool:
@@ -34,10 +34,10 @@ def has_token(token: str | None) -> bool:
 
 
 def fetch(repository: str, revision: str, cache: Path | None, token: str | None, offline: bool) -> Path:
-    """The folder of a repository's checkpoint, fetched if need be; a fetch that broke off goes on where it stopped.
+    """Return the folder of a repository's checkpoint, downloading what is missing; an interrupted download is resumed.
 
-    Blocks, and shows its progress on the terminal. Raises CheckpointError with what to do. No text of the libraries
-    below stands in it, nor is their error its cause: they put headers into theirs, and with them the token.
+    Blocks, and shows its progress on the terminal. Raises CheckpointError with a message that says what to do, without
+    text from the libraries below: theirs may hold the headers of a request, and with them the token.
     """
     page = f"https://huggingface.co/{repository}"
     try:

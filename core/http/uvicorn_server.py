@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from core.errors import ConfigError
 from core.http.connection_limits import ConnectionLimits
 from core.http.protocols import HttpProtocol, WebSocketProtocol
-from core.session.service import GOODBYE_S, Service
+from core.session.call_service import GOODBYE_S, CallService
 from core.settings.config import ServerConfig
 
 HEARTBEAT_S = 5.0
@@ -31,7 +31,7 @@ class GracefulServer(uvicorn.Server):
 
     def __init__(self, app: Starlette, config: ServerConfig, ready: Callable[[], None] = lambda: None) -> None:
         """`ready` is called once, when callers can connect. The app's lifespan is for the caller to run."""
-        self._service: Service = app.state.service
+        self._service: CallService = app.state.service
         self._ready = ready
         self._limits = ConnectionLimits(config)
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # below, it prints queries: prompts, tickets
@@ -89,7 +89,7 @@ class GracefulServer(uvicorn.Server):
         while not draining.done() and not self.force_exit:
             await asyncio.wait([draining], timeout=0.1)
         draining.cancel()
-        await self._service.say_goodbye()
+        await self._service.end_calls()
         await super().shutdown(sockets)
 
     def _messages_per_s(self) -> int:

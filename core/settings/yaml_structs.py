@@ -1,7 +1,7 @@
-"""From YAML and environment text to typed structs, with every problem named at once.
+"""Decode YAML and environment variables into typed structs, and report every problem at once.
 
-`msgspec` checks one value and stops at the first problem; people would rather see them all. So structs are taken apart
-here, field by field, and every problem is one sentence with its file and key.
+`msgspec.convert` stops at the first problem, while people want to see all of them. So this module walks through a
+struct field by field and leaves only single values to msgspec. Each problem is one sentence that names file and key.
 """
 
 import dataclasses
@@ -20,19 +20,18 @@ import yaml
 from core.errors import PersonaplexError
 
 MAX_FILE_BYTES = 1_000_000
-"""More than any configuration or persona needs; keeps a wrong file from filling the memory."""
+"""More than any configuration or persona needs. It keeps a wrong file from filling the memory."""
 
 T = TypeVar("T")
-MISSING = object()
 _VARIABLE = r"\$\{[A-Za-z_][^}]*\}|\$[A-Z_][A-Z0-9_]*"
-"""Text that a shell would replace, and that nobody here does."""
+"""Text that a shell would expand to the value of a variable."""
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
 _HARMLESS = re.compile(r"""['"](\W|<[a-z ]+>)['"]""")
-"""What PyYAML may quote in its messages: a single sign, and the names of its own tokens, such as `<block end>`."""
+"""What PyYAML may quote in its messages: a single punctuation mark, and its token names, such as `<block end>`."""
 
 
 class Secret:
-    """Text that must not be seen in logs, errors or `repr`. Only `reveal` gives it."""
+    """Text that never appears in logs, errors or `repr`. Only `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -40,7 +39,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself: hand it to what needs it and to nothing else."""
+        """The text itself. Pass it to what needs it and to nothing else."""
         return self._text
 
     def __eq__(self, other: object) -> bool:
@@ -71,9 +70,9 @@ class FromEnvironment:
 
 
 class EnvironmentText(str):
-    """Text from the environment variable `variable`. Hidden in `repr`, since such text is often a secret.
+    """The value of the environment variable named `variable`. Hidden in `repr`, since it is often a secret.
 
-    Without line ends at its end: a variable that was made from a file has one that nobody meant.
+    Line ends at its end are removed: variables that are made from files have one.
     """
 
     variable: str
@@ -87,8 +86,8 @@ class EnvironmentText(str):
         return f"<text of {self.variable}>"
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML without aliases (a few lines of them can stand for gigabytes), anchors, tags, and keys given twice."""
+class _StrictLoader(yaml.SafeLoader):
+    """Loads plain YAML, but no tags, no duplicate keys, and no aliases: a few lines can expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -124,14 +123,16 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML text as plain values. Raises ValueError with a one-line message, in which nothing of the text stands but
-    punctuation and the names of keys: what cannot be read may be a password."""
+    """Parse YAML text into plain values. Raises ValueError with a one-line message.
+
+    The message holds nothing of the text but punctuation and keys, since what cannot be parsed may be a password.
+    """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - it is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = error.problem or error.context or ""
-        if not isinstance(error, yaml.constructor.ConstructorError):  # those are _Loader's own
+        if not isinstance(error, yaml.constructor.ConstructorError):  # those are ours
             problem = _QUOTED.sub(lambda found: found[0] if _HARMLESS.fullmatch(found[0]) else "...", problem)
         raise ValueError(f"not valid YAML{line}: {problem}") from None
     except RecursionError:
@@ -143,7 +144,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
-    """The mapping in a YAML file. What is wrong goes to `problems`, and the mapping is then empty."""
+    """The mapping in a YAML file; an empty one after adding what is wrong with the file to `problems`."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -175,27 +176,27 @@ def decode(
     prefix: str = "",
     environ: Mapping[str, str] | None = None,
 ) -> T | None:
-    """Make a `kind` (msgspec struct or dataclass) of `data`, or None when something was wrong.
+    """Decode `data` into a `kind`, a msgspec struct or dataclass; None after adding what is wrong to `problems`.
 
-    Problems read `{where}: {key}: what is wrong`. `prefix` is put before each key, such as `plugins.options.loudness.`.
+    A problem reads `{where}: {prefix}{key}: what is wrong`, with a prefix such as `plugins.options.loudness.`.
     `environ` has the variables that are the defaults of `FromEnvironment` fields.
     """
     hints = get_type_hints(kind, include_extras=True)
     data = {**_defaults(hints, environ or {}), **data}
-    required = _required(kind)
+    required = _required_fields(kind)
     before = len(problems)
     values: dict[str, Any] = {}
     for key, value in data.items():
         if key not in hints:
-            problems.append(f"{where}: {prefix}{key}: unknown key{_from(value)}.{suggest(str(key), hints)}")
+            problems.append(f"{where}: {prefix}{key}: unknown key{_origin(value)}.{suggest(str(key), hints)}")
             continue
         field = hints[key]
-        if _is_record(field):
+        if _is_struct(field):
             value = _mapping(value, f"{where}: {prefix}{key}", problems)
-            found: Any = decode(field, value, where, problems, f"{prefix}{key}.", environ)
+            decoded: Any = decode(field, value, where, problems, f"{prefix}{key}.", environ)
         else:
-            found = _convert(value, field, f"{where}: {prefix}{key}", problems)
-        values[key] = found
+            decoded = _convert(value, field, f"{where}: {prefix}{key}", problems)
+        values[key] = decoded
     for key in sorted(required - data.keys()):
         problems.append(f"{where}: {prefix}{key}: missing. Add it.")
     if len(problems) > before:
@@ -208,7 +209,7 @@ def decode(
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """What may have been meant by an unknown name, as a sentence to follow another: it begins with a space."""
+    """A suggestion for an unknown name: a sentence with a leading space, to append to another, or ""."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
@@ -217,7 +218,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def describe_type(value: object) -> str:
-    """What a person calls the type of a YAML value."""
+    """The type of a YAML value, in words."""
     names = {dict: "a mapping", list: "a list", bool: "true or false", int: "a number", float: "a number"}
     if value is None:
         return "nothing"
@@ -225,7 +226,7 @@ def describe_type(value: object) -> str:
 
 
 def _defaults(hints: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, EnvironmentText]:
-    """The values that the environment gives for fields whose default is a variable."""
+    """The values of the fields whose default is an environment variable that is set."""
     return {
         name: EnvironmentText(environ[source.variable], source.variable)
         for name, hint in hints.items()
@@ -234,27 +235,27 @@ def _defaults(hints: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str,
     }
 
 
-def _required(kind: type) -> set[str]:
+def _required_fields(kind: type) -> set[str]:
     if issubclass(kind, msgspec.Struct):
         return {field.name for field in msgspec.structs.fields(kind) if field.required}
     return {
         field.name
-        for field in dataclasses.fields(kind)  # type: ignore[arg-type] # all records here are one or the other
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type] # every struct here is one or the other
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
 
 
-def _is_record(kind: object) -> bool:
+def _is_struct(kind: object) -> bool:
     return isinstance(kind, type) and (issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind))
 
 
 def _mapping(value: Any, where: str, problems: list[str]) -> Mapping[Any, Any]:
-    """A section's mapping: empty when only its head is there, read as YAML when it comes from the environment."""
+    """The mapping of a section: empty for a section without content, and parsed as YAML for an environment variable."""
     if isinstance(value, EnvironmentText):
         try:
             value = parse_yaml(value)
         except ValueError as error:
-            problems.append(f"{where}: {error}{_from(value)}.")
+            problems.append(f"{where}: {error}{_origin(value)}.")
             return {}
     if value is None:
         return {}
@@ -265,26 +266,29 @@ def _mapping(value: Any, where: str, problems: list[str]) -> Mapping[Any, Any]:
 
 
 def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
+    """Convert one value; None after adding what is wrong with it to `problems`.
+
+    Text from an environment variable that does not fit as text is parsed as YAML: `9000`, or `[NATF2, VARF0]`.
+    """
     if value == "" and _EMPTY_IS_NONE in getattr(kind, "__metadata__", ()):
         return None
     try:
-        return _checked(value, kind)
+        return _convert_finite(value, kind)
     except msgspec.ValidationError as error:
         problem = error
-    # Such as `9000` or `[NATF2, VARF0]`, where no text is wanted.
     if isinstance(value, EnvironmentText) and value and not _is_secret(kind):
         try:
-            return _checked(parse_yaml(value), kind)
+            return _convert_finite(parse_yaml(value), kind)
         except msgspec.ValidationError as error:
             problem = error
         except ValueError as error:
-            problems.append(f"{where}: {error}{_from(value)}.")
+            problems.append(f"{where}: {error}{_origin(value)}.")
             return None
     message, _, place = str(problem).partition(" - at `$")
     message = re.sub(r"`", "", message).replace("Expected", "expected", 1)
-    if _from(value):  # perhaps a secret, in the wrong variable
+    if _origin(value):  # perhaps a secret, in the wrong variable
         message = re.sub(r"(?<=Invalid enum value) .*", "", message, flags=re.DOTALL)
-    problems.append(f"{where}{place.rstrip('`')}: {message}{_from(value)}.")
+    problems.append(f"{where}{place.rstrip('`')}: {message}{_origin(value)}.")
     return None
 
 
@@ -295,14 +299,15 @@ def _is_secret(kind: Any) -> bool:
     return kind is Secret
 
 
-def _checked(value: Any, kind: Any) -> Any:
-    found = msgspec.convert(value, kind, dec_hook=_secret)
-    if isinstance(found, float) and not math.isfinite(found):
+def _convert_finite(value: Any, kind: Any) -> Any:
+    """Convert one value. Raises msgspec.ValidationError, also for infinity and NaN, which msgspec accepts."""
+    converted = msgspec.convert(value, kind, dec_hook=_decode_secret)
+    if isinstance(converted, float) and not math.isfinite(converted):
         raise msgspec.ValidationError("Expected a finite number")
-    return found
+    return converted
 
 
-def _secret(kind: type, value: Any) -> Any:
+def _decode_secret(kind: type, value: Any) -> Any:
     if kind is not Secret:
         raise NotImplementedError(f"values of {kind} cannot be read from YAML")
     if not isinstance(value, str):
@@ -320,8 +325,8 @@ def _secret(kind: type, value: Any) -> Any:
     return Secret(str(value))
 
 
-def _from(value: object) -> str:
-    """Where a value comes from, when that is not the file."""
+def _origin(value: object) -> str:
+    """A note about the environment variable that a value comes from, with a leading space; "" for one from the file."""
     if isinstance(value, dict):
-        return next((source for item in value.values() if (source := _from(item))), "")
+        return next((source for item in value.values() if (source := _origin(item))), "")
     return f" (from the environment variable {value.variable})" if isinstance(value, EnvironmentText) else ""
