@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import yaml
@@ -32,7 +33,7 @@ PERSONAS = {
 }
 
 
-def speech(seconds: float, seed: int = 0) -> np.ndarray:
+def speech(seconds: float, seed: int = 0) -> npt.NDArray[np.float32]:
     """Something like a voice, float32[n] at 24 kHz: a gliding buzz with formants, syllables and pauses."""
     rng = np.random.default_rng(seed)
     t = np.arange(int(seconds * 24_000)) / 24_000

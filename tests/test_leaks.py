@@ -17,8 +17,8 @@ from core.events import SessionEnded
 from core.session.protocol import CloseCode
 from core.testing import EchoEngine
 from tests.caller import audio, dial, is_fine
-from tests.conftest import Running, Serve
-from tests.test_audio import coded, speech
+from tests.conftest import Running, Serve, speech
+from tests.test_audio import coded
 from tests.test_hostile_clients import upgraded
 
 CALLS = 1000

@@ -148,7 +148,7 @@ def test_without_gpu_snapshots_nothing_asks_for_a_card_before(monkeypatch: pytes
         for name in ("is_available", "_lazy_init", "device_count", "current_device"):
             patched.setattr(torch.cuda, name, asked)
         hooks(gpu, BEFORE)["load"]()
-    assert gpu.engine is None
+    assert not gpu.engine
     hooks(gpu, AFTER)["start"]()
     assert gpu.engine.info.slots == 2
     hooks(gpu, EXIT)["stop"]()
