@@ -27,6 +27,8 @@ hypothesis_settings.register_profile("thorough", deadline=None, max_examples=100
 hypothesis_settings.load_profile("project")
 torch.set_num_threads(1)  # as the engine does: tiny models gain nothing from more
 
+pytest_plugins = ["tests.selection"]
+
 PERSONAS = {
     "assistant": {"name": "Assistant", "description": "Helps.", "voice": "NATF2", "prompt": "You are helpful."},
     "teacher": {"name": "Teacher", "voice": "NATM2", "prompt": "You teach.", "sampling": {"temperature": 0.5}},

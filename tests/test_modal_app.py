@@ -14,6 +14,7 @@ from core.errors import CheckpointError, ConfigError
 from core.settings.config import ServerConfig
 from tests.deployed import AFTER, BEFORE, EXIT, ROOT, Deployed, container, deploy, hooks, place
 
+pytestmark = pytest.mark.modal
 __all__ = ["place"]  # a fixture
 
 

@@ -17,6 +17,7 @@ from training.pool import LABEL_SAMPLES, LABELS_PER_FRAME, PHONES, SpeechPool
 from training.shape import codec_shape
 from training.shards import Line, LineRecord
 
+pytestmark = pytest.mark.training
 FRAMES = 8
 OPTIONS = CodecOptions(batch=2, frames=FRAMES, mimi=codec_shape(dim=32, filters=4, layers=1, card=64))
 SAID = "aiostz"

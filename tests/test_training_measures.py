@@ -24,6 +24,8 @@ from training.measures import (
 from training.scripts import episode
 from training.teachers import Samples
 
+pytestmark = pytest.mark.training
+
 
 def voice(pitch: float, seconds: float = 1.0, brightness: float = 1.0) -> Samples:
     """A buzz of many harmonics, each weaker by a power of its number."""

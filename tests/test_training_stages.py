@@ -43,6 +43,7 @@ from training.stages import encode_conversations, special_codes, train_codec, tr
 from training.tokenizer import make_tokenizer, read_tokenizer
 from training.voices import AGENTS, ESPEAK_AGENTS
 
+pytestmark = pytest.mark.training
 GROUP = "the training group is not installed: uv sync --group training"
 pytest.importorskip("espeakng_loader", reason=GROUP)
 
