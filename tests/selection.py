@@ -31,13 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks, and see whether anything was chosen."""
     for mark, meaning in MARKS.items():
         config.addinivalue_line("markers", f"{mark}: {meaning}")
-    if not is_worker(config) and (files_named(config) or config.option.markexpr or config.option.keyword):
+    if files_named(config) or config.option.markexpr or config.option.keyword:
         config.option.all = True
-
-
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this process is one of pytest-xdist's, which is told what to run by the one that was started."""
-    return hasattr(config, "workerinput")
 
 
 def files_named(config: pytest.Config) -> bool:
@@ -78,9 +73,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the process that was started what this one left out."""
-    if is_worker(session.config):
-        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, {})  # type: ignore[attr-defined]
+    """One of several processes tells the first what it left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, {})
 
 
 @pytest.hookimpl(optionalhook=True)
