@@ -187,7 +187,7 @@ def test_a_fault_is_an_error_and_no_session_is_remembered(logged: Logged) -> Non
     for number in range(50):
         session = SessionInfo(f"s-{number}", CALLER, "custom", "NATF2", "/api/chat", "::1", "pcm")
         plugin.session_event(session, SessionStarted(0, 1))
-        plugin.session_event(session, SessionEnded("engine failed", 1011, 0, 0, 0, 0, error="out of memory"))
+        plugin.session_event(session, SessionEnded("engine", 1011, 0, 0, 0, 0, error="out of memory"))
         plugin.session_event(session, FirstAudio(1))
     assert plugin._running == {}
     assert [line["level"] for line in logged()] == ["info", "error"] * 50

@@ -296,7 +296,9 @@ class Plugin:
     assert [host.problems() for _ in range(3)] == [[], ["The disk is full."], []]
 
 
-def test_hook_login_path_takes_the_first_path_whatever_others_answer(folder, caplog):
+def test_hook_login_path_takes_the_first_path_whatever_others_answer(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.plugin("a", "@hookimpl\ndef login_path(): raise ValueError('x')")
     folder.plugin("b", "@hookimpl\ndef login_path(): return 7")
     folder.plugin("c", "@hookimpl\ndef login_path(): return None")
