@@ -183,8 +183,10 @@ def test_a_package_that_decides_who_may_call_is_strict_too(
         assert value in folder.problems()
 
 
-def test_a_plugin_that_uses_a_deprecated_hook_works_and_is_named_in_the_log(folder, monkeypatch, caplog):
-    specification = hookspecs.notices.personaplex_spec
+def test_a_plugin_that_uses_a_deprecated_hook_works_and_is_named_in_the_log(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    specification = vars(hookspecs.notices)["personaplex_spec"]
     monkeypatch.setitem(specification, "warn_on_impl", DeprecationWarning("notices goes away; use sentences."))
     host = folder.plugin("old", "@hookimpl\ndef notices(): return ['Hello.']").load()
     assert host.notices() == ["Hello."]
