@@ -51,10 +51,14 @@ def alike(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
     sound, and how late it may be when it is coded twice."""
 
     def levels(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.square(sound[: len(sound) // 480 * 480].reshape(-1, 480)).mean(axis=1) ** 0.5
+        loud: npt.NDArray[np.float32] = np.sqrt(
+            np.square(sound[: len(sound) // 480 * 480].reshape(-1, 480)).mean(axis=1)
+        )
+        return loud
 
     length = len(a) - 480
-    return max(np.corrcoef(levels(a[:length]), levels(b[late:][:length]))[0, 1] for late in range(0, 481, 80)) > 0.95
+    late = [np.corrcoef(levels(a[:length]), levels(b[start:][:length]))[0, 1] for start in range(0, 481, 80)]
+    return bool(max(late) > 0.95)
 
 
 def test_opus_carries_speech_frame_by_frame() -> None:
