@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from core.engine import scheduler
@@ -48,7 +49,7 @@ async def test_without_a_seed_each_call_is_another(engine: SlotEngine) -> None:
         call = engine.open(persona(1), Sampling())
         said.append(await converse(call, speech(1)))
         await call.close()
-    assert not np.array_equal(*said)
+    assert not np.array_equal(said[0], said[1])
 
 
 async def test_what_a_call_does_not_ask_for_is_as_the_checkpoint_has_it(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ async def test_a_caller_who_lags_loses_the_oldest_frames(weights: Path) -> None:
 
 
 @pytest.mark.parametrize("frame", [np.full(1920, np.nan), np.full(1920, np.inf), np.full(1920, -1e30)])
-async def test_a_frame_that_is_no_sound_harms_nobody(engine: SlotEngine, frame: "np.ndarray") -> None:
+async def test_a_frame_that_is_no_sound_harms_nobody(engine: SlotEngine, frame: npt.NDArray[np.float32]) -> None:
     expected = await alone(engine, 2)
     hostile, other = engine.open(persona(1), Sampling()), engine.open(persona(2), Sampling(seed=2))
     await hostile.ready()

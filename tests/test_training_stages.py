@@ -43,6 +43,7 @@ from training.stages import encode_conversations, special_codes, train_codec, tr
 from training.tokenizer import make_tokenizer, read_tokenizer
 from training.voices import AGENTS, ESPEAK_AGENTS
 
+pytestmark = pytest.mark.training
 GROUP = "the training group is not installed: uv sync --group training"
 pytest.importorskip("espeakng_loader", reason=GROUP)
 
@@ -300,7 +301,8 @@ def test_stages_say_what_they_lack(tmp_path: Path) -> None:
 def test_an_export_may_be_the_mean_of_several_states(folder: Folder, tmp_path: Path) -> None:
     state = torch.load(folder.path / "lm.pt", weights_only=True)
     torch.save({"network": {name: 3 * tensor for name, tensor in state["network"].items()}}, tmp_path / "lm.pt")
-    export(folder.path, tmp_path / "nano", [].append, TINY, VOICES, earlier=[tmp_path / "lm.pt"])
+    said: list[str] = []
+    export(folder.path, tmp_path / "nano", said.append, TINY, VOICES, earlier=[tmp_path / "lm.pt"])
     told = load_file(tmp_path / "nano" / "model.safetensors")["text_linear.weight"]
     assert torch.equal(told, (2 * state["network"]["text_linear"]).bfloat16())
 
