@@ -289,7 +289,12 @@ async def test_reads_are_small(serve: Serve) -> None:
     [connection] = running.server.server_state.connections
     sizes: list[int] = []
     received = connection.data_received
-    connection.data_received = lambda data: (sizes.append(len(data)), received(data))  # type: ignore[method-assign]
+
+    def measured(data: bytes) -> None:
+        sizes.append(len(data))
+        received(data)
+
+    connection.data_received = measured  # type: ignore[method-assign]
     writer.write(PONG * 3000)
     await writer.drain()
     await until(lambda: sum(sizes) == 3000 * len(PONG))

@@ -75,7 +75,7 @@ async def test_another_process_with_the_same_password_knows_it_also_when_its_clo
     late.now -= 1
     assert not await tokens(late, ann="sesame").check("ticket", text, 30)
     for name, password in (("ann", "another"), ("bob", "sesame")):
-        assert not await tokens(**{name: password}).check("ticket", text, 30)
+        assert not await tokens(None, **{name: password}).check("ticket", text, 30)
 
 
 async def test_a_name_in_a_token_cannot_be_changed() -> None:
