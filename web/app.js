@@ -3,7 +3,7 @@
 import { ApiError, getPersonas, getSession, getVoices } from "./api.js";
 import { CallView } from "./callview.js";
 import { Chooser } from "./choose.js";
-import { button, element, showView } from "./dom.js";
+import { button, element, make, note, showView } from "./dom.js";
 import { askPassword } from "./login.js";
 import { loadSettings, saveSettings } from "./settings.js";
 import { listenForKeys } from "./shortcuts.js";
@@ -21,11 +21,11 @@ new SoundDialog(settings, (changed) => view.apply(changed));
 listenForKeys({
   enabled: () => settings.shortcuts,
   holding: () => settings.pushToTalk && view.running,
-  talk: (down) => view.talk(down),
+  talk: (down) => view.dock?.talk(down),
   keys: {
-    m: () => view.toggleMute(),
-    r: () => view.toggleRecord(),
-    e: () => view.hangUp(),
+    m: () => view.dock?.toggleMute(),
+    r: () => view.dock?.toggleRecord(),
+    e: () => view.dock?.endByKey(),
     "/": () => document.body.dataset.view === "choose" && element("search", HTMLInputElement).focus(),
   },
 });
@@ -45,6 +45,9 @@ async function enter(focus = true) {
     const [personas, { voices }] = await Promise.all([getPersonas(), getVoices()]);
     const address = new URLSearchParams(location.search).get("persona");
     chooser.show(personas, voices, [chooser.persona, address, settings.persona || null]);
+    if (address && !personas.personas.some(({ id }) => id === address)) {
+      note(`There is no persona “${address.slice(0, 40)}” here. It may be gone, or the address has a slip. Choose another.`, 20);
+    }
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     element("failed-why", HTMLElement).textContent =
@@ -57,7 +60,11 @@ async function enter(focus = true) {
 /** Say what the caller talks to and must know before. @param {import("./api.js").SessionInfo} session */
 function describe({ engine, notices }) {
   element("engine", HTMLElement).textContent = `Model: ${engine.name}`;
-  element("notice", HTMLElement).textContent = [engine.notice, ...notices].filter(Boolean).join(" ");
+  element("notice", HTMLElement).textContent = engine.notice;
+  const banner = element("consent", HTMLElement);
+  banner.replaceChildren(...notices.map((text) => make("p", "", text)));
+  for (const line of banner.children) line.setAttribute("dir", "auto");
+  banner.hidden = !notices.length;
 }
 
 /** Have the model awake by the time it is called. @param {string} url */

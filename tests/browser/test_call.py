@@ -61,7 +61,7 @@ def test_talk_hear_read_mute_record(tabs: Callable[..., Tab], tmp_path: Path) ->
     assert level(caller[-int(1.2 * rate) :]) < SILENT, "muted"
     assert level(agent) > SILENT
     with page.expect_download() as words:
-        page.get_by_role("button", name="Download transcript").click()
+        page.get_by_role("button", name="Download transcript as text").click()
     text = Path(words.value.path()).read_text()
     assert text.startswith("[0:")
     expect(page.locator("#call-state")).to_have_text("Call ended")
@@ -144,5 +144,5 @@ def test_a_server_out_of_reach(tabs: Callable[..., Tab]) -> None:
     tab.until("ended")
     tab.says("The server cannot be reached")
     tab.page.context.set_offline(False)
-    tab.page.get_by_role("button", name="Talk again").click()
+    tab.page.get_by_role("button", name="Try again").click()
     tab.until("live").end()
