@@ -130,10 +130,14 @@ def test_two_tabs_a_queue_and_a_busy_server(tabs: Callable[..., Tab]) -> None:
     fourth.page.get_by_role("button", name="Start talking").click()
     fourth.until("ended")
     fourth.says("Everyone is busy")
+    fourth.says("This page tries again in")
+    assert fourth.page.evaluate("document.body.dataset.outcome") == "failed"
     first.end()
     third.until("live")
     third.end()
     second.end()
+    fourth.until("live", 60)  # by itself
+    fourth.end()
 
 
 def test_a_server_out_of_reach(tabs: Callable[..., Tab]) -> None:
