@@ -14,7 +14,7 @@ const POINTS = 48;
 /** Levels are shown from this many decibels below the loudest. */
 const RANGE_DB = 44;
 /** More pixels than this to one of the page's cost time and are not seen. */
-const FINEST = 2;
+const FINEST = 1.5;
 const TEXTURE = 256;
 
 /**
@@ -96,7 +96,7 @@ function texture(ball, lights) {
     paint.fillStyle = gradient;
     paint.fillRect(0, 0, TEXTURE, TEXTURE);
   }
-  return canvas;
+  return /** @type {CanvasPattern} */ (paint.createPattern(canvas, "no-repeat"));
 }
 
 /** Draws the shape of one call after another. */
@@ -106,7 +106,7 @@ export class Shape {
   #still = matchMedia("(prefers-reduced-motion: reduce)");
   #agent = new Body(1);
   #you = new Body(-1);
-  /** @type {{ agent: HTMLCanvasElement, you: HTMLCanvasElement, line: string, both: string } | null} */
+  /** @type {{ agent: CanvasPattern, you: CanvasPattern, line: string, both: string } | null} */
   #colors = null;
   #name = "";
   #levelAt = 0;
@@ -195,24 +195,22 @@ export class Shape {
     this.#body(this.#you.path, you, right, radius);
     paint.save();
     paint.clip(this.#agent.path);
-    paint.clip(this.#you.path);
     paint.globalAlpha *= 0.3 + 0.7 * Math.min(1, 2 * Math.min(this.#agent.shown, this.#you.shown));
     paint.fillStyle = both;
-    paint.fillRect(0, 0, width, height);
+    paint.fill(this.#you.path);
     paint.restore();
   }
 
   /**
    * @param {Path2D} path
-   * @param {HTMLCanvasElement} surface
+   * @param {CanvasPattern} surface
    * @param {number} x
    * @param {number} radius
    */
   #body(path, surface, x, radius) {
-    const [paint, reach] = [this.#paint, 1.7 * radius];
-    paint.save();
-    paint.clip(path);
-    paint.drawImage(surface, x - reach, this.#height / 2 - reach, 2 * reach, 2 * reach);
-    paint.restore();
+    const reach = 1.7 * radius;
+    surface.setTransform(new DOMMatrix([(2 * reach) / TEXTURE, 0, 0, (2 * reach) / TEXTURE, x - reach, this.#height / 2 - reach]));
+    this.#paint.fillStyle = surface;
+    this.#paint.fill(path);
   }
 }
