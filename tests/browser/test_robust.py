@@ -183,7 +183,9 @@ def test_forced_colours(tabs: Callable[..., Tab]) -> None:
     colors = page.evaluate("""async () => {
       await new Promise((resolve) => setTimeout(resolve, 500));
       const canvas = document.getElementById("voices");
-      const { data } = canvas.getContext("2d").getImageData(0, canvas.height / 2, canvas.width, 1);
+      const paint = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+      paint.drawImage(canvas, 0, 0);
+      const { data } = paint.getImageData(0, canvas.height / 2, canvas.width, 1);
       const seen = new Set();
       for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255) seen.add(data.slice(at, at + 3).join());
       return [...seen];
