@@ -13,7 +13,10 @@ const settings = loadSettings();
 let view = null;
 /** Where calls are served, when not here. @type {import("./api.js").Remote | null} */
 let remote = null;
+/** What is said of an address that names nobody. @type {import("./dom.js").Note | null} */
+let nobody = null;
 const chooser = new Chooser(async (choice, name) => {
+  nobody?.remove();
   settings.persona = choice.persona;
   saveSettings(settings);
   const loaded = await loadView();
@@ -75,7 +78,7 @@ async function enter(focus = true) {
     const address = new URLSearchParams(location.search).get("persona");
     chooser.show(personas, voices, [chooser.persona, address, settings.persona || null]);
     if (address && !personas.personas.some(({ id }) => id === address)) {
-      note(`There is no persona “${address.slice(0, 40)}” here. It may be gone, or the address has a slip. Choose another.`, 20);
+      nobody = note(`There is no persona “${address.slice(0, 40)}” here. Choose another one.`, 20);
     }
     setTimeout(() => import("./callview.js").catch(() => {}), PREFETCH_MS); // what is wrong is said at a call
   } catch (error) {

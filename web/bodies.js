@@ -192,12 +192,15 @@ export class Bodies {
       paint.setLineDash([]);
       return;
     }
-    fill(this.#you, you, right);
-    paint.save();
-    paint.clip(this.#agent.path);
-    paint.globalAlpha *= 0.3 + 0.7 * Math.min(1, 2 * Math.min(this.#agent.shown, this.#you.shown));
+    // The overlap lies on the agent's body, and the caller's below: edges stay smooth, which those of a clip are not.
+    const opaque = paint.globalAlpha;
+    paint.globalCompositeOperation = "source-atop";
+    paint.globalAlpha = opaque * (0.3 + 0.7 * Math.min(1, 2 * Math.min(this.#agent.shown, this.#you.shown)));
     paint.fillStyle = both;
     paint.fill(this.#you.path);
-    paint.restore();
+    paint.globalCompositeOperation = "destination-over";
+    paint.globalAlpha = opaque;
+    fill(this.#you, you, right);
+    paint.globalCompositeOperation = "source-over";
   }
 }
