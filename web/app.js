@@ -34,7 +34,8 @@ async function loadView() {
     view ??= new CallView(settings, () => enter());
     view.remote = remote;
   } catch {
-    fail("It may be starting or your network may be down. Reload the page in a moment.", () => location.reload());
+    // A browser does not ask again for a module that did not come.
+    fail("It may be starting or your network may be down. Try again in a moment.", () => location.reload());
   }
   return view;
 }

@@ -286,7 +286,7 @@ export class CallView {
     if (turn !== this.#turn) this.#line(turn);
     if (caller.active && caller.last) {
       this.#transcript.spoke(caller.last);
-      this.#warning.spoke();
+      if (!this.#dock.muted) this.#warning.spoke();
     }
     if (spoke && !other.active && other.last) {
       const between = caller.last && caller.last.start > other.last.start && caller.last.start < other.last.end + 0.3;

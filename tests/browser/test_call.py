@@ -141,12 +141,22 @@ def test_two_tabs_a_queue_and_a_busy_server(tabs: Callable[..., Tab]) -> None:
 
 
 def test_a_server_out_of_reach(tabs: Callable[..., Tab]) -> None:
-    tab = tabs().choose()
+    tab = tabs().choose().call()
+    tab.end()
     # To the page, the same as a server that is not there.
     tab.page.context.set_offline(True)
-    tab.page.get_by_role("button", name="Start talking").click()
-    tab.until("ended")
+    tab.page.get_by_role("button", name="Call again").click()
     tab.says("The server cannot be reached")
     tab.page.context.set_offline(False)
     tab.page.get_by_role("button", name="Try again").click()
     tab.until("live").end()
+
+
+def test_a_server_that_is_gone_before_the_first_call(tabs: Callable[..., Tab]) -> None:
+    tab = tabs(script="window.setTimeout = ((real) => (act, ms) => real(act, ms === 1000 ? 1e6 : ms))(setTimeout)")
+    tab.choose().page.context.set_offline(True)  # before a call's half of the page has come
+    tab.page.get_by_role("button", name="Start talking").click()
+    expect(tab.page.get_by_role("heading", name="The server cannot be reached")).to_be_focused()
+    tab.page.context.set_offline(False)
+    tab.page.get_by_role("button", name="Try again").click()
+    tab.choose().call().end()

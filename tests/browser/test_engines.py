@@ -17,6 +17,16 @@ from tests.browser.test_call import NO_OPUS
 SHIM = Path(__file__).with_name("firefox_shim.py")
 PREFERENCES = {"media.navigator.permission.disabled": True, "media.autoplay.default": 0}
 REFUSE = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', '{}'));"
+PAINTED = """(() => {
+  const canvas = document.getElementById("voices");
+  const copy = document.createElement("canvas");
+  [copy.width, copy.height] = [canvas.width, canvas.height];
+  const paint = copy.getContext("2d");
+  paint.drawImage(canvas, 0, 0);
+  return paint.getImageData(0, 0, copy.width, copy.height).data.some((value) => value);
+})()"""
+"""Whether the shape of the voices is there."""
+
 NO_MICROPHONE = [
     ("NotAllowedError", "The microphone is not allowed"),
     ("NotFoundError", "No microphone found"),
@@ -83,6 +93,7 @@ def test_a_call_in_firefox(
     expect(page.locator(".passage.agent").first).to_be_visible(timeout=60_000)
     expect(page.locator(".passage.you").first).to_be_visible(timeout=60_000)
     expect(tab.figure("Codec")).to_contain_text(codec)
+    assert page.evaluate(PAINTED)
     page.get_by_role("button", name="Mute").click()
     tab.says("You are muted")
     tab.end()
@@ -143,6 +154,7 @@ def test_a_call_in_webkit(
     webkit.until("document.querySelector('.passage.agent')")
     webkit.until("document.querySelector('.passage.you')")
     webkit.until(f"document.getElementById('readout').textContent.includes('{codec}')")
+    assert webkit.evaluate(PAINTED)
     webkit.click("#mute")
     webkit.until("document.getElementById('call-state').textContent === 'You are muted'")
     webkit.click("#end")
