@@ -11,7 +11,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 MARKS = {
-    "browser": "the page in a real Chromium, in real time",
+    "browser": "the page in real browsers, in real time",
     "leaks": "calls by the hundred, watched for what they leave behind",
     "modal": "the deployment on Modal, run on this machine",
     "slow": "takes many seconds of a core",
@@ -62,7 +62,7 @@ class ByFile(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what uses a browser, and leave out what takes long, unless it was asked for."""
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
+        if "browser" in getattr(item, "fixturenames", ()) or item.nodeid.startswith("tests/browser/"):
             item.add_marker("browser")
     marks = {item: next(filter(item.get_closest_marker, MARKS), None) for item in items}
     left_out = [] if config.option.all else [item for item, mark in marks.items() if mark]

@@ -4,7 +4,8 @@
  *   microphone -> capture -> line            line -> playback -> volume -> <audio> -> speaker
  *            \------------> both (stereo, for the recording) <------/
  *
- * The agent is played by an <audio> element, so that echo cancellation knows it and the speaker can be chosen.
+ * The agent is played by an <audio> element, so that echo cancellation knows it and the speaker can be chosen; in WebKit by
+ * the context itself.
  */
 
 /**
@@ -13,12 +14,23 @@
  * @property {(level: number) => void} agentLevel peak, 25 times a second
  * @property {(stats: import("./jitter.js").JitterStats) => void} buffer once a second
  * @property {() => void} microphoneLost it was unplugged and no other was found
+ * @property {(what: Held) => void} held the system has paused this, for an alarm or a phone call; "" when it goes on
  *
  * @typedef {object} Ports for the line's worker
  * @property {MessagePort} microphone
  * @property {MessagePort} speaker
  * @property {MessagePort} both
+ *
+ * @typedef {"" | "sound" | "microphone"} Held
  */
+
+/**
+ * Whether the context plays by itself: in WebKit, the one engine whose elements cannot be captured. WebKitGTK's elements
+ * are silent with the stream of a context, and WebKit's echo cancellation is the system's, for whatever sounds.
+ */
+const DIRECT = !["captureStream", "mozCaptureStream"].some((name) => name in HTMLMediaElement.prototype);
+/** A browser without a sound device waits for one for ever. */
+const START_MS = 5000;
 
 /** @param {string} deviceId "" for the default */
 async function openMicrophone(deviceId) {
@@ -39,13 +51,21 @@ async function openMicrophone(deviceId) {
 /** A part of the page did not come from the server. */
 export class LoadError extends Error {}
 
+/** @param {string} name */
+const failure = (name) => Object.assign(new Error(name), { name });
+
 /** Everything between the devices and the line, for one call. */
 export class Sound {
-  #context = new AudioContext({ latencyHint: "interactive" });
+  /** @type {AudioContext | null} */
+  #context = null;
   #element;
   #listener;
   #muted = false;
+  #started = false;
   #closed = false;
+  #microphone = "";
+  /** @type {Held} */
+  #held = "";
   /** @type {MediaStream | null} */
   #stream = null;
   /** @type {MediaStreamAudioSourceNode | null} */
@@ -54,7 +74,6 @@ export class Sound {
   #nodes = null;
 
   /**
-   * Made in a click, so that the browser lets it sound.
    * @param {HTMLAudioElement} element plays the agent
    * @param {SoundListener} listener
    */
@@ -65,16 +84,20 @@ export class Sound {
 
   /** Samples a second of the devices. */
   get rate() {
-    return this.#context.sampleRate;
+    return this.#context?.sampleRate ?? 0;
   }
 
   /**
-   * Ask for the microphone and build the way of the sound. Raises what `getUserMedia` raises, or LoadError.
+   * Ask for the microphone and build the way of the sound; in a click, so that the browser lets it sound. Raises what
+   * `getUserMedia` raises, LoadError, or an error named UnsupportedError, CaptureOffError or NoSpeakerError.
    * @param {{ microphone: string, speaker: string, volume: number }} devices
    * @returns {Promise<Ports>}
    */
   async open({ microphone, speaker, volume }) {
-    const context = this.#context;
+    if (!("AudioContext" in globalThis && "AudioWorkletNode" in globalThis)) throw failure("UnsupportedError");
+    if (!navigator.mediaDevices) throw failure("CaptureOffError");
+    const context = (this.#context = new AudioContext({ latencyHint: "interactive" }));
+    this.#microphone = microphone;
     const modules = ["capture-worklet.js", "playback-worklet.js"].map((name) =>
       context.audioWorklet.addModule(new URL(name, import.meta.url)).catch(() => Promise.reject(new LoadError(name))),
     );
@@ -100,8 +123,7 @@ export class Sound {
     const [playback, speakerPort] = node("playback", { numberOfInputs: 0, outputChannelCount: [1] });
     const merger = context.createChannelMerger(2);
     const loudness = context.createGain();
-    const destination = context.createMediaStreamDestination();
-    playback.connect(loudness).connect(destination);
+    playback.connect(loudness);
     playback.connect(merger, 0, 1);
     merger.connect(both);
     capture.port.onmessage = ({ data }) => this.#listener.microphoneLevel(data);
@@ -112,15 +134,38 @@ export class Sound {
     this.#nodes = { capture, playback, both, merger, volume: loudness };
     this.#use(stream);
     this.setVolume(volume);
-    this.#element.srcObject = destination.stream;
+    if (DIRECT) loudness.connect(context.destination);
+    else {
+      const destination = context.createMediaStreamDestination();
+      loudness.connect(destination);
+      this.#element.srcObject = destination.stream;
+    }
     await this.setSpeaker(speaker);
-    await Promise.all([context.resume(), this.#element.play()]);
+    await this.#play(context);
     return { microphone: microphonePort, speaker: speakerPort, both: bothPort };
+  }
+
+  /** @param {AudioContext} context */
+  async #play(context) {
+    const late = new Promise((_, reject) => setTimeout(() => reject(failure("NoSpeakerError")), START_MS));
+    await Promise.race([Promise.all([context.resume(), DIRECT || this.#element.play()]), late]);
+    this.#started = true;
+    context.onstatechange = this.#element.onpause = this.#element.onplaying = () => this.#check();
+    this.#check();
+  }
+
+  /** Tell what the system has paused, when that changes. */
+  #check() {
+    if (this.#closed || !this.#started) return;
+    const silent = this.#context?.state !== "running" || (!DIRECT && this.#element.paused);
+    const held = silent ? "sound" : this.#stream?.getAudioTracks()[0]?.muted ? "microphone" : "";
+    if (held !== this.#held) this.#listener.held((this.#held = held));
   }
 
   /** @param {MediaStream} stream */
   #use(stream) {
     this.#drop();
+    if (!this.#context) return;
     this.#stream = stream;
     this.#source = this.#context.createMediaStreamSource(stream);
     if (this.#nodes) {
@@ -128,13 +173,16 @@ export class Sound {
       this.#source.connect(this.#nodes.merger, 0, 0);
     }
     this.setMuted(this.#muted);
-    stream.getAudioTracks()[0].onended = () => this.setMicrophone("").catch(() => this.#listener.microphoneLost());
+    const [track] = stream.getAudioTracks();
+    track.onended = () => this.setMicrophone("").catch(() => this.#listener.microphoneLost());
+    track.onmute = track.onunmute = () => this.#check();
+    this.#check();
   }
 
   #drop() {
     this.#source?.disconnect();
     for (const track of this.#stream?.getTracks() ?? []) {
-      track.onended = null;
+      track.onended = track.onmute = track.onunmute = null;
       track.stop();
     }
     this.#source = this.#stream = null;
@@ -142,6 +190,7 @@ export class Sound {
 
   /** Change the microphone in mid-call. @param {string} deviceId */
   async setMicrophone(deviceId) {
+    this.#microphone = deviceId;
     const stream = await openMicrophone(deviceId);
     if (this.#closed) stream.getTracks().forEach((track) => track.stop());
     else this.#use(stream);
@@ -149,13 +198,14 @@ export class Sound {
 
   /** Change the speaker; one that is gone gives way to the default. @param {string} deviceId */
   async setSpeaker(deviceId) {
-    if ("setSinkId" in this.#element) await this.#element.setSinkId(deviceId).catch(() => {});
+    const output = /** @type {{ setSinkId?: (id: string) => Promise<void> } | null} */ (DIRECT ? this.#context : this.#element);
+    await output?.setSinkId?.(deviceId).catch(() => {});
   }
 
   /** @param {number} volume 0 to 1 */
   setVolume(volume) {
     // Squared, because loudness is heard so; set on a node, because some phones ignore the element's volume.
-    this.#nodes?.volume.gain.setTargetAtTime(volume ** 2, this.#context.currentTime, 0.02);
+    this.#nodes?.volume.gain.setTargetAtTime(volume ** 2, this.#context?.currentTime ?? 0, 0.02);
   }
 
   /** A muted microphone gives silence; the agent goes on. @param {boolean} muted */
@@ -164,9 +214,13 @@ export class Sound {
     for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = !muted;
   }
 
-  /** Sound again after a phone call or a sleeping tablet has paused it. */
+  /** Go on after the system has paused the sound or the microphone; in a tap, or when the page is looked at again. */
   wake() {
-    if (!this.#closed && this.#context.state !== "running") this.#context.resume().catch(() => {});
+    if (this.#closed || !this.#started) return;
+    if (this.#context?.state !== "running") this.#context?.resume().catch(() => {});
+    if (!DIRECT && this.#element.paused) this.#element.play().catch(() => {});
+    // What the system holds back is given again to who asks again.
+    if (this.#held === "microphone") this.setMicrophone(this.#microphone).catch(() => {});
   }
 
   /** Let the devices go. May be called at any time. */
@@ -174,6 +228,6 @@ export class Sound {
     this.#closed = true;
     this.#drop();
     this.#element.srcObject = null;
-    if (this.#context.state !== "closed") this.#context.close();
+    if (this.#context && this.#context.state !== "closed") this.#context.close();
   }
 }

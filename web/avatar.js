@@ -41,31 +41,51 @@ const ids = (function* () {
 export const hue = (name) => Math.floor(random(hash(name))() * 360);
 
 /**
+ * @typedef {object} Picture a ball in three lights; places are parts of its width from its middle
+ * @property {string} glow
+ * @property {string} ball
+ * @property {{ x: number, y: number, color: string }[]} lights each colour without its closing bracket, to take an opacity
+ */
+
+/**
+ * What this name's picture looks like.
+ * @param {string} name
+ * @returns {Picture}
+ */
+export function picture(name) {
+  const chance = random(hash(name) + 1);
+  const main = hue(name);
+  const turn = chance() < 0.5 ? 1 : -1;
+  // Three lights on the ball, each of a neighbouring colour.
+  const lights = [30, 65, 110].map((away, index) => {
+    const angle = 2 * Math.PI * (chance() + index / 3);
+    const tone = main + turn * (away + 20 * chance());
+    const color = `hsl(${tone} ${62 + 12 * chance()}% ${60 + 14 * (index % 2) + 6 * chance()}%`;
+    return { x: 0.34 * Math.cos(angle), y: 0.34 * Math.sin(angle), color };
+  });
+  return { glow: `hsl(${main} 60% 60%)`, ball: `hsl(${main} 58% 56%)`, lights };
+}
+
+/**
  * Draw the picture of this name.
  * @param {string} name
  * @returns {SVGElement}
  */
 export function avatar(name) {
-  const chance = random(hash(name) + 1);
-  const main = hue(name);
-  const turn = chance() < 0.5 ? 1 : -1;
-  const picture = /** @type {SVGElement} */ (shape("svg", { viewBox: "0 0 100 100", "aria-hidden": "true" }));
-  picture.append(
-    shape("circle", { cx: 50, cy: 50, r: 46, fill: `hsl(${main} 60% 60%)`, opacity: 0.2 }),
-    shape("circle", { cx: 50, cy: 50, r: 37, fill: `hsl(${main} 58% 56%)` }),
+  const { glow, ball, lights } = picture(name);
+  const drawn = /** @type {SVGElement} */ (shape("svg", { viewBox: "0 0 100 100", "aria-hidden": "true" }));
+  drawn.append(
+    shape("circle", { cx: 50, cy: 50, r: 46, fill: glow, opacity: 0.2 }),
+    shape("circle", { cx: 50, cy: 50, r: 37, fill: ball }),
   );
-  // Three lights on the ball, each of a neighbouring colour.
-  [30, 65, 110].forEach((away, index) => {
+  for (const { x, y, color } of lights) {
     const id = ids.next().value ?? "";
-    const angle = 2 * Math.PI * (chance() + index / 3);
-    const center = { cx: `${50 + 34 * Math.cos(angle)}%`, cy: `${50 + 34 * Math.sin(angle)}%` };
-    const color = `hsl(${main + turn * (away + 20 * chance())} ${62 + 12 * chance()}% ${60 + 14 * (index % 2) + 6 * chance()}%)`;
-    const gradient = shape("radialGradient", { id, ...center, r: "65%" });
+    const gradient = shape("radialGradient", { id, cx: `${50 + 100 * x}%`, cy: `${50 + 100 * y}%`, r: "65%" });
     gradient.append(
-      shape("stop", { offset: 0, "stop-color": color }),
-      shape("stop", { offset: 1, "stop-color": color, "stop-opacity": 0 }),
+      shape("stop", { offset: 0, "stop-color": `${color})` }),
+      shape("stop", { offset: 1, "stop-color": `${color} / 0)` }),
     );
-    picture.append(gradient, shape("circle", { cx: 50, cy: 50, r: 37, fill: `url(#${id})` }));
-  });
-  return picture;
+    drawn.append(gradient, shape("circle", { cx: 50, cy: 50, r: 37, fill: `url(#${id})` }));
+  }
+  return drawn;
 }

@@ -4,7 +4,7 @@ import { callUrl } from "./api.js";
 import { LoadError, Sound } from "./audio.js";
 import { opusSupported } from "./opus.js";
 import { EchoDetector } from "./echo.js";
-import { BROKEN, HUNG_UP, LOST, REFUSED, UNREACHABLE, endingOf, microphoneEnding, refusal } from "./endings.js";
+import { BROKEN, HUNG_UP, LOST, REFUSED, UNREACHABLE, endingOf, soundEnding, refusal } from "./endings.js";
 
 /**
  * @typedef {"idle" | "asking" | "waking" | "connecting" | "queued" | "preparing" | "live" | "reconnecting" | "ended"} State
@@ -16,12 +16,16 @@ import { BROKEN, HUNG_UP, LOST, REFUSED, UNREACHABLE, endingOf, microphoneEnding
  * @property {(ending: Ending) => void} ended once, after the state
  * @property {(ready: Ready) => void} ready
  * @property {(text: string) => void} text a piece of the agent's words
+ * @property {(said: CallerText) => void} callerText words of the caller's, where the server hears them
  * @property {(limit: string, seconds: number) => void} warning a limit will end the call
  * @property {() => void} echo the agent hears itself
  * @property {() => void} microphoneLost
+ * @property {(what: import("./audio.js").Held) => void} held the system has paused this, "" when it goes on
  * @property {(you: number, agent: number) => void} levels peaks, 25 times a second
  * @property {(stats: CallStats) => void} stats
  * @property {(file: Blob) => void} recording after the end, when something was recorded
+ *
+ * @typedef {{ text: string, start_ms: number, end_ms: number }} CallerText times of the call
  *
  * @typedef {Partial<import("./jitter.js").JitterStats & import("./line-worker.js").LineStats
  *   & { input_lag_ms: number, dropped: number }> & { codec: "opus" | "pcm" }} CallStats
@@ -85,6 +89,7 @@ export class Call {
       },
       buffer: (stats) => this.#report(stats),
       microphoneLost: () => listener.microphoneLost(),
+      held: (what) => this.#state !== "ended" && listener.held(what),
     });
     this.#worker.onmessage = ({ data }) => this.#line(data);
     // Without a message, it is the worker's file that did not come.
@@ -129,7 +134,7 @@ export class Call {
       this.#opus = opus;
       this.#command({ type: "ports", microphone, speaker, both, rate: this.#sound.rate }, [microphone, speaker, both]);
     } catch (error) {
-      if (this.#state === "asking") this.#end(error instanceof LoadError ? UNREACHABLE : microphoneEnding(error));
+      if (this.#state === "asking") this.#end(error instanceof LoadError ? UNREACHABLE : soundEnding(error));
       return;
     }
     if (this.#state !== "asking") return;
@@ -198,6 +203,8 @@ export class Call {
         return this.#enter("preparing");
       case "ready":
         return this.#listener.ready(/** @type {Ready} */ (metadata));
+      case "caller_text":
+        return this.#listener.callerText(/** @type {CallerText} */ (metadata));
       case "warning":
         return this.#listener.warning(metadata.limit, metadata.seconds);
       case "stats":

@@ -1,15 +1,22 @@
-/** The view of a call: what is happening, the controls, and what is left when it is over. */
+/** The view of a call: whose turn it is, what is happening, and what is left when it is over. */
 
-import { avatar, hue } from "./avatar.js";
+import { hue } from "./avatar.js";
 import { Call } from "./call.js";
-import { button, element, fileStamp, note, showView } from "./dom.js";
+import { Dock } from "./dock.js";
+import { announce, button, clockTime, element, note, showView } from "./dom.js";
 import { Readout } from "./readout.js";
-import { Transcript, clockTime } from "./transcript.js";
+import { Shape } from "./shape.js";
+import { Player, offerTranscript, showFigures } from "./summary.js";
+import { Timeline } from "./timeline.js";
+import { Transcript } from "./transcript.js";
+import { Turns } from "./turns.js";
+import { Warning } from "./warning.js";
 
 /**
  * @typedef {import("./api.js").Choice} Choice
  * @typedef {import("./call.js").State} State
  * @typedef {import("./endings.js").Ending} Ending
+ * @typedef {import("./turns.js").Turn} Turn
  */
 
 /** What each state says, and what there is to know about it. @type {Record<State, [string, string]>} */
@@ -18,16 +25,33 @@ const WORDS = {
   asking: ["Asking for your microphone", "Your browser may ask you to allow it."],
   waking: ["Waking the model", ""],
   connecting: ["Connecting", ""],
-  queued: ["Waiting for a free line", ""],
+  queued: ["Waiting for a free line", "You will be connected as soon as a line is free. Keep this page open."],
   preparing: ["Preparing the voice", ""],
   live: ["Live", ""],
   reconnecting: ["Reconnecting", "The connection was lost. The agent will not remember what was said before."],
   ended: ["", ""],
 };
+/** @type {Record<Turn, [string, string]>} */
+const TURNS = {
+  listening: ["Listening", "Just talk. You can interrupt."],
+  heard: ["Listening", "You are heard."],
+  speaking: ["Speaking", "You can interrupt at any time."],
+  interrupting: ["You are interrupting", "You are both heard."],
+  both: ["Both are speaking", "You are both heard."],
+  muted: ["You are muted", "Nothing is heard from you."],
+};
+const HOLD_TO_TALK = "Hold the space bar or the button to talk.";
+/** What the system holds, and what is said then. @type {Record<import("./audio.js").Held, [string, string]>} */
+const HELD = {
+  "": ["", ""],
+  sound: ["The sound is paused", "Your device paused it, perhaps for an alarm or a phone call. The call goes on without you."],
+  microphone: ["Your microphone is paused", "Your device gave it to something else. The agent does not hear you."],
+};
 const ECHO_HINT = "It sounds as if the agent hears itself. Headphones, or a lower volume, help.";
 const LOST_MICROPHONE = "Your microphone is gone. Plug it in again or pick another in the sound settings.";
-/** Meters show this many decibels. */
-const RANGE_DB = 54;
+/** Pauses between the calls of a busy server, in seconds; the last one again and again, and how often at most. */
+const RETRY_S = [15, 30, 60];
+const RETRIES = 15;
 
 /** Shows one call after another. */
 export class CallView {
@@ -37,23 +61,30 @@ export class CallView {
   #left;
   /** @type {{ choice: Choice, name: string } | null} */
   #who = null;
-  /** @type {Transcript | null} */
-  #transcript = null;
+  #transcript = new Transcript("");
   #readout = new Readout();
-  #muted = false;
-  #recording = false;
+  #turns = new Turns();
+  #timeline = new Timeline(this.#turns);
+  #warning = new Warning();
+  #player = new Player();
+  #shape = new Shape();
+  #dock;
+  /** @type {Turn | null} */
+  #turn = null;
+  /** @type {import("./audio.js").Held} */
+  #held = "";
   #startedAt = 0;
   #wakingAt = 0;
   #seconds = 0;
   #clock = 0;
+  #retryAt = 0;
+  #retries = 0;
   /** @type {WakeLockSentinel | null} */
   #wakeLock = null;
   /** Where calls are served, when not here. @type {import("./api.js").Remote | null} */
   remote = null;
   #state = element("call-state", HTMLElement);
   #detail = element("call-detail", HTMLElement);
-  #meters = [element("meter-you", HTMLElement), element("meter-agent", HTMLElement)];
-  #rings = [element("ring-far", HTMLElement), element("ring-near", HTMLElement)];
 
   /**
    * @param {import("./settings.js").Settings} settings
@@ -61,21 +92,20 @@ export class CallView {
    */
   constructor(settings, left) {
     this.#settings = settings;
-    this.#left = left;
-    button("mute").onclick = () => this.toggleMute();
-    button("record").onclick = () => this.toggleRecord();
-    button("end").onclick = () => this.hangUp();
-    button("back").onclick = left;
-    const talk = button("talk");
-    talk.onpointerdown = (event) => {
-      talk.setPointerCapture(event.pointerId);
-      this.talk(true);
+    this.#left = () => {
+      this.#rest();
+      left();
     };
-    talk.onpointerup = talk.onpointercancel = () => this.talk(false);
-    talk.oncontextmenu = (event) => event.preventDefault();
-    talk.onkeydown = ({ key, repeat }) => key === "Enter" && !repeat && this.talk(true);
-    talk.onkeyup = ({ key }) => key === "Enter" && this.talk(false);
-    talk.onblur = () => this.talk(false);
+    this.#dock = new Dock({
+      mute: (muted) => this.#mute(muted),
+      record: (on) => this.#call?.record(on),
+      end: () => this.hangUp(),
+      pushToTalk: () => settings.pushToTalk,
+      seconds: () => this.#time(),
+    });
+    button("back").onclick = this.#left;
+    // One tap, wherever, or a look at the page goes on with what the system has paused.
+    addEventListener("click", () => this.#held && this.#call?.sound.wake(), { capture: true });
     document.addEventListener("visibilitychange", () => {
       if (document.hidden || !this.running) return;
       this.#call?.sound.wake();
@@ -89,89 +119,89 @@ export class CallView {
     return this.#call !== null && this.#call.state !== "ended";
   }
 
+  /** The call's buttons, while there is a call. */
+  get dock() {
+    return this.running ? this.#dock : null;
+  }
+
   /**
    * Call.
    * @param {Choice} choice
    * @param {string} name the persona's
+   * @param {number} [retries] how many calls in a row found everyone busy
    */
-  start(choice, name) {
+  start(choice, name, retries = 0) {
+    this.#rest();
     this.#who = { choice, name };
-    this.#transcript = new Transcript(name);
+    this.#retries = retries;
+    const transcript = (this.#transcript = new Transcript(name));
+    offerTranscript(transcript, name);
     this.#readout = new Readout();
-    this.#muted = this.#recording = false;
+    this.#turns = new Turns();
     this.#startedAt = this.#seconds = 0;
-    element("call-avatar", HTMLElement).replaceChildren(avatar(name));
-    for (const ring of this.#rings) ring.parentElement?.style.setProperty("--hue", String(hue(name)));
+    this.#turn = null;
+    this.#held = "";
+    this.#player.clear();
+    const { style } = document.documentElement;
+    style.setProperty("--agent-hue", String(hue(name)));
+    style.setProperty("--you-hue", Math.abs(hue(name) - 170) < 60 ? "32" : "170");
     element("call-name", HTMLElement).textContent = name;
     element("clock-limit", HTMLElement).textContent = "";
-    element("download-recording", HTMLAnchorElement).hidden = true;
-    element("dock", HTMLElement).hidden = false;
+    element("held", HTMLElement).hidden = true;
     element("after", HTMLElement).hidden = true;
-    const transcript = this.#transcript;
+    delete document.body.dataset.outcome;
+    delete document.body.dataset.talked;
     /** @type {import("./call.js").CallListener} */
     const listener = {
       state: (state, place) => this.#show(state, place),
       ended: (ending) => this.#ended(ending),
       ready: (ready) => this.#ready(ready),
-      text: (text) => transcript.add(text, this.#seconds),
-      warning: (limit, seconds) => this.#warn(limit, seconds),
+      text: (text) => transcript.add(text, this.#time()),
+      callerText: (said) => transcript.callerText(said),
+      warning: (limit, seconds) => this.#warning.show(limit, seconds),
       echo: () => note(ECHO_HINT, 15),
       microphoneLost: () => note(LOST_MICROPHONE, 30),
+      held: (what) => this.#hold(what),
       levels: (you, agent) => this.#levels(you, agent),
       stats: (stats) => this.#readout.show(stats),
-      recording: (file) => this.#recorded(file),
+      recording: (file) => this.#player.show(file, name, this.#dock.recorded, this.#timeline, transcript),
     };
     this.#call = new Call(choice, element("agent-audio", HTMLAudioElement), listener, this.remote);
-    this.apply();
+    this.#dock.start();
+    showView("call");
+    this.#timeline = new Timeline(this.#turns);
+    this.#shape.start(name);
     this.#clock = setInterval(() => this.#tick(), 250);
     this.#tick();
-    showView("call");
     this.#call.start(this.#settings);
     this.#stayAwake();
   }
 
-  /** Take over what the sound settings say. @param {keyof import("./settings.js").Settings} [changed] */
+  /** Take over what the sound settings say. @param {keyof import("./settings.js").Settings} changed */
   apply(changed) {
-    const { microphone, speaker, volume, pushToTalk } = this.#settings;
-    button("talk").hidden = !pushToTalk;
-    button("mute").hidden = pushToTalk;
+    const { microphone, speaker, volume } = this.#settings;
     if (!this.#call || !this.running) return;
-    if (!changed || changed === "pushToTalk") this.#setMuted(pushToTalk);
+    if (changed === "pushToTalk") this.#dock.arrange();
     if (changed === "volume") this.#call.sound.setVolume(volume);
     if (changed === "speaker") this.#call.sound.setSpeaker(speaker);
     if (changed === "microphone") this.#call.sound.setMicrophone(microphone).catch(() => note(LOST_MICROPHONE, 30));
   }
 
-  toggleMute() {
-    if (this.running && !this.#settings.pushToTalk) this.#setMuted(!this.#muted);
-  }
-
-  /** Push to talk. @param {boolean} down */
-  talk(down) {
-    if (this.running && this.#settings.pushToTalk) this.#setMuted(!down);
-  }
-
   /** @param {boolean} muted */
-  #setMuted(muted) {
-    this.#muted = muted;
+  #mute(muted) {
     this.#call?.sound.setMuted(muted);
-    const mute = button("mute");
-    mute.ariaPressed = String(muted);
-    mute.querySelector("use")?.setAttribute("href", muted ? "#i-mic-off" : "#i-mic");
-    button("talk").classList.toggle("on", !muted);
-    this.#line();
-  }
-
-  toggleRecord() {
-    if (!this.running) return;
-    this.#recording = !this.#recording;
-    this.#call?.record(this.#recording);
-    button("record").ariaPressed = String(this.#recording);
-    if (this.#recording) note("Recording both sides. The file stays with you.", 4);
+    this.#shape.muted = muted;
+    this.#warning.tick(muted);
+    if (this.#call?.state === "live") this.#line(muted ? "muted" : "listening");
   }
 
   hangUp() {
     this.#call?.hangUp();
+  }
+
+  /** Seconds since the call went live. */
+  #time() {
+    return this.#startedAt && this.running ? (performance.now() - this.#startedAt) / 1000 : this.#seconds;
   }
 
   /**
@@ -180,26 +210,43 @@ export class CallView {
    */
   #show(state, place) {
     document.body.dataset.call = state;
+    this.#shape.waiting = state !== "live";
     const [words, detail] = WORDS[state];
     this.#state.textContent = state === "queued" ? `${words}: you are number ${place}` : words;
-    this.#detail.textContent = state === "queued" ? "You will be connected by yourself. Keep this page open." : detail;
+    this.#detail.textContent = detail;
+    if (words) announce(`${this.#state.textContent}. ${detail}`);
     if (state === "waking") this.#wakingAt = performance.now();
     if (state === "live") {
+      document.body.dataset.talked = "";
       if (!this.#startedAt) this.#startedAt = performance.now();
-      else this.#transcript?.mark("Connected again. The conversation begins anew.");
-      this.#line();
+      else this.#transcript.mark("Connected again. The conversation begins anew.");
+      this.#line(this.#dock.muted ? "muted" : "listening");
     }
-    button("record").disabled = !this.#startedAt;
-    button("record").ariaPressed = String(this.#recording);
+    this.#dock.setRecordable(this.#startedAt > 0);
     document.title = state === "live" ? `Live: ${this.#who?.name}` : "PersonaPlex";
   }
 
-  /** The sentence below "Live". */
-  #line() {
-    if (this.#call?.state !== "live") return;
+  /** Say whose turn it is. @param {Turn} turn */
+  #line(turn) {
+    this.#turn = turn;
+    if (this.#held) return;
+    document.body.dataset.turn = turn;
+    const [words, detail] = TURNS[turn];
     const { pushToTalk } = this.#settings;
-    if (pushToTalk) this.#detail.textContent = this.#muted ? "Hold the space bar or the button to talk." : "You are heard.";
-    else this.#detail.textContent = this.#muted ? "You are muted." : "Just talk. You can interrupt.";
+    this.#state.textContent = words;
+    this.#detail.textContent = turn === "muted" && pushToTalk ? HOLD_TO_TALK : turn === "listening" && pushToTalk ? "You are heard." : detail;
+  }
+
+  /** @param {import("./audio.js").Held} what */
+  #hold(what) {
+    this.#held = what;
+    const [words, detail] = HELD[what];
+    element("held", HTMLElement).hidden = !what;
+    element("held-why", HTMLElement).textContent = detail;
+    document.body.toggleAttribute("data-held", what !== "");
+    announce(what ? `${words}. ${detail} Press Go on.` : "The sound goes on.");
+    if (what) [this.#state.textContent, this.#detail.textContent] = [words, ""];
+    else if (this.#call?.state === "live" && this.#turn) this.#line(this.#turn);
   }
 
   /** @param {import("./call.js").Ready} ready */
@@ -209,9 +256,12 @@ export class CallView {
   }
 
   #tick() {
-    if (this.#startedAt && this.running) this.#seconds = (performance.now() - this.#startedAt) / 1000;
+    this.#seconds = this.#time();
     const [clock, time] = [element("clock", HTMLElement), clockTime(this.#seconds)];
     if (clock.textContent !== time) clock.textContent = time;
+    this.#dock.tick();
+    this.#warning.tick(this.#dock.muted);
+    if (this.#startedAt) this.#timeline.draw(this.#seconds);
     if (this.#call?.state === "waking") this.#sleepy();
   }
 
@@ -223,41 +273,48 @@ export class CallView {
   }
 
   /**
-   * @param {string} limit
-   * @param {number} seconds
-   */
-  #warn(limit, seconds) {
-    const time = `${Math.round(seconds)} seconds`;
-    note(
-      limit === "idle" ? `Are you still there? The call ends in ${time} unless you say something.` : `The call's time is up in ${time}.`,
-      Math.min(seconds, 20),
-    );
-  }
-
-  /**
-   * Move the meters, both at once: 25 times a second is smooth, and twice that is twice the work.
+   * Both sides' levels of one moment.
    * @param {number} you
    * @param {number} agent
    */
   #levels(you, agent) {
-    const shown = [you, agent].map((level) => Math.max(0, 1 + (20 * Math.log10(Math.max(level, 1e-5))) / RANGE_DB));
-    this.#meters.forEach((meter, side) => (meter.style.transform = `scaleX(${shown[side].toFixed(2)})`));
-    this.#rings.forEach((ring, index) => (ring.style.transform = `scale(${(0.85 + shown[1] * (0.36 - 0.16 * index)).toFixed(2)})`));
+    this.#shape.add(you, agent);
+    if (this.#call?.state !== "live") return;
+    const { you: caller, agent: other } = this.#turns;
+    const spoke = other.active;
+    const turn = this.#turns.add(you, agent, this.#dock.muted, this.#time());
+    if (turn !== this.#turn) this.#line(turn);
+    if (caller.active && caller.last) {
+      this.#transcript.spoke(caller.last);
+      if (!this.#dock.muted) this.#warning.spoke();
+    }
+    if (spoke && !other.active && other.last) {
+      const between = caller.last && caller.last.start > other.last.start && caller.last.start < other.last.end + 0.3;
+      this.#transcript.stopped(other.last.end, Boolean(between));
+    }
   }
 
   /** @param {Ending} ending */
   #ended(ending) {
     clearInterval(this.#clock);
-    this.#levels(0, 0);
+    this.#warning.clear();
+    this.#shape.stop();
+    this.#dock.finish(this.#seconds);
+    this.#timeline.draw(this.#seconds, true);
     this.#wakeLock?.release().catch(() => {});
     this.#wakeLock = null;
+    showFigures(this.#turns, this.#seconds);
+    document.body.dataset.outcome = ending.calm ? "calm" : "failed";
+    document.body.removeAttribute("data-held");
+    element("held", HTMLElement).hidden = true;
     this.#state.textContent = ending.title;
     this.#detail.textContent = ending.detail;
-    element("dock", HTMLElement).hidden = true;
+    announce(`${ending.title}. ${ending.detail}`);
     element("after", HTMLElement).hidden = false;
     const again = button("again");
+    const { choice, name } = this.#who ?? { choice: null, name: "" };
     const ways = {
-      again: { label: "Talk again", go: () => this.#who && this.start(this.#who.choice, this.#who.name) },
+      again: { label: this.#startedAt ? "Call again" : "Try again", go: () => choice && this.start(choice, name) },
       choose: { label: "Choose", go: this.#left },
       login: { label: "Enter the password", go: this.#left },
       reload: { label: "Reload the page", go: () => location.reload() },
@@ -266,15 +323,28 @@ export class CallView {
     again.lastElementChild?.replaceChildren(label);
     again.onclick = go;
     again.focus({ preventScroll: true });
+    if (ending.retry && this.#retries < RETRIES) this.#retryLater(ending);
   }
 
-  /** @param {Blob} file */
-  #recorded(file) {
-    const link = element("download-recording", HTMLAnchorElement);
-    if (link.href) URL.revokeObjectURL(link.href);
-    link.href = URL.createObjectURL(file);
-    link.download = `${this.#who?.name} ${fileStamp()}.${file.type === "audio/ogg" ? "ogg" : "wav"}`;
-    link.hidden = false;
+  /** Everyone is busy: call again in a while. @param {Ending} ending */
+  #retryLater(ending) {
+    const pause = RETRY_S[Math.min(this.#retries, RETRY_S.length - 1)];
+    this.#retryAt = performance.now() + pause * 1000;
+    announce(`${ending.title}. ${ending.detail} This page tries again in ${pause} seconds.`);
+    const tick = () => {
+      const left = Math.ceil((this.#retryAt - performance.now()) / 1000);
+      this.#detail.textContent = `${ending.detail} This page tries again in ${Math.max(left, 0)} seconds.`;
+      if (left <= 0 && this.#who) this.start(this.#who.choice, this.#who.name, this.#retries + 1);
+    };
+    this.#clock = setInterval(tick, 250);
+    tick();
+  }
+
+  /** Nothing goes on by itself any more. */
+  #rest() {
+    clearInterval(this.#clock);
+    this.#shape.stop();
+    this.#player.clear();
   }
 
   async #stayAwake() {

@@ -58,6 +58,33 @@ export class Chooser {
       }
     };
     this.#prompt.oninput = () => this.#count();
+    this.#explain(form);
+  }
+
+  /** Say what is wrong with a value in a part of the form that may be folded. @param {HTMLFormElement} form */
+  #explain(form) {
+    const advanced = element("advanced", HTMLDetailsElement);
+    const error = element("advanced-error", HTMLElement);
+    const forget = () => {
+      error.textContent = "";
+      for (const field of advanced.querySelectorAll("input")) field.removeAttribute("aria-invalid");
+    };
+    form.addEventListener(
+      "invalid",
+      (event) => {
+        const field = event.target;
+        if (!(field instanceof HTMLInputElement) || !advanced.contains(field)) return;
+        event.preventDefault(); // the browser's own words would be shown by some, and by some not where it was folded
+        advanced.open = true;
+        field.ariaInvalid = "true";
+        if (error.textContent) return;
+        error.textContent = `${field.labels?.[0]?.textContent}: ${field.title}.`;
+        field.focus();
+      },
+      { capture: true },
+    );
+    advanced.oninput = forget;
+    button("start").addEventListener("click", forget);
   }
 
   /** The chosen persona's id, "" for the caller's own prompt, null before anything is there. */
@@ -127,6 +154,7 @@ export class Chooser {
     picture.append(avatar(name));
     const lines = make("div", "lines");
     lines.append(make("span", "name", name), make("span", "about", description), make("span", "voice", voice));
+    for (const line of lines.children) line.setAttribute("dir", "auto");
     card.append(input, picture, lines);
     card.dataset.words = `${name} ${description} ${voice}`.toLowerCase();
     return card;

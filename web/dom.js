@@ -39,6 +39,15 @@ export function showView(id, focus = true) {
   scrollTo(0, 0);
 }
 
+/** Close a dialog at a click beside it. @param {HTMLDialogElement} dialog */
+export function closeByBackdrop(dialog) {
+  dialog.addEventListener("click", ({ target, clientX, clientY }) => {
+    const { left, right, top, bottom } = dialog.getBoundingClientRect();
+    const inside = clientX >= left && clientX <= right && clientY >= top && clientY <= bottom;
+    if (target === dialog && !inside) dialog.close();
+  });
+}
+
 /**
  * Give a file to the caller.
  * @param {Blob} file
@@ -59,17 +68,48 @@ export function fileStamp() {
   return local.toISOString().slice(0, 16).replace("T", "-").replace(":", "");
 }
 
-/** A sentence that comes over the page and goes by itself, or at a click. @param {string} text @param {number} [seconds] */
+/**
+ * @typedef {object} Note a sentence over the page
+ * @property {(text: string, aside?: string) => void} say another one; `aside` is shown, and not read aloud
+ * @property {() => void} remove
+ */
+
+/**
+ * A sentence that comes over the page and goes by itself, or at a click.
+ * @param {string} text
+ * @param {number} [seconds]
+ * @returns {Note}
+ */
 export function note(text, seconds = 10) {
   const notes = element("notes", HTMLElement);
-  if ([...notes.children].some((one) => one.firstChild?.textContent === text)) return;
-  const one = make("p", "note", text);
-  const close = make("button", "icon");
+  // The same sentence again takes the place of the first.
+  for (const one of notes.children) if (one.firstChild?.textContent === text) one.remove();
+  const one = make("p", "note");
+  const [words, aside, close] = [make("span"), make("b"), make("button", "icon")];
+  aside.ariaHidden = "true";
   close.type = "button";
-  close.ariaLabel = "Dismiss";
+  close.ariaLabel = close.title = "Dismiss";
   close.append("×");
-  close.onclick = () => one.remove();
-  one.append(close);
+  const remove = () => one.remove();
+  close.onclick = remove;
+  const say = (/** @type {string} */ sentence, beside = "") => {
+    if (words.textContent !== sentence) words.textContent = sentence;
+    if (aside.textContent !== beside) aside.textContent = beside;
+  };
+  say(text);
+  one.append(words, aside, close);
   notes.append(one);
-  setTimeout(() => one.remove(), seconds * 1000);
+  setTimeout(remove, seconds * 1000);
+  return { say, remove };
+}
+
+/** Have a screen reader say what has changed. @param {string} text */
+export function announce(text) {
+  element("status", HTMLElement).textContent = text;
+}
+
+/** @param {number} seconds */
+export function clockTime(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }

@@ -7,15 +7,17 @@ import { ApiError, getPersonas, getSession, getVoices } from "./api.js";
  * @property {string} title what happened
  * @property {string} detail what to do
  * @property {"again" | "choose" | "login" | "reload"} next the way on that is offered first
+ * @property {boolean} [calm] it is no failure
+ * @property {boolean} [retry] it may be over soon: the page tries again by itself
  */
 
 /** @type {Ending} */
-export const HUNG_UP = { title: "Call ended", detail: "Thanks for talking.", next: "again" };
+export const HUNG_UP = { title: "Call ended", detail: "Thanks for talking.", next: "again", calm: true };
 
 /** @type {Ending} */
 export const LOST = {
   title: "The connection was lost",
-  detail: "The server could not be reached for a while. Check your network, then talk again.",
+  detail: "The server could not be reached for a while. Check your network, then call again.",
   next: "again",
 };
 
@@ -34,14 +36,19 @@ export const REFUSED = { title: "The server refused the call", detail: "Reload t
 
 /** By close code; the server's own sentence, where it sent one, takes the place of `detail`. @type {Record<number, Ending>} */
 const CODES = {
-  1000: { title: "The agent hung up", detail: "Talk again whenever you like.", next: "again" },
+  1000: { title: "The agent hung up", detail: "Call again whenever you like.", next: "again", calm: true },
   1003: { title: "The server could not take the call", detail: "Choose again, or reload the page.", next: "choose" },
   1008: { title: "The server refused the call", detail: "Reload the page and try again.", next: "reload" },
   1009: { title: "The server could not take the sound", detail: "Reload the page and try again.", next: "reload" },
   1011: { title: "The model stopped working", detail: "Nothing you did. Try again in a moment.", next: "again" },
-  1013: { title: "Everyone is busy", detail: "All lines are taken just now. Try again in a few minutes.", next: "again" },
-  4000: { title: "Time is up", detail: "The call reached its longest duration. Talk again to go on.", next: "again" },
-  4001: { title: "It went quiet", detail: "Nothing was heard from you for a while. Check that your microphone is on.", next: "again" },
+  1013: { title: "Everyone is busy", detail: "All lines are taken just now.", next: "again", retry: true },
+  4000: { title: "Time is up", detail: "The call reached its longest duration. Call again to go on.", next: "again", calm: true },
+  4001: {
+    title: "It went quiet",
+    detail: "Nothing was heard from you for a while. Check that your microphone is on.",
+    next: "again",
+    calm: true,
+  },
   4002: { title: "Your network is too slow", detail: "The agent's voice could not keep up. Try another network.", next: "again" },
   4003: { title: "The voice took too long to prepare", detail: "The server may be busy. Try again in a moment.", next: "again" },
   4004: { title: "The server refused the sound", detail: "It came faster than speech. Reload the page and try again.", next: "reload" },
@@ -59,23 +66,42 @@ const RECONNECT = [1001, 1005, 1006, 1012];
 export function endingOf(code, message) {
   if (RECONNECT.includes(code)) return null;
   const ending = CODES[code] ?? { title: "The call ended", detail: `The server closed it (code ${code}).`, next: "again" };
-  return message ? { ...ending, detail: message } : ending;
+  return message && !ending.retry ? { ...ending, detail: message } : ending;
 }
 
 /**
- * Why the microphone could not be used.
+ * Why the sound could not be started.
  * @param {unknown} error
  * @returns {Ending}
  */
-export function microphoneEnding(error) {
-  if (!navigator.mediaDevices) {
+export function soundEnding(error) {
+  if (!isSecureContext) {
     return {
       title: "This page is not secure",
       detail: "Browsers give the microphone to secure pages only. Open this address with https://, or on the same machine with localhost.",
       next: "reload",
     };
   }
-  switch (error instanceof DOMException ? error.name : "") {
+  // Not every browser's OverconstrainedError is a DOMException.
+  switch (Object(error).name) {
+    case "UnsupportedError":
+      return {
+        title: "This browser cannot make calls",
+        detail: "It has no AudioContext, or not all of one. Use a current Chrome, Edge, Firefox or Safari.",
+        next: "reload",
+      };
+    case "CaptureOffError":
+      return {
+        title: "The microphone is switched off in this browser",
+        detail: "The browser gives it to no page. Switch capture on in its settings, or try another browser.",
+        next: "reload",
+      };
+    case "NoSpeakerError":
+      return {
+        title: "No speaker found",
+        detail: "Plug in or switch on a speaker or headphones, check that the system's sound works, then try again.",
+        next: "again",
+      };
     case "NotAllowedError":
     case "SecurityError":
       return {

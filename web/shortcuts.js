@@ -1,6 +1,6 @@
 /** Single keys, where no field wants them. They can be switched off in the sound settings. */
 
-import { button, element } from "./dom.js";
+import { button, closeByBackdrop, element } from "./dom.js";
 
 /**
  * @typedef {object} Actions
@@ -21,6 +21,7 @@ function typing(target) {
 export function listenForKeys(actions) {
   const keys = element("keys", HTMLDialogElement);
   button("open-keys").onclick = () => keys.showModal();
+  closeByBackdrop(keys);
   const space = (/** @type {KeyboardEvent} */ event) =>
     event.code === "Space" && actions.holding() && !typing(event.target) && !document.querySelector("dialog[open]");
   let held = false;

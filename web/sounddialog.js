@@ -1,6 +1,6 @@
 /** The sound settings: microphone, speaker, volume and how to talk, before and during a call. */
 
-import { button, element } from "./dom.js";
+import { button, closeByBackdrop, element } from "./dom.js";
 import { saveSettings } from "./settings.js";
 
 /** @typedef {import("./settings.js").Settings} Settings */
@@ -37,6 +37,7 @@ export class SoundDialog {
     keys.onchange = () => set("shortcuts", keys.checked);
     element("speaker-field", HTMLElement).hidden = !("setSinkId" in HTMLMediaElement.prototype);
     button("open-sound").onclick = () => this.open();
+    closeByBackdrop(this.#dialog);
     navigator.mediaDevices?.addEventListener("devicechange", () => this.refresh());
   }
 

@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import sphn
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, sync_playwright
 
 from tests.browser import process
+from tests.browser.sound_server import SoundServer
+from tests.browser.sound_server import missing as sound_server_missing
 from tests.conftest import speech
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -92,24 +94,46 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="package")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Chromium, whose microphone plays a voice again and again."""
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
+def playwright() -> Iterator[Playwright]:
+    """What drives browsers; there can be one at a time."""
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="package")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WAV with what a microphone hears."""
     voice = tmp_path_factory.mktemp("voice") / "voice.wav"
     with wave.open(str(voice), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(24_000)
         file.writeframes((speech(5) * 32767).clip(-32768, 32767).astype("<i2").tobytes())
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[*FLAGS, f"--use-file-for-fake-audio-capture={voice}"],
-            ignore_default_args=["--headless", "--mute-audio"],
-        )
-        yield browser
-        browser.close()
+    return voice
+
+
+@pytest.fixture(scope="package")
+def browser(playwright: Playwright, voice: Path) -> Iterator[Browser]:
+    """Chromium, whose microphone plays a voice again and again."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    browser = playwright.chromium.launch(
+        executable_path=CHROMIUM,
+        args=[*FLAGS, f"--use-file-for-fake-audio-capture={voice}"],
+        ignore_default_args=["--headless", "--mute-audio"],
+    )
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="package")
+def sound_server(tmp_path_factory: pytest.TempPathFactory, voice: Path) -> Iterator[SoundServer]:
+    """A speaker and a microphone for the browsers that have no fake ones."""
+    if missing := sound_server_missing():
+        pytest.skip(f"PulseAudio is not all installed: {', '.join(missing)} missing")
+    server = SoundServer(tmp_path_factory.mktemp("sound"), voice)
+    yield server
+    server.close()
 
 
 @dataclass

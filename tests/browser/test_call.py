@@ -61,7 +61,7 @@ def test_talk_hear_read_mute_record(tabs: Callable[..., Tab], tmp_path: Path) ->
     assert level(caller[-int(1.2 * rate) :]) < SILENT, "muted"
     assert level(agent) > SILENT
     with page.expect_download() as words:
-        page.get_by_role("button", name="Download transcript").click()
+        page.get_by_role("button", name="Download transcript as text").click()
     text = Path(words.value.path()).read_text()
     assert text.startswith("[0:")
     expect(page.locator("#call-state")).to_have_text("Call ended")
@@ -130,19 +130,33 @@ def test_two_tabs_a_queue_and_a_busy_server(tabs: Callable[..., Tab]) -> None:
     fourth.page.get_by_role("button", name="Start talking").click()
     fourth.until("ended")
     fourth.says("Everyone is busy")
+    fourth.says("This page tries again in")
+    assert fourth.page.evaluate("document.body.dataset.outcome") == "failed"
     first.end()
     third.until("live")
     third.end()
     second.end()
+    fourth.until("live", 60)  # by itself
+    fourth.end()
 
 
 def test_a_server_out_of_reach(tabs: Callable[..., Tab]) -> None:
-    tab = tabs().choose()
+    tab = tabs().choose().call()
+    tab.end()
     # To the page, the same as a server that is not there.
     tab.page.context.set_offline(True)
-    tab.page.get_by_role("button", name="Start talking").click()
-    tab.until("ended")
+    tab.page.get_by_role("button", name="Call again").click()
     tab.says("The server cannot be reached")
     tab.page.context.set_offline(False)
-    tab.page.get_by_role("button", name="Talk again").click()
+    tab.page.get_by_role("button", name="Try again").click()
     tab.until("live").end()
+
+
+def test_a_server_that_is_gone_before_the_first_call(tabs: Callable[..., Tab]) -> None:
+    tab = tabs(script="window.setTimeout = ((real) => (act, ms) => real(act, ms === 1000 ? 1e6 : ms))(setTimeout)")
+    tab.choose().page.context.set_offline(True)  # before a call's half of the page has come
+    tab.page.get_by_role("button", name="Start talking").click()
+    expect(tab.page.get_by_role("heading", name="The server cannot be reached")).to_be_focused()
+    tab.page.context.set_offline(False)
+    tab.page.get_by_role("button", name="Try again").click()
+    tab.choose().call().end()

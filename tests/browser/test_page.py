@@ -117,7 +117,10 @@ def test_choosing(tabs: Callable[..., Tab]) -> None:
 @pytest.mark.parametrize(
     ("script", "sentence"),
     [
-        ("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })", "This page is not secure"),
+        (
+            "Object.defineProperty(window, 'isSecureContext', { value: false }); delete window.AudioWorkletNode",
+            "not secure",
+        ),
         ("NotAllowedError", "The microphone is not allowed"),
         ("NotFoundError", "No microphone found"),
         ("NotReadableError", "The microphone is in use"),
@@ -138,10 +141,9 @@ def test_microphone_unplugged(tabs: Callable[..., Tab]) -> None:
     tab = tabs(script=script).choose().call()
     page = tab.page
     page.evaluate("window.first = given; given.getAudioTracks()[0].dispatchEvent(new Event('ended'))")
-    expect(page.locator("#call-state")).to_have_text("Live")
+    expect(page.locator("body")).to_have_attribute("data-call", "live")
     assert page.evaluate("new Promise((done) => setInterval(() => given !== first && done(given.active), 20))")
-    moved = page.locator("#meter-you:not([style*='scaleX(0.00)'])")
-    moved.wait_for(state="attached")
+    expect(page.locator("#transcript .passage.you").first).to_be_visible(timeout=30_000)
     tab.end()
 
 
@@ -181,10 +183,11 @@ def test_keyboard_only(tabs: Callable[..., Tab]) -> None:
     page.get_by_role("switch", name="Single-key shortcuts").press("Space")
     keys.press("Escape")
     keys.press("e")
-    expect(page.locator("#call-state")).to_have_text("Live")
+    keys.press("e")
+    expect(page.locator("body")).to_have_attribute("data-call", "live")
     page.get_by_role("button", name="End", exact=True).press("Enter")
     tab.until("ended")
-    expect(page.get_by_role("button", name="Talk again")).to_be_focused()
+    expect(page.get_by_role("button", name="Call again")).to_be_focused()
     keys.press("Tab")
     keys.press("Enter")
     expect(page.get_by_role("heading", name="Who would you like to talk to?")).to_be_focused()
@@ -223,5 +226,5 @@ def test_looks(tabs: Callable[..., Tab], tmp_path: Path, scheme: str, width: int
 def test_weight(tabs: Callable[..., Tab]) -> None:
     """What goes over the wire until a persona can be chosen."""
     loaded = dict(tabs().choose().page.evaluate(LOADED))
-    assert sum(loaded.values()) < 50_000
-    assert len(loaded) < 36
+    assert sum(loaded.values()) < 60_000
+    assert len(loaded) < 45
