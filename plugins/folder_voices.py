@@ -1,6 +1,5 @@
 """The operator's own voices: `.safetensors` and `.wav` files in `voices.folder`, read again when they change."""
 
-import asyncio
 from pathlib import Path
 
 from core import Config, Voice, VoiceFolder, get_logger, hookimpl
@@ -23,5 +22,5 @@ class Plugin:
         return self._voices.names() if self._voices else []
 
     @hookimpl
-    async def load_voice(self, name: str) -> Voice | None:
-        return await asyncio.to_thread(self._voices.load, name) if self._voices else None
+    def load_voice(self, name: str) -> Voice | None:
+        return self._voices.load(name) if self._voices else None

@@ -1,7 +1,5 @@
 """The voices that come with the model's checkpoint."""
 
-import asyncio
-
 from core import Engine, Voice, hookimpl
 
 PERSONAPLEX_VOICES = (
@@ -24,9 +22,9 @@ class Plugin:
         self._engine = engine
 
     @hookimpl
-    def list_voices(self) -> tuple[str, ...]:
+    async def list_voices(self) -> tuple[str, ...]:
         return self._engine.voices() if self._engine else PERSONAPLEX_VOICES
 
     @hookimpl
-    async def load_voice(self, name: str) -> Voice | None:
-        return await asyncio.to_thread(self._engine.voice, name) if self._engine else None
+    def load_voice(self, name: str) -> Voice | None:
+        return self._engine.voice(name) if self._engine else None

@@ -9,7 +9,7 @@ from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError, VoiceError
 from core.events import Identity
 from core.media.voices import VOICE_NAME, not_offered, offered
-from core.plugin.hook_calls import PLUGIN_ERRORS, HookCaller, call_async
+from core.plugin.hook_calls import HookCaller
 from core.plugin.personas import PERSONA_ID, Persona
 from core.settings.config import Config
 from core.settings.yaml_structs import suggest
@@ -32,10 +32,10 @@ class Catalogue:
         failed = ""
         for hook in self._hooks.implementations("list_personas"):
             try:
-                for persona in await call_async(hook, identity=identity, voices=tuple(voices)):
+                for persona in await self._hooks.call(hook, identity=identity, voices=tuple(voices)):
                     if self._is_usable(persona, hook, voices):
                         personas.setdefault(persona.id, persona)
-            except PLUGIN_ERRORS as error:
+            except Exception as error:
                 self._hooks.report_failure(hook, error)
                 failed = hook.plugin_name
         default = self._config.personas.default
@@ -48,8 +48,8 @@ class Catalogue:
             voices = await self.list_voices()
             for hook in self._hooks.implementations("resolve_persona"):
                 try:
-                    persona = await call_async(hook, name=name, identity=identity, voices=tuple(voices))
-                except PLUGIN_ERRORS as error:
+                    persona = await self._hooks.call(hook, name=name, identity=identity, voices=tuple(voices))
+                except Exception as error:
                     self._hooks.report_failure(hook, error)
                     failed = hook.plugin_name
                     continue
@@ -73,8 +73,8 @@ class Catalogue:
             raise VoiceError(not_offered(name, voices))
         for hook in self._hooks.implementations("load_voice"):
             try:
-                voice = await call_async(hook, name=name)
-            except PLUGIN_ERRORS as error:
+                voice = await self._hooks.call(hook, name=name)
+            except Exception as error:
                 self._hooks.report_failure(hook, error)
                 continue
             if isinstance(voice, Voice):
@@ -95,11 +95,11 @@ class Catalogue:
         ids: list[str] = []
         for hook in self._hooks.implementations("list_personas"):
             try:
-                personas = await call_async(hook, identity=STARTUP, voices=tuple(voices))
+                personas = await self._hooks.call(hook, identity=STARTUP, voices=tuple(voices))
                 ids.extend(persona.id for persona in personas if self._is_usable(persona, hook, voices))
             except ConfigError as error:
                 problems.extend(error.problems)
-            except PLUGIN_ERRORS as error:
+            except Exception as error:
                 self._hooks.report_failure(hook, error)
         if not problems and config.personas.default and config.personas.default not in ids:
             problems.append(
@@ -113,8 +113,8 @@ class Catalogue:
         names: list[str] = []
         for hook in self._hooks.implementations("list_voices"):
             try:
-                names.extend(name for name in await call_async(hook) if VOICE_NAME.fullmatch(name))
-            except PLUGIN_ERRORS as error:
+                names.extend(name for name in await self._hooks.call(hook) if VOICE_NAME.fullmatch(name))
+            except Exception as error:
                 self._hooks.report_failure(hook, error)
         return names
 

@@ -8,6 +8,7 @@ What happens when a plugin raises or returns an invalid result:
 - `startup`, `register_routes`: the boot stops, naming the plugin. `shutdown`: it is logged.
 - `authenticate`, `authorize`: the caller is denied; a RefusedError sets the HTTP status, the message and headers.
 - personas, voices: it is logged and the next plugin is called; when none has a result, this caller gets an error.
+- any hook that does not return in the time that it has: as if it had raised; the log and `problems` name it.
 - audio: the transform is left out for this session, which gets a TransformFailed event.
 - `session_event`, `service_event`: it is logged, the first time.
 - `notices`, `problems`: it is logged, and the sentences of the other plugins are shown.
@@ -28,12 +29,13 @@ from core.errors import ConfigError, PersonaError, PluginError, RefusedError
 from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
 from core.plugin.catalogue import Catalogue
 from core.plugin.discovery import Candidate, find_plugins
-from core.plugin.hook_calls import PLUGIN_ERRORS, HookCaller, call_async, call_sync, describe_error
+from core.plugin.hook_calls import HookCaller, describe_error
 from core.plugin.hookspecs import Transform
 from core.plugin.loading import PluginInfo, PluginSet, load_plugins, reload_plugins
 from core.plugin.personas import Persona
 from core.plugin.store import MemoryStore, Store
 from core.plugin.transforms import Chain
+from core.plugin.worker_threads import HangingError, Job
 from core.settings.config import Config
 from core.settings.log import get_logger
 
@@ -51,7 +53,7 @@ class PluginHost:
         self._shared = shared
         self._plugins = plugins
         self._manager = plugins.manager
-        self._hooks = HookCaller(plugins.manager)
+        self._hooks = HookCaller(plugins.manager, plugins.threads)
         self._catalogue = Catalogue(config, self._hooks)
         self._running: set[str] = set()
         self._routes: list[BaseRoute] | None = None
@@ -103,10 +105,10 @@ class PluginHost:
         try:
             for hook in starts:
                 try:
-                    await call_async(hook, config=self.config, engine=engine, shared=self._shared)
+                    await self._hooks.call(hook, config=self.config, engine=engine, shared=self._shared)
                 except ConfigError as error:
                     problems.extend(error.problems)
-                except PLUGIN_ERRORS as error:
+                except Exception as error:
                     raise PluginError(f"plugin {hook.plugin_name}: startup failed: {describe_error(error)}") from error
                 else:
                     self._running.add(hook.plugin_name)
@@ -127,8 +129,8 @@ class PluginHost:
             shared = successor is not None and successor._manager.is_registered(hook.plugin)
             if hook.plugin_name in self._running and not shared:
                 try:
-                    await call_async(hook)
-                except PLUGIN_ERRORS as error:
+                    await self._hooks.call(hook)
+                except Exception as error:
                     self._hooks.report_failure(hook, error)
         self._running = set()
 
@@ -142,8 +144,8 @@ class PluginHost:
         routes: list[BaseRoute] = []
         for hook in self._hooks.implementations("register_routes"):
             try:
-                result: list[Any] = list(call_sync(hook))
-            except PLUGIN_ERRORS as error:
+                result: list[Any] = list(self._hooks.call_on_loop(hook))
+            except Exception as error:
                 raise PluginError(
                     f"plugin {hook.plugin_name}: register_routes failed: {describe_error(error)}"
                 ) from error
@@ -166,7 +168,7 @@ class PluginHost:
 
     def problems(self) -> list[str]:
         """Sentences for the operator about what the plugins find wrong at this moment."""
-        return self._hooks.collect_sentences("problems")
+        return [*self._hooks.threads.problems(), *self._hooks.collect_sentences("problems")]
 
     async def authenticate(self, connection: HTTPConnection) -> Identity | None:
         """Who is calling, or None when the caller is denied. Raises RefusedError when a plugin does."""
@@ -174,10 +176,10 @@ class PluginHost:
             return ANONYMOUS
         for hook in self._hooks.implementations("authenticate"):
             try:
-                identity = await call_async(hook, connection=connection)
+                identity = await self._hooks.call(hook, connection=connection)
             except RefusedError:
                 raise
-            except PLUGIN_ERRORS as error:
+            except Exception as error:
                 self._hooks.report_failure(hook, error, hide_text=True)
                 return None
             if isinstance(identity, Identity):
@@ -191,8 +193,8 @@ class PluginHost:
         """The path at which a plugin takes a password, or None when callers cannot log in with one."""
         for hook in self._hooks.implementations("login_path"):
             try:
-                path = call_sync(hook)
-            except PLUGIN_ERRORS as error:
+                path = self._hooks.call_on_loop(hook)
+            except Exception as error:
                 self._hooks.report_failure(hook, error)
                 continue
             if isinstance(path, str):
@@ -205,12 +207,12 @@ class PluginHost:
         """Whether this caller may use this persona, which is so unless a plugin refuses it."""
         for hook in self._hooks.implementations("authorize"):
             try:
-                answer = await call_async(hook, identity=identity, persona=persona)
+                answer = await self._hooks.call(hook, identity=identity, persona=persona)
                 if answer is not None and not answer:
                     return False
             except RefusedError:
                 raise
-            except PLUGIN_ERRORS as error:
+            except Exception as error:
                 self._hooks.report_failure(hook, error, hide_text=True)
                 return False
         return True
@@ -265,6 +267,10 @@ class PluginHost:
         """New transforms for the agent's frames in this session. `on_failure` is called for each one that fails."""
         return self._chain("transform_output", session, on_failure)
 
+    def report_hanging(self, plugin: str, job: Job[Any]) -> None:
+        """Log that the `process` of a plugin's transform does not return. New calls go without the transform."""
+        self._hooks.threads.report_hanging(plugin, "process", job)
+
     def event(self, session: SessionInfo, event: SessionEvent) -> None:
         """Send an event of a session to every plugin. What a plugin raises is logged, never raised here."""
         self._hooks.notify("session_event", session=session, event=event)
@@ -277,12 +283,14 @@ class PluginHost:
         transforms: list[tuple[str, Transform]] = []
         for hook in self._hooks.implementations(hook_name):
             try:
-                transform = call_sync(hook, session=session)
+                if self._hooks.threads.hanging(hook.plugin_name, "process"):
+                    raise HangingError("is left out, since it has not returned in another call")
+                transform = self._hooks.call_on_loop(hook, session=session)
                 if transform is None:
                     continue
                 if not callable(getattr(transform, "process", None)):
                     raise TypeError(f"{type(transform).__name__} has no method process(frame)")
-            except PLUGIN_ERRORS as error:
+            except Exception as error:
                 self._hooks.log_failure(hook, error)
                 on_failure(TransformFailed(hook.plugin_name, describe_error(error)))
             else:

@@ -21,6 +21,7 @@ import pluggy
 from core.errors import ConfigError, PluginError
 from core.plugin import hookspecs
 from core.plugin.discovery import Candidate
+from core.plugin.hook_calls import PluginThreads
 from core.settings.config import Config
 from core.settings.log import get_logger
 from core.settings.yaml_structs import decode, suggest
@@ -61,6 +62,8 @@ class PluginSet:
 
     manager: pluggy.PluginManager
     loaded: tuple[LoadedPlugin, ...]
+    threads: PluginThreads
+    """What runs the plugins' blocking hooks."""
 
 
 def load_plugins(config: Config, candidates: Iterable[Candidate]) -> PluginSet:
@@ -81,7 +84,7 @@ def load_plugins(config: Config, candidates: Iterable[Candidate]) -> PluginSet:
     if problems:
         raise ConfigError(problems)
     loaded = tuple(one for same_name in by_name.values() for one in same_name)
-    return PluginSet(_register(loaded), loaded)
+    return PluginSet(_register(loaded), loaded, PluginThreads())
 
 
 def reload_plugins(plugins: PluginSet, names: Collection[str], config: Config) -> PluginSet:
@@ -101,7 +104,7 @@ def reload_plugins(plugins: PluginSet, names: Collection[str], config: Config) -
         loaded.append(one)
     if problems:
         raise ConfigError(problems)
-    return PluginSet(_register(loaded), tuple(loaded))
+    return PluginSet(_register(loaded), tuple(loaded), plugins.threads)
 
 
 def load_plugin(candidate: Candidate, config: Config, problems: list[str]) -> LoadedPlugin:

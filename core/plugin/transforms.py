@@ -9,7 +9,8 @@ import numpy as np
 
 from core.engine.call import FRAME_SAMPLES, Frame
 from core.events import TransformFailed
-from core.plugin.hook_calls import PLUGIN_ERRORS
+from core.plugin.foreign_code import foreign_code
+from core.plugin.hook_calls import describe_error
 from core.plugin.hookspecs import Transform
 
 Times = tuple[tuple[str, float], ...]
@@ -50,6 +51,8 @@ class Chain:
         self._budget = budget_ms / 1000
         self._on_failure = on_failure
         self._clock = clock
+        self.running = ""
+        """The plugin whose transform is processing a frame now, or ""."""
         self.times: Times = ()
         """How long each transform took for the last frame, those that failed in it included."""
 
@@ -63,16 +66,19 @@ class Chain:
         stages = tuple(self._stages)
         for stage in stages:
             began = self._clock()
+            self.running = stage.plugin
             try:
-                transformed = stage.transform.process(frame.copy())  # a copy: a failure half-way leaves the frame whole
+                with foreign_code():  # the copy: a failure half-way leaves the frame whole
+                    transformed = stage.transform.process(frame.copy())
                 problem = _problem_with(transformed)
-            except PLUGIN_ERRORS as error:  # whatever a plugin raises ends only its transform
-                problem = f"{type(error).__name__}: {error}"
+            except Exception as error:  # whatever a plugin raises ends only its transform
+                problem = describe_error(error)
             stage.seconds = self._clock() - began
             if problem:
                 self._leave_out(stage, problem)
             else:
                 frame = transformed
+        self.running = ""
         self.times = tuple((stage.plugin, stage.seconds * 1000) for stage in stages)
         self._check_budget()
         return frame

@@ -39,6 +39,11 @@ class CallerAudio:
         self._framer = Framer()
         self._chain = chain
 
+    @property
+    def running(self) -> str:
+        """The plugin whose transform is processing a frame now, or ""."""
+        return self._chain.running
+
     def decode(self, data: bytes, live: bool) -> DecodedMessage:
         """Decode a message. Raises AudioError.
 
@@ -63,6 +68,11 @@ class AgentAudio:
     def __init__(self, audio: AudioFormat, chain: Chain) -> None:
         self._writer = open_writer(audio)
         self._chain = chain
+
+    @property
+    def running(self) -> str:
+        """The plugin whose transform is processing a frame now, or ""."""
+        return self._chain.running
 
     def encode(self, frame: Frame) -> EncodedFrame:
         """Transform and encode a frame."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
@@ -14,6 +13,7 @@ from core.errors import RefusedError
 from core.events import CallRefused, SessionInfo
 from core.plugin.host import PluginHost
 from core.plugin.reload import Reloader
+from core.plugin.worker_threads import WorkerThreads
 from core.session import call_end
 from core.session.addresses import client_address
 from core.session.admission import Admission
@@ -26,6 +26,8 @@ from core.settings.config import Config
 from core.settings.log import get_logger
 
 ROUTES = (OUR_ROUTE, NVIDIA_ROUTE)
+CODING_S = 1.0
+"""A thread that codes and transforms a frame for longer than this is lost; another takes its place."""
 GOODBYE_S = 5.0
 """How long running calls have to end when the server stops."""
 _log = get_logger("service")
@@ -41,7 +43,7 @@ class CallService:
         self.reloader = Reloader(host, engine)
         self.engine = engine
         self.admission = Admission(engine, config.server)
-        self._codec_threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="audio")
+        self._codec_threads = WorkerThreads("audio", min(8, os.cpu_count() or 1), replace_s=CODING_S)
         self._sessions: set[Session] = set()
         self._all_ended = asyncio.Event()
         """Set when the last session has ended."""
@@ -68,7 +70,6 @@ class CallService:
         await self.drain()
         await self.end_calls()
         await self.reloader.stop()
-        self._codec_threads.shutdown(wait=False, cancel_futures=True)
 
     async def drain(self) -> None:
         """Refuse new calls, end those in the queue, and wait until the others have ended, or for `server.drain_s`."""

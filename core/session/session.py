@@ -7,8 +7,8 @@ a request to end. Whichever ends first ends the others; the task that holds the 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from core.engine.call import Call, EngineInfo, OutputFrame
 from core.errors import EngineError
@@ -27,6 +27,7 @@ from core.events import (
     TransformFailed,
 )
 from core.plugin.host import PluginHost
+from core.plugin.worker_threads import HangingError, Job, WorkerThreads
 from core.session import call_end
 from core.session.addresses import neighbourhood
 from core.session.admission import Admission, Caller
@@ -42,6 +43,8 @@ from core.settings.log import get_logger
 
 HEARTBEAT_S = 1.0
 """How often Stats go to the client, and at the latest the time limits are looked at."""
+HANGING_S = 10.0
+"""A frame whose coding and transforms take longer than this will not come; an engine's step has as long."""
 PING_S = 3.0
 """The longest silence on the wire: NVIDIA's client gives up after 10 s."""
 
@@ -61,7 +64,7 @@ class Session:
         admission: Admission,
         host: PluginHost,
         engine: EngineInfo,
-        codec_threads: Executor,
+        codec_threads: WorkerThreads,
         config: SessionConfig,
     ) -> None:
         """`codec_threads` runs what would block the event loop: audio coding and transforms."""
@@ -151,7 +154,8 @@ class Session:
                 await self._wire.answer_metadata(payload)
 
     async def _receive_audio(self, payload: bytes, received: float) -> None:
-        message = await self._in_thread(self._caller_audio.decode, payload, self._call is not None)
+        audio = self._caller_audio
+        message = await self._in_thread(audio, audio.decode, payload, self._call is not None)
         self._rate_limits.count_audio(message.samples)
         if self._call is None:
             return
@@ -184,7 +188,7 @@ class Session:
             self._event(SessionReady((self._handshake - admitted) * 1000))
             try:
                 async for output in call.frames():
-                    encoded = await self._in_thread(self._agent_audio.encode, output.pcm)
+                    encoded = await self._in_thread(self._agent_audio, self._agent_audio.encode, output.pcm)
                     await self._send_frame(output, encoded)
             finally:
                 self._call = None
@@ -267,8 +271,19 @@ class Session:
         self._event(SessionQueued(place))
         await self._wire.send_metadata(Queued(place))
 
-    async def _in_thread(self, work: Callable[..., _Result], *arguments: object) -> _Result:
-        return await self._loop.run_in_executor(self._codec_threads, work, *arguments)
+    async def _in_thread(
+        self, audio: CallerAudio | AgentAudio, work: Callable[..., _Result], *arguments: object
+    ) -> _Result:
+        """Run work of `audio` that would block the event loop. Raises EngineError when a transform does not return."""
+
+        def hangs(job: Job[Any]) -> None:
+            self._host.report_hanging(audio.running or "(audio coding)", job)
+
+        try:
+            return await self._codec_threads.run(partial(work, *arguments), HANGING_S, hangs)
+        except HangingError:
+            culprit = f"the plugin {audio.running}" if audio.running else "the audio codec"
+            raise EngineError(f"The call cannot go on: {culprit} does not answer. Call again.") from None
 
     def _transform_failed(self, failure: TransformFailed) -> None:
         """Called where the chain runs: in a thread, or on the loop while the chain is made."""
