@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.boot.exit_deadline import EXIT_S, exit_within
 from core.http.app import create_app
 from core.http.uvicorn_server import GracefulServer, bind
 from core.plugin.host import PluginHost
@@ -48,7 +49,9 @@ async def main(path: Path, slots: int) -> None:
         listener = bind(config.server)
         host, port = listener.getsockname()
         ready = f"PersonaPlex serves at http://{host}:{port}"
-        await GracefulServer(app, config.server, lambda: print(ready, flush=True)).serve(sockets=[listener])
+        graceful = GracefulServer(app, config.server, lambda: print(ready, flush=True), exit_within)
+        await graceful.serve(sockets=[listener])
+    exit_within(EXIT_S)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from rich.console import Console
 from starlette.applications import Starlette
 
 from core.boot.check import require_protection
+from core.boot.exit_deadline import EXIT_S, exit_within
 from core.boot.local_engine import open_engine
 from core.boot.remote_engine import RemoteEngine
 from core.cli.standard_streams import lossy_standard_error
@@ -63,7 +64,8 @@ async def _serve(
                     console.print(f"{name:>10}  {text}", markup=False, soft_wrap=True)
             console.print(f"PersonaPlex serves at {_address(listener)} (Ctrl-C ends it)", markup=False)
 
-        await GracefulServer(app, config.server, announce).serve(sockets=[listener])
+        await GracefulServer(app, config.server, announce, exit_within).serve(sockets=[listener])
+    exit_within(EXIT_S)
 
 
 def _address(listener: socket.socket) -> str:

@@ -24,13 +24,27 @@ HEARTBEAT_S = 5.0
 """A client is pinged this often, and gone when it has not answered for as long: half-open connections end in 10 s."""
 BACKLOG = 128
 """Connections that the system holds until they are accepted; asyncio may accept as many without a pause."""
+STOP_S = 25.0
+"""How long the process may take to end after a signal, beside `server.drain_s`: for the last words of calls, and for
+plugins to shut down."""
 
 
 class GracefulServer(uvicorn.Server):
     """uvicorn's server, which at SIGTERM, SIGHUP and Ctrl-C lets calls end, says goodbye, and only then cuts them."""
 
-    def __init__(self, app: Starlette, config: ServerConfig, ready: Callable[[], None] = lambda: None) -> None:
-        """`ready` is called once, when callers can connect. The app's lifespan is for the caller to run."""
+    def __init__(
+        self,
+        app: Starlette,
+        config: ServerConfig,
+        ready: Callable[[], None] = lambda: None,
+        exit_within: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`ready` is called once, when callers can connect. The app's lifespan is for the caller to run.
+
+        `exit_within` is called with each signal, and must see to it that the process ends in so many seconds.
+        """
+        self._exit_within = exit_within
+        self._stop_s = config.drain_s + STOP_S
         self._service: CallService = app.state.service
         self._ready = ready
         self._limits = ConnectionLimits(config)
@@ -74,6 +88,8 @@ class GracefulServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """End the server, and with a second signal at once. The signal is not raised again: the end is a clean one."""
+        if not self.force_exit:  # more signals than two do not put the end off
+            self._exit_within(GOODBYE_S if self.should_exit else self._stop_s)
         self.force_exit = self.should_exit
         self.should_exit = True
 

@@ -2,7 +2,9 @@
 # The bodies are docstrings: implementations are in plugins.
 """Every hook that a plugin may implement. `core.plugin.host` says what happens when an implementation raises.
 
-An implementation names only the arguments that it needs. Where the result may be awaitable, it may be an `async def`.
+An implementation names only the arguments that it needs. Where the result may be awaitable, it may be an `async def`,
+which runs on the event loop; a plain function runs in a thread there, so that it may block. All others run on the event
+loop and must be quick.
 
 Deprecation policy:
 
@@ -118,7 +120,7 @@ def list_voices() -> Sequence[str] | Awaitable[Sequence[str]]:
 
 @hookspec
 def load_voice(name: str) -> Awaitable[Voice | None] | Voice | None:
-    """The voice of that name, or None when this plugin has none. Blocking work belongs in a thread."""
+    """The voice of that name, or None when this plugin has none."""
 
 
 @hookspec
