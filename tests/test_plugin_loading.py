@@ -1,5 +1,9 @@
 """Where plugins come from, and what becomes of those that cannot be loaded."""
 
+import os
+import subprocess
+import sys
+import tempfile
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -91,6 +95,101 @@ def test_a_file_replaces_the_built_in_of_its_name(folder: Folder) -> None:
     assert host.output_chain(SESSION, folder.failures.append).plugins == ()
 
 
+# What is in a folder
+
+VIP = {
+    "__init__.py": "from core import hookimpl\nfrom .names import NAMES\nfrom . import names\n"
+    "@hookimpl\ndef list_voices(): return NAMES\n",
+    "names.py": "from .deep.er import NAME\nNAMES = [NAME]\n",
+    "deep/__init__.py": "",
+    "deep/er.py": "NAME = 'vip'\n",
+}
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+async def test_a_package_is_a_plugin_and_may_import_its_own_modules(folder: Folder) -> None:
+    write(folder.path / "plugins" / "vip", VIP)
+    host = await folder.started()
+    [info] = [info for info in host.describe() if info.name == "vip"]
+    assert (info.state, info.source) == ("on", f"folder {folder.path / 'plugins' / 'vip'}")
+    assert "vip" in await host.list_voices()
+
+
+def test_a_package_that_fails_leaves_nothing_behind_and_decides_who_may_call_wherever_it_says_so(folder: Folder) -> None:
+    before = set(sys.modules)
+    write(folder.path / "plugins" / "vip", VIP | {"deep/er.py": "1 / 0\n"})
+    assert states(folder.load())["vip"] == "failed"
+    assert not [name for name in set(sys.modules) - before if "vip" in name]
+    write(folder.path / "plugins" / "vip", {"deep/er.py": "1 / 0\n# as authorize says\n"})
+    assert "ZeroDivisionError" in folder.problems()
+
+
+NEARLY = {
+    "gain.PY": {"gain.PY": ""},
+    "gain.pyw": {"gain.pyw": ""},
+    "gain.pyc": {"gain.pyc": ""},
+    "gain.cpython-311-x86_64-linux-gnu.so": {"gain.cpython-311-x86_64-linux-gnu.so": ""},
+    "gain.py.off": {"gain.py.off": ""},
+    "gain.py~": {"gain.py~": ""},
+    "gain": {"gain/gain.py": ""},
+    "gain.d": {"gain.d/__init__.py": ""},
+    "acme_gain-1.0-py3-none-any.whl": {"acme_gain-1.0-py3-none-any.whl": ""},
+}
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_what_looks_like_a_plugin_and_is_not_loaded_is_named(folder: Folder, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    write(folder.path / "plugins", NEARLY[name])
+    host = folder.load()
+    assert states(host)[name] == "failed"
+    assert f"plugin {name} (file {folder.path / 'plugins' / name}): is not loaded" in caplog.text
+    assert states(folder.load(f"plugins: {{disabled: ['{name}']}}"))[name] == "disabled"
+    assert "is not loaded" in folder.problems("plugins: {strict: true}")
+
+
+@pytest.mark.parametrize("name", ["gate.PY", "gate.pyc", "gate/gate.py", "gate.d/__init__.py"])
+def test_what_looks_like_a_plugin_that_decides_who_may_call_stops_the_boot(folder: Folder, name: str) -> None:
+    write(folder.path / "plugins", {name: "def authorize(identity, persona): return False\n"})
+    assert f"plugin {name.partition('/')[0]} (file" in folder.problems()
+
+
+def test_what_is_set_aside_or_is_no_plugin_stops_nothing(folder: Folder) -> None:
+    files = {"gate.py.off": "def authenticate(): pass", "README.md": "", "data/words.txt": "", "_lib/a.py": ""}
+    more = {".hidden.py": "1/0", "gain.pyc": "", "gain.py": f"{IMPORTS}@hookimpl\ndef shutdown(): pass\n", "a.pyi": ""}
+    write(folder.path / "plugins", files | more)
+    found = {info.name: info.state for info in folder.load().describe() if info.source.startswith(("file", "folder"))}
+    assert found == {"gate.py.off": "failed", "gain": "on"}
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid") or os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(("unreadable", "mode"), [("plugins", 0), ("plugins", 0o600), ("plugins/vip", 0)])
+def test_a_folder_that_the_services_user_may_not_read_stops_the_boot(unreadable: str, mode: int) -> None:
+    """As the user `nobody`, in a folder that everybody may enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as path:  # pytest's own folders are root's alone
+        folder = Path(path)
+        folder.chmod(0o755)
+        (folder / "config.yaml").write_text("")
+        write(folder / "plugins" / "vip", VIP)
+        (folder / unreadable).chmod(mode)
+        code = (
+            "import os, sys\nfrom pathlib import Path\nfrom core.plugin.host import PluginHost\n"
+            "from core.settings.config import load_config\nimport core.engine.prompt, core.plugin.loading\n"
+            "os.setgid(65534)\nos.setuid(65534)\n"
+            "try: PluginHost.load(load_config(Path(sys.argv[1]), {}))\n"
+            "except Exception as error: print(type(error).__name__, error)\n"
+        )
+        command = [sys.executable, "-c", code, str(folder / "config.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert f"ConfigError plugins.folders: {folder / unreadable}" in done.stdout, done
+    assert "cannot be read: Permission denied" in done.stdout
+
+
 def test_a_disabled_plugin_is_not_even_run(folder: Folder) -> None:
     folder.plugin("bomb", "raise SystemExit('bang')")
     host = folder.load("plugins: {disabled: [bomb, loudness]}")
@@ -122,6 +221,7 @@ BROKEN = {
     "syntax": ("def startup(:", "SyntaxError in line 3"),
     "raises": ("1 / 0", "ZeroDivisionError"),
     "exits": ("import sys; sys.exit(1)", "SystemExit"),
+    "panics": ("class Panic(BaseException): pass\nraise Panic('at the disco')", "Panic: at the disco (broken.py, line"),
     "imports": ("import there_is_no_such_module", "there_is_no_such_module"),
     "empty": ("def startup(config): pass", "has no hooks"),
     "misspelt": (

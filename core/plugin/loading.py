@@ -21,6 +21,7 @@ import pluggy
 from core.errors import ConfigError, PluginError
 from core.plugin import hookspecs
 from core.plugin.discovery import Candidate
+from core.plugin.foreign_code import foreign_code, original
 from core.plugin.hook_calls import PluginThreads
 from core.settings.config import Config
 from core.settings.log import get_logger
@@ -116,17 +117,18 @@ def load_plugin(candidate: Candidate, config: Config, problems: list[str]) -> Lo
     hooks: tuple[str, ...] = ()
     authenticates = candidate.authenticates
     try:
-        module = candidate.load()
-        version = candidate.version or str(getattr(module, "__version__", ""))
         before = len(problems)
-        plugin = _instantiate(module, candidate, config, problems)
+        with foreign_code():
+            module = candidate.load()
+            version = candidate.version or str(getattr(module, "__version__", ""))
+            plugin = _instantiate(module, candidate, config, problems)
         if len(problems) > before:
             info = PluginInfo(candidate.name, candidate.source, version, (), "failed", problems[-1])
             return LoadedPlugin(candidate, info)
         hooks = tuple(_hook_names(plugin))
         authenticates = authenticates or any(hook in AUTH_HOOKS for hook in hooks)
         _check_hooks(candidate.name, plugin, hooks)
-    except (Exception, SystemExit) as error:  # a plugin's module may raise anything
+    except Exception as error:  # a plugin's module may raise anything
         problem = f"plugin {candidate.name} ({candidate.source}): {_describe_load_error(error)}"
         if config.plugins.strict or authenticates or isinstance(error, _MisspeltAuthHookError):
             problems.append(f"{problem} Correct it, or name it in plugins.disabled.")
@@ -224,6 +226,7 @@ def _unknown_names(config: Config, key: str, names: Sequence[str], known: Collec
 
 
 def _describe_load_error(error: BaseException) -> str:
+    error = original(error)
     if isinstance(error, PluginError):
         return str(error)
     if isinstance(error, SyntaxError):
