@@ -123,6 +123,28 @@ async def test_what_keeps_the_event_loop_waiting_is_named_once(serve: Serve, cap
         assert "'plugin': 'Sluggish'" in line
 
 
+class Counting:
+    """Counts how often it is asked, and whether on the event loop."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    @hookimpl
+    def list_voices(self) -> list[str]:
+        self.asked.append(threading.current_thread().name)
+        return []
+
+
+@pytest.mark.parametrize("path", ["/ws/chat?persona=teacher", "/api/chat?voice=NATM2", "/ws/chat?prompt=Hello."])
+async def test_a_call_asks_for_the_voices_once_and_off_the_event_loop(serve: Serve, path: str) -> None:
+    counting = Counting()
+    running = await serve(extra=(counting,), personas={"custom": True}, **PLAIN)
+    counting.asked.clear()
+    async with dial(running.url(path)) as caller:
+        await caller.shake_hands()
+    assert counting.asked == ["plugin Counting"]
+
+
 # What is no Exception.
 
 

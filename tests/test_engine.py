@@ -1,6 +1,7 @@
 """The engine that serves calls: slots, seeds, failures, and what one call can do to another (nothing)."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -306,6 +307,35 @@ async def test_a_device_that_dies_during_a_prefill_is_reported(
     assert "the GPU fell off" in engine.health().problem
 
 
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+def panic(*_: object) -> None:
+    raise Panic("index out of bounds")
+
+
+async def test_a_panic_ends_its_calls_and_not_the_engines_thread(
+    engine: SlotEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(engine._prefill, "_read", panic)
+        call = engine.open(persona(1), Sampling())
+        with pytest.raises(EngineError, match="could not be prepared"):
+            await call.ready()
+        await call.close()
+    with monkeypatch.context() as broken:
+        call = engine.open(persona(1), Sampling())
+        await call.ready()
+        broken.setattr(engine._model, "step", panic)
+        call.push(frame_of(speech(1)[0]))
+        with pytest.raises(EngineError, match="Please call again"):
+            await anext(call.frames())
+        await call.close()
+    assert await alone(engine, 1) is not None
+    assert engine.health().problem == ""
+
+
 async def test_a_thread_that_ends_is_reported(engine: SlotEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     call = engine.open(persona(1), Sampling())
     await call.ready()
@@ -316,7 +346,8 @@ async def test_a_thread_that_ends_is_reported(engine: SlotEngine, monkeypatch: p
     with pytest.raises(EngineError, match="Please call again"):
         await anext(call.frames())
     assert "thread ended" in engine.health().problem
-    monkeypatch.setattr("core.engine.slot_call.CLOSE_SECONDS", 0.01)
+    assert not engine.release(call)  # nobody is left to do it
+    monkeypatch.setattr("core.engine.slot_call.CLOSE_SECONDS", math.inf)
     await call.close()
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,20 @@ def test_codes_and_embeddings_are_the_same_after_writing(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coded.safetensors", "embedded.safetensors"]
     with pytest.raises(VoiceError, match="recording"):
         write_voice(tmp_path / "r.safetensors", Voice("r", pcm=murmur(1)))
+
+
+def test_a_voice_that_several_write_at_once_is_whole(tmp_path):
+    path = tmp_path / "shared.safetensors"
+    voices = [Voice("shared", codes=codes(frames)) for frames in range(100, 108)]
+
+    def write(voice):
+        for _ in range(20):
+            write_voice(path, voice)
+
+    with ThreadPoolExecutor(len(voices)) as threads:
+        list(threads.map(write, voices))
+    assert read_voice(path).fingerprint in [voice.fingerprint for voice in voices]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,9 @@ class SlotEngine:
         except BaseException as error:
             self._problem = f"The engine's thread ended: {error}. Restart the process."
             self._fail_all(EngineError("The engine failed and has ended this call. Please call again."))
+            with self._wake:  # from here on nobody is left to give a slot back
+                self._stopping = True
+                self._release_closed()
             raise
 
     def _serve(self) -> None:
@@ -161,7 +164,7 @@ class SlotEngine:
                     self._prefill_chunk(*arrival)
                 if batch:
                     self._step(batch)
-            except Exception as error:
+            except BaseException as error:  # also a panic of a library in Rust
                 self._recover(error)
             self._busy_since = None
         self._fail_all(EngineError("The server is shutting down."))
@@ -222,7 +225,7 @@ class SlotEngine:
             outcome: PersonaplexError | None = None
         except PersonaplexError as error:
             outcome = error
-        except Exception:
+        except BaseException:  # also a panic of a library in Rust, which may read a recording
             log.exception("prompt failed")
             outcome = EngineError("The prompt could not be prepared. Please call again.")
         with self._wake:
@@ -236,7 +239,7 @@ class SlotEngine:
             if isinstance(outcome, EngineError) and not isinstance(outcome, PromptError):
                 self._model.step({})  # Raises, and ends all calls, when it was the device and not the prompt.
 
-    def _recover(self, error: Exception) -> None:
+    def _recover(self, error: BaseException) -> None:
         """End all calls after a failed step, which leaves the state of every slot in doubt, and reset the model."""
         log.error("step failed", error=str(error), calls=len(self._calls), exc_info=error)
         self._fail_all(EngineError("The engine failed and has ended this call. Please call again."))

@@ -5,6 +5,7 @@ read in one place only, `read_packaged_voice`, for code that vouches for where t
 """
 
 import re
+import secrets
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -67,7 +68,7 @@ def write_voice(path: Path, voice: Voice) -> None:
     tensors = {key: np.ascontiguousarray(form) for key, form in forms.items() if form is not None}
     if not tensors:
         raise VoiceError(f"the voice {voice.name} is a recording; encode it before it is saved.")
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # others may write the same voice now
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(safetensors.numpy.save(tensors, metadata={"format": FORMAT, "version": "1"}))

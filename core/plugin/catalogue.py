@@ -25,9 +25,11 @@ class Catalogue:
         self._config = config
         self._hooks = hooks
 
-    async def list_personas(self, identity: Identity) -> tuple[list[Persona], str]:
-        """Every usable persona, each id once, the default one first; and the name of a plugin that failed, or ""."""
-        voices = await self.list_voices()
+    async def list_personas(self, identity: Identity, voices: Sequence[str]) -> tuple[list[Persona], str]:
+        """Every usable persona, each id once, the default one first; and the name of a plugin that failed, or "".
+
+        `voices` are those on offer, here and below: whoever needs them more than once lists them once.
+        """
         personas: dict[str, Persona] = {}
         failed = ""
         for hook in self._hooks.implementations("list_personas"):
@@ -41,11 +43,10 @@ class Catalogue:
         default = self._config.personas.default
         return sorted(personas.values(), key=lambda persona: persona.id != default), failed
 
-    async def resolve_persona(self, name: str, identity: Identity) -> Persona:
+    async def resolve_persona(self, name: str, identity: Identity, voices: Sequence[str]) -> Persona:
         """The persona of that id. Raises PersonaError."""
         failed = ""
         if PERSONA_ID.fullmatch(name):
-            voices = await self.list_voices()
             for hook in self._hooks.implementations("resolve_persona"):
                 try:
                     persona = await self._hooks.call(hook, name=name, identity=identity, voices=tuple(voices))
@@ -66,9 +67,8 @@ class Catalogue:
         """Names of the voices on offer, in the order of `voices.allow`."""
         return offered(await self._available_voices(), self._config.voices.allow)
 
-    async def load_voice(self, name: str) -> Voice:
+    async def load_voice(self, name: str, voices: Sequence[str]) -> Voice:
         """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
-        voices = await self.list_voices()
         if name not in voices:
             raise VoiceError(not_offered(name, voices))
         for hook in self._hooks.implementations("load_voice"):

@@ -17,7 +17,7 @@ What happens when a plugin raises or returns an invalid result:
 Every failure of a hook is also a PluginFailed event for `service_event`; a transform's is a TransformFailed event.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -217,12 +217,14 @@ class PluginHost:
                 return False
         return True
 
-    async def list_personas(self, identity: Identity) -> list[Persona]:
+    async def list_personas(self, identity: Identity, voices: Sequence[str] | None = None) -> list[Persona]:
         """The personas this caller may use: the default one first, then in the plugins' order.
+
+        `voices`, here and below: what `list_voices` returned for this request; without them the plugins are asked.
 
         Raises PersonaError when there is none because a plugin failed.
         """
-        found, failed = await self._catalogue.list_personas(identity)
+        found, failed = await self._catalogue.list_personas(identity, await self._offered(voices))
         allowed = [persona for persona in found if await self._may_use(identity, persona)]
         if failed and not allowed:
             raise PersonaError(f"The personas cannot be listed just now: the plugin {failed} failed. The log says why.")
@@ -235,29 +237,33 @@ class PluginHost:
         except RefusedError:
             return False
 
-    async def resolve_persona(self, name: str, identity: Identity) -> Persona:
+    async def resolve_persona(self, name: str, identity: Identity, voices: Sequence[str] | None = None) -> Persona:
         """The persona of that id; "" is the first one in this caller's list.
 
         Raises PersonaError, or RefusedError when a plugin keeps the caller from every persona and says why.
 
         Does not check whether the caller may use it: `authorize` does.
         """
+        voices = await self._offered(voices)
         if not name:
-            personas = await self.list_personas(identity)
+            personas = await self.list_personas(identity, voices)
             if not personas:
-                for persona in (await self._catalogue.list_personas(identity))[0]:
+                for persona in (await self._catalogue.list_personas(identity, voices))[0]:
                     await self.authorize(identity, persona)  # which may say why
                 raise PersonaError("There is no persona for you here. Ask the operator for one.")
             return personas[0]
-        return await self._catalogue.resolve_persona(name, identity)
+        return await self._catalogue.resolve_persona(name, identity, voices)
 
     async def list_voices(self) -> list[str]:
         """Names of the voices on offer, in the order of `voices.allow`."""
         return await self._catalogue.list_voices()
 
-    async def load_voice(self, name: str) -> Voice:
+    async def load_voice(self, name: str, voices: Sequence[str] | None = None) -> Voice:
         """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
-        return await self._catalogue.load_voice(name)
+        return await self._catalogue.load_voice(name, await self._offered(voices))
+
+    async def _offered(self, voices: Sequence[str] | None) -> Sequence[str]:
+        return await self.list_voices() if voices is None else voices
 
     def input_chain(self, session: SessionInfo, on_failure: Callable[[TransformFailed], None]) -> Chain:
         """New transforms for the caller's frames in this session. `on_failure` is called for each one that fails."""

@@ -5,7 +5,7 @@ plugins, such as a ticket, and NVIDIA's clients send some that have no meaning h
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -94,7 +94,8 @@ async def resolve_request(connection: HTTPConnection, host: PluginHost, personas
     identity = await authenticate(connection, host)
     try:
         query = parse_query(connection.query_params)
-        persona = await _persona(query, identity, host, personas)
+        voices = await host.list_voices()
+        persona = await _persona(query, identity, voices, host, personas)
         persona = replace(
             persona,
             voice=query.voice or persona.voice,
@@ -102,7 +103,7 @@ async def resolve_request(connection: HTTPConnection, host: PluginHost, personas
         )
         if not await host.authorize(identity, persona):
             raise RefusedError(403, f"You may not talk with {persona.name}.")
-        voice = await host.load_voice(persona.voice)
+        voice = await host.load_voice(persona.voice, voices)
         return ChatRequest(identity, persona, Prompt(persona.prompt, voice), query.audio)
     except (ProtocolError, SamplingError) as error:
         raise RefusedError(400, str(error)) from None
@@ -139,7 +140,9 @@ def _challenges(connection: HTTPConnection) -> tuple[str, ...]:
     return ("Bearer",)
 
 
-async def _persona(query: ChatQuery, identity: Identity, host: PluginHost, personas: PersonasConfig) -> Persona:
+async def _persona(
+    query: ChatQuery, identity: Identity, voices: Sequence[str], host: PluginHost, personas: PersonasConfig
+) -> Persona:
     if query.prompt and not personas.custom:
         raise RefusedError(
             403, "Prompts of your own are not allowed here: choose a persona, or set personas.custom in config.yaml."
@@ -151,8 +154,7 @@ async def _persona(query: ChatQuery, identity: Identity, host: PluginHost, perso
             raise RefusedError(
                 400, f"The prompt has {len(query.prompt)} characters; at most {personas.max_prompt_chars} are allowed."
             )
-        voices = await host.list_voices()
         if not query.voice and not voices:
             raise RefusedError(404, "No voice is offered here.")
         return Persona(CUSTOM, "Custom", "", query.voice or voices[0], query.prompt, Sampling())
-    return await host.resolve_persona(query.persona or "", identity)
+    return await host.resolve_persona(query.persona or "", identity, voices)
