@@ -319,7 +319,7 @@ async def test_a_panic_ends_its_calls_and_not_the_engines_thread(
     engine: SlotEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(engine._prefill, "_read", panic)
+        broken.setattr(engine._prefill, "_forward", panic)
         call = engine.open(persona(1), Sampling())
         with pytest.raises(EngineError, match="could not be prepared"):
             await call.ready()

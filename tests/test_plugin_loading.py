@@ -121,7 +121,9 @@ async def test_a_package_is_a_plugin_and_may_import_its_own_modules(folder: Fold
     assert "vip" in await host.list_voices()
 
 
-def test_a_package_that_fails_leaves_nothing_behind_and_decides_who_may_call_wherever_it_says_so(folder: Folder) -> None:
+def test_a_package_that_fails_leaves_nothing_behind_and_may_decide_who_may_call(
+    folder: Folder,
+) -> None:
     before = set(sys.modules)
     write(folder.path / "plugins" / "vip", VIP | {"deep/er.py": "1 / 0\n"})
     assert states(folder.load())["vip"] == "failed"
@@ -144,7 +146,9 @@ NEARLY = {
 
 
 @pytest.mark.parametrize("name", NEARLY)
-def test_what_looks_like_a_plugin_and_is_not_loaded_is_named(folder: Folder, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_looks_like_a_plugin_and_is_not_loaded_is_named(
+    folder: Folder, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     write(folder.path / "plugins", NEARLY[name])
     host = folder.load()
     assert states(host)[name] == "failed"

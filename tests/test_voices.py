@@ -75,11 +75,11 @@ def test_codes_and_embeddings_are_the_same_after_writing(tmp_path: Path) -> None
         write_voice(tmp_path / "r.safetensors", Voice("r", pcm=murmur(1)))
 
 
-def test_a_voice_that_several_write_at_once_is_whole(tmp_path):
+def test_a_voice_that_several_write_at_once_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "shared.safetensors"
     voices = [Voice("shared", codes=codes(frames)) for frames in range(100, 108)]
 
-    def write(voice):
+    def write(voice: Voice) -> None:
         for _ in range(20):
             write_voice(path, voice)
 

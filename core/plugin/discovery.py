@@ -127,7 +127,7 @@ def _why_not_loaded(path: Path) -> str:
         return "is not loaded: it is no regular file." if path.exists() and not path.is_file() else ""
     if path.suffix in COMPILED and path.with_suffix(".py").is_file():
         return ""  # its source is loaded
-    looks_like_one = path.suffix.lower() in PYTHON_SUFFIXES or SET_ASIDE.search(path.name)
+    looks_like_one = path.suffix.lower() in PYTHON_SUFFIXES or SET_ASIDE.search(path.name) is not None
     return "is not loaded: the name of a plugin's file ends in .py." if looks_like_one else ""
 
 
