@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import ssl
+import subprocess
 import threading
 import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.utils._http import reset_sessions
 
 from core.boot.checkpoint_source import NANO, find_checkpoint
 from core.engine.checkpoint import Checkpoint
@@ -30,6 +35,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), HubHandler)
         self.files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
         self.gated = False
+        self.refusing: tuple[int, str] = (0, "")
+        """A status without a word why, and the part of a path for which it is answered."""
         self.sent: list[str] = []
         self.ranges: list[str] = []
 
@@ -49,6 +56,9 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def answer(self, body: bool) -> None:
         path = self.path.split("?")[0]
+        status, part = self.server.refusing
+        if status and part in path:
+            return self.refuse(status)
         if f"/{REPOSITORY}/" not in path:
             return self.refuse(404, "RepoNotFound")
         if self.server.gated and self.headers.get("Authorization") != "Bearer right":
@@ -81,9 +91,12 @@ class HubHandler(BaseHTTPRequestHandler):
         if body:
             self.wfile.write(content[start:])
 
-    def refuse(self, status: int, code: str) -> None:
+    def refuse(self, status: int, code: str = "") -> None:
         self.send_response(status)
-        self.send_header("X-Error-Code", code)
+        if code:
+            self.send_header("X-Error-Code", code)
+        elif status == 401:  # as the real hub answers a token that it does not know
+            self.send_header("X-Error-Message", "Invalid credentials in Authorization header")
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -100,6 +113,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None))  # between attempts
     monkeypatch.delenv("HF_TOKEN", raising=False)
     yield server
     server.shutdown()
@@ -159,6 +173,91 @@ def test_a_gated_repository_says_how_to_get_in(hub: Hub, tmp_path: Path, token: 
 def test_what_cannot_be_fetched_is_named(hub: Hub, tmp_path: Path, changed: dict[str, object], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         get(tmp_path, **changed)  # type: ignore[arg-type]
+
+
+REFUSALS = [
+    (401, "right", "does not accept the token"),
+    (403, "right", r"fine-grained.*settings/tokens"),
+    (403, None, "set HF_TOKEN"),
+    (429, "right", "asked too often"),
+    (429, None, "With a token it allows more"),
+    (500, None, r"fault of its own \(500\).*status.huggingface.co"),
+    (503, None, r"fault of its own \(503\)"),
+    (418, None, "refused someone/model with 418"),
+]
+
+
+@pytest.mark.parametrize("part", ["/revision/", "/resolve/"])
+@pytest.mark.parametrize(("status", "token", "message"), REFUSALS)
+def test_a_refusal_says_what_it_means(
+    hub: Hub, tmp_path: Path, part: str, status: int, token: str | None, message: str
+) -> None:
+    hub.refusing = (status, part)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        get(tmp_path, token=token)
+    assert "connect this machine" not in str(caught.value)
+    hub.refusing = (0, "")
+    assert get(tmp_path, token=token).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("HTTP_PROXY", "http://127.0.0.1:9", r"proxy.*HTTPS_PROXY"),
+        ("HTTP_PROXY", "http://user:marker@127.0.0.1:9", r"proxy.*HTTPS_PROXY"),
+    ],
+)
+def test_a_proxy_that_is_wrong_is_named(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://hub.invalid")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        get(tmp_path)
+    assert "marker" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_certificate_that_nobody_trusts_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
+    made = subprocess.run([*command, "-keyout", certificate, "-out", certificate], capture_output=True, check=False)
+    if made.returncode != 0:
+        pytest.skip("openssl cannot make a certificate here")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    hub.socket = context.wrap_socket(hub.socket, server_side=True)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address.replace("http:", "https:"))
+    with pytest.raises(CheckpointError, match="certificate is not trusted"):
+        get(tmp_path)
+
+
+def test_offline_by_the_hubs_own_variable_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    reset_sessions()  # which look at it when they are made
+    try:
+        with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set"):
+            get(tmp_path)
+    finally:
+        reset_sessions()
+
+
+@pytest.mark.skipif(find_spec("hf_transfer") is not None, reason="hf_transfer is installed")
+def test_a_fast_download_without_its_package_is_named(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ENABLE_HF_TRANSFER", True)
+    with pytest.raises(CheckpointError, match="pip install hf_transfer"):
+        get(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("core.engine.hub.snapshot_download", read_only)
+    with pytest.raises(CheckpointError, match=r"cannot be written in .*Read-only file system"):
+        get(tmp_path)
 
 
 def test_no_network_says_what_to_do(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
