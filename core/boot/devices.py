@@ -1,17 +1,28 @@
 """The device and the dtype that the engine runs with."""
 
+from collections.abc import Callable
+
 import torch
 
+from core.boot.gpu_problems import gpu_problem
 from core.errors import EngineError
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device of that name, where `auto` is a GPU if there is one. Raises EngineError when there is none."""
+def pick_device(name: str, report: Callable[[str], None] = lambda _: None) -> torch.device:
+    """Return the device of that name, where `auto` is a GPU if there is one that can be used.
+
+    Where `auto` passes a GPU over, `report` is told why. Raises EngineError where the device named cannot be used.
+    """
+    problem = gpu_problem() if name != "cpu" else ""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if problem:
+            report(f"Running on the CPU, since the GPU cannot be used: {problem}.")
+        return torch.device("cuda" if torch.cuda.is_available() and not problem else "cpu")
     missing = (
         f"engine.device {name!r} is not on this machine; use auto, cpu or cuda (CUDA_VISIBLE_DEVICES picks a GPU)."
     )
+    if name == "cuda" and problem:
+        raise EngineError(f"engine.device 'cuda' cannot be used: {problem}.")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

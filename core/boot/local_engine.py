@@ -4,12 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from subprocess import SubprocessError
 
 import torch
 
 from core.boot.capacity import frames_per_call, slots_in_memory, slots_in_time, time_steps
 from core.boot.checkpoint_source import find_checkpoint, packaged_voices
 from core.boot.devices import device_name, memory_in_use, pick_device, pick_dtype
+from core.boot.gpu_problems import explain_gpu_error
 from core.engine.call import EngineInfo
 from core.engine.checkpoint import Checkpoint
 from core.engine.kv_cache import blocks_for
@@ -47,7 +49,7 @@ def open_engine(config: EngineConfig, report: Callable[[str], None], longest_s: 
     memory, so that more of them fit. Blocks, for minutes when it downloads. Raises CheckpointError or EngineError with
     a message that says what to do.
     """
-    device = pick_device(config.device)
+    device = pick_device(config.device, report)
     torch.set_num_threads(config.threads or CPU_THREADS)
     if device.type == "cpu":
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -60,11 +62,16 @@ def open_engine(config: EngineConfig, report: Callable[[str], None], longest_s: 
         raise EngineError(
             f"{checkpoint.name} does not fit on {device}: use a GPU with more memory, or end what else runs on it."
         ) from error
+    except (RuntimeError, OSError, SubprocessError) as error:
+        sentence = explain_gpu_error(error)
+        if not sentence:
+            raise
+        raise EngineError(sentence) from error
 
 
 def open_voice_encoder(config: EngineConfig, report: Callable[[str], None]) -> VoiceEncoder:
     """Load only the codec of the checkpoint that `config` asks for. Raises CheckpointError or EngineError."""
-    device = pick_device(config.device)
+    device = pick_device(config.device, report)
     checkpoint = Checkpoint.read(find_checkpoint(config, device, report))
     return VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, device))
 
