@@ -1,7 +1,7 @@
 """The end of this process, in time whatever hangs in it."""
 
 import faulthandler
-import sys
+import os
 
 EXIT_S = 5.0
 """How long the process may take when all of its work is done, or when a second signal asks it to hurry."""
@@ -16,4 +16,4 @@ def exit_within(seconds: float) -> None:
     try:
         faulthandler.dump_traceback_later(seconds, exit=True)
     except (RuntimeError, ValueError, OSError):  # stderr is closed, or is no file
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stdout__ or 1)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=os.open(os.devnull, os.O_WRONLY))

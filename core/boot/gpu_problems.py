@@ -55,7 +55,7 @@ def _why_not_available() -> str:
     if torch.version.cuda is None:
         return f"this torch ({torch.__version__}) is built for CPUs alone: {INSTALL_TORCH}"
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         return f"{_first_sentence(str(error))}. Update the driver, or see what nvidia-smi says"
     return "torch sees none. See what nvidia-smi says"

@@ -26,6 +26,7 @@ from core.events import (
     TextSaid,
     TransformFailed,
 )
+from core.plugin.foreign_code import foreign_code
 from core.plugin.host import PluginHost
 from core.plugin.worker_threads import HangingError, Job, WorkerThreads
 from core.session import call_end
@@ -131,7 +132,8 @@ class Session:
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
         """Turn whatever a part raises into the CallEnded that it means; the first one is the session's."""
         try:
-            await part()
+            with foreign_code():
+                await part()
         except CallEnded as ended:
             self._ended = self._ended or ended
             raise
