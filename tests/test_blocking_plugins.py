@@ -90,6 +90,35 @@ async def test_who_waits_in_a_plain_function_is_refused_when_the_time_is_up(serv
     await is_fine(running)
 
 
+class Thorough:
+    """Takes longer than a hook usually may, where the operator lets it."""
+
+    @hookimpl
+    def authenticate(self) -> Identity:
+        time.sleep(0.5)
+        return Identity("thorough")
+
+
+async def test_a_hook_may_take_as_long_as_the_operator_lets_callers_wait(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.plugin.hook_calls.LIMIT_S", 0.1)
+    patient = await serve(extra=(Thorough(),), session={"auth_s": 20}, **PLAIN)
+    assert json.loads((await get(patient, "/session"))[2])["identity"] == "thorough"
+    hasty = await serve(extra=(Thorough(),), session={"auth_s": 0.2}, **PLAIN)
+    assert (await get(hasty, "/session"))[0] == 503
+
+
+async def test_threads_without_work_end_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.plugin.worker_threads.IDLE_S", 0.05)
+    threads = WorkerThreads("idle test", 3)
+    for _ in range(2):
+        await asyncio.gather(*(threads.run(lambda: None) for _ in range(20)))
+        async with asyncio.timeout(10):
+            while [one for one in threading.enumerate() if one.name == "idle test"]:  # noqa: ASYNC110 - they just end
+                await asyncio.sleep(0.02)
+
+
 async def test_work_in_a_thread_sees_the_context_of_its_caller() -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
     variable.set("the caller's")
@@ -332,9 +361,10 @@ class EndlessVoice:
 async def test_a_hook_that_never_returns_is_named_and_the_next_plugin_is_asked(
     serve: Serve, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    running = await serve(extra=(EndlessVoice(gate),), **PLAIN)
-    async with dial(running.url("/ws/chat?persona=teacher")) as caller:
-        await caller.shake_hands()
+    running = await serve(extra=(EndlessVoice(gate),), session={"auth_s": 0.3}, **PLAIN)
+    status, message = await refused(running, "/ws/chat?persona=teacher")
+    assert (status, "too long" in message) == (503, True)
+    assert (await running.service.host.load_voice("NATM2")).name == "NATM2"  # who has the time for it
     [problem] = await problems(running)
     assert "The plugin EndlessVoice hangs: load_voice has not returned" in problem
     assert "'hook': 'load_voice', 'error': 'has not returned for" in caplog.text
@@ -347,7 +377,7 @@ async def test_a_plugin_whose_threads_all_hang_fails_at_once_and_no_other_does(
     serve: Serve, gate: Gate, monkeypatch: pytest.MonkeyPatch, short_limits: None
 ) -> None:
     monkeypatch.setattr("core.plugin.hook_calls.THREADS_PER_PLUGIN", 2)
-    running = await serve(extra=(EndlessVoice(gate),), **PLAIN)
+    running = await serve(extra=(EndlessVoice(gate),), session={"auth_s": 0.3}, **PLAIN)
     host = running.service.host
     for _ in range(2):
         await host.load_voice("NATM2")
@@ -396,8 +426,9 @@ def shutdown():
 """
 
 
-@pytest.mark.parametrize("where", ["threading.Event().wait()", "while True: pass", "time.sleep(1e6)"])
-@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize(
+    ("where", "signals"), [("threading.Event().wait()", 1), ("while True: pass", 1), ("time.sleep(1e6)", 2)]
+)
 async def test_a_process_full_of_what_never_returns_can_be_stopped(tmp_path: Path, where: str, signals: int) -> None:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "endless.py").write_text(HANGING_PLUGIN.format(where=where, in_shutdown=signals == 2))

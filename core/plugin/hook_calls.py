@@ -29,7 +29,7 @@ SLOW_S = 0.1
 """An implementation that runs on the event loop and takes longer in one go makes a frame of every call late."""
 THREADS_PER_PLUGIN = 16
 LIMIT_S = 10.0
-"""How long an implementation may take; with a caller waiting, `session.auth_s` may end the wait earlier."""
+"""How long an implementation may take, unless callers wait for longer (`session.auth_s`)."""
 SHUTDOWN_LIMIT_S = 12.0
 """The same for `shutdown`, which may have files to write."""
 LIMITS_S = {"startup": math.inf, "shutdown": SHUTDOWN_LIMIT_S}
@@ -88,8 +88,10 @@ class HookCaller:
     A failure is logged, and every plugin learns of it by a PluginFailed event.
     """
 
-    def __init__(self, manager: pluggy.PluginManager, threads: PluginThreads) -> None:
+    def __init__(self, manager: pluggy.PluginManager, threads: PluginThreads, patience_s: float = 0.0) -> None:
+        """`patience_s` is how long callers wait for implementations; those may take as long, and LIMIT_S at least."""
         self.threads = threads
+        self._limit_s = max(LIMIT_S, patience_s)
         self._manager = manager
         self._reported: set[tuple[str, ...]] = set()
         self._log = get_logger("plugins")
@@ -119,7 +121,7 @@ class HookCaller:
         Raises CrashError, HangingError when it has not returned within its limit, and every Exception that the plugin
         raises.
         """
-        limit_s = LIMITS_S.get(_hook_name(hook), LIMIT_S)
+        limit_s = LIMITS_S.get(_hook_name(hook), self._limit_s)
         if inspect.iscoroutinefunction(hook.function):
             result = _call(hook, arguments)
         else:

@@ -53,7 +53,7 @@ class PluginHost:
         self._shared = shared
         self._plugins = plugins
         self._manager = plugins.manager
-        self._hooks = HookCaller(plugins.manager, plugins.threads)
+        self._hooks = HookCaller(plugins.manager, plugins.threads, config.session.auth_s)
         self._catalogue = Catalogue(config, self._hooks)
         self._running: set[str] = set()
         self._routes: list[BaseRoute] | None = None
