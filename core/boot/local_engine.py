@@ -116,7 +116,9 @@ def assemble(
         preparation = Preparation(lm, tokenizer, special, encode_voice, store)
         preparation.warm_up()
         voices = packaged_voices(checkpoint.folder, config)
-    info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling)
+    sampling, name = checkpoint.sampling, device_name(device)
+    longest = longest_with(checkpoint.architecture, slots * blocks_for(frames))
+    info = EngineInfo(checkpoint.name, checkpoint.notice, name, slots, sampling, longest)
     measured = {"slots": slots, "step_ms": times, **seconds, **memory(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
     return SlotEngine(info, model, preparation, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)
@@ -167,6 +169,12 @@ def longest_call(architecture: Architecture, longest_s: float | None) -> int:
     if longest_s is None:
         return architecture.context
     return min(architecture.context, PROMPT + math.ceil(longest_s / FRAME_S))
+
+
+def longest_with(architecture: Architecture, blocks: int) -> float:
+    """How many seconds a call with a large prompt may come to in so many blocks of the cache: the other way round."""
+    frames = blocks * BLOCK
+    return math.inf if frames >= architecture.context else (frames - PROMPT) * FRAME_S
 
 
 def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable[[str], None]) -> Path:

@@ -1,5 +1,6 @@
 """One conversation's place in the engine, as a session sees it."""
 
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -79,6 +80,8 @@ class EngineInfo:
     slots: int
     sampling: Sampling = USUAL
     """How calls are sampled that do not ask otherwise."""
+    longest_s: float = math.inf
+    """The longest call that the memory is enough for, in seconds of audio."""
 
 
 @dataclass(frozen=True)
