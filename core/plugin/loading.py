@@ -10,13 +10,14 @@ import inspect
 import traceback
 import warnings
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import pluggy
+from starlette.routing import BaseRoute
 
 from core.errors import ConfigError, PluginError
 from core.plugin import hookspecs
@@ -46,6 +47,17 @@ class PluginInfo:
     problem: str = ""
 
 
+@dataclass(eq=False)
+class Lifetime:
+    """What one plugin object has been through. It starts once and shuts down once, however many hosts share it."""
+
+    started: bool = False
+    hosts: set[object] = field(default_factory=set)
+    """The hosts that use the object. It is shut down when the last of them has let go of it."""
+    routes: list[BaseRoute] | None = None
+    """What `register_routes` returned; None before it is called."""
+
+
 @dataclass(frozen=True)
 class LoadedPlugin:
     """The result of loading a candidate. `plugin` is the object with the hooks, or None when it is not used."""
@@ -53,6 +65,7 @@ class LoadedPlugin:
     candidate: Candidate
     info: PluginInfo
     plugin: Any = None
+    lifetime: Lifetime = field(default_factory=Lifetime, compare=False)
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,8 @@ def load_plugins(config: Config, candidates: Iterable[Candidate]) -> PluginSet:
 def reload_plugins(plugins: PluginSet, names: Collection[str], config: Config) -> PluginSet:
     """The same plugins, where those of `names` are new instances with the options that `config` has for them.
 
-    No plugin's file is run again. Raises ConfigError with everything that is wrong; `plugins` is left as it was.
+    No plugin's file is run again, so a plugin that is a module, or an object that was passed in, stays the same object
+    with the same lifetime. Raises ConfigError with everything that is wrong; `plugins` is left as it was.
     """
     known = [one.info.name for one in plugins.loaded]
     problems = _unknown_names(config, "options", list(config.plugins.options), known)
@@ -95,9 +109,11 @@ def reload_plugins(plugins: PluginSet, names: Collection[str], config: Config) -
     for one in plugins.loaded:
         if one.info.name in names and one.info.state in ("on", "off"):
             before = len(problems)
-            one = load_plugin(one.candidate, config, problems)
-            if one.info.state == "failed" and len(problems) == before:
-                problems.append(one.info.problem)
+            new = load_plugin(one.candidate, config, problems)
+            if new.info.state == "failed" and len(problems) == before:
+                problems.append(new.info.problem)
+            if new.plugin is None or new.plugin is not one.plugin:
+                one = new
         loaded.append(one)
     if problems:
         raise ConfigError(problems)

@@ -7,7 +7,9 @@ struct field by field and leaves only single values to msgspec. Each problem is 
 import dataclasses
 import difflib
 import math
+import os
 import re
+import stat
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -93,14 +95,24 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a settings file. Raises OSError, or ValueError for what is no file of settings.
+
+    A pipe or a device is refused, since reading one may never end.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a regular file, but a folder, pipe or device. Save the settings as a file")
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES} bytes; this cannot be right")
+    return content
+
+
 def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
     """The mapping in a YAML file; an empty one after adding what is wrong with the file to `problems`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise ValueError(f"larger than {MAX_FILE_BYTES} bytes; this cannot be right")
-        data = parse_yaml(content.decode("utf-8-sig"))
+        data = parse_yaml(read_file(path).decode("utf-8-sig"))
     except UnicodeDecodeError:
         problems.append(f"{path}: not UTF-8 text. Save it as UTF-8.")
         return {}
