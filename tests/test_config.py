@@ -1,11 +1,17 @@
 """config.yaml and the environment: what people write, right and wrong."""
 
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from core.boot.check import check
 from core.errors import ConfigError
@@ -246,3 +252,164 @@ def test_a_page_must_know_where_the_calls_are(write):
         assert "server.socket" in problems(write(f"server: {{role: page, socket: {wrong!r}}}"))[0]
     config = load_config(write("server: {role: page, socket: 'wss://calls.example'}"), {})
     assert config.server.socket == "wss://calls.example"
+
+
+# What is allowed, and values that YAML takes for something else
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("engine: {dtype: float8}", "engine.dtype: expected auto, float32, bfloat16, got 'float8'."),
+        ("engine: {dtype: 16}", "engine.dtype: expected auto, float32, bfloat16, got 16."),
+        ("engine: {device: tpu}", "engine.device: expected auto, cpu, cuda, got 'tpu'."),
+        ("engine: {slots: some}", "engine.slots: expected auto, or a number, got 'some'."),
+        ("log: {format: no}", "log.format: expected auto, console, json, got False."),
+        ("server: {origins: ['https://a.example/']}", "server.origins[0]: expected an origin such as https://"),
+        ("server: {socket: 'http://a'}", "server.socket: expected an address such as wss://"),
+        ("server: {host: 127}", "server.host: expected str, got int; write it in quotes to make it text."),
+        ("voices: {allow: [No]}", "voices.allow[0]: expected str, got bool; write it in quotes to make it text."),
+        ("server: {host: 2024-01-01}", "server.host: expected str, got date; write it in quotes to make it text."),
+    ],
+)
+def test_a_wrong_value_says_what_is_allowed(write, text, says):
+    [problem] = problems(write(text))
+    assert problem.startswith(f"{write(text)}: {says}")
+
+
+def test_what_is_allowed_says_nothing_of_a_variable(write):
+    [problem] = problems(write(""), {"PERSONAPLEX_ENGINE__DTYPE": "hunter2"})
+    assert problem.endswith(
+        "expected auto, float32, bfloat16 (from the environment variable PERSONAPLEX_ENGINE__DTYPE)."
+    )
+
+
+def test_a_key_without_a_value_has_its_default(write):
+    empty = "server:\n  port:\n  origins:\nengine:\n  token:\nvoices: {allow: }\nplugins:\n  options:\n    password:\n"
+    config = load_config(write(empty), {})
+    assert (config.server, config.voices, config.engine.token) == (
+        replace(Config().server, web=config.server.web),
+        replace(Config().voices, folder=config.voices.folder),
+        None,
+    )
+
+
+# Paths
+
+
+def test_a_home_is_expanded_wherever_a_path_is_given(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("personas", "plugins", "web", "model"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+    config = load_config(
+        write(
+            "{server: {web: ~/web}, engine: {checkpoint: ~/model, cache: ~/cache}, voices: {folder: ~/voices}, "
+            "personas: {folder: ~/personas}, plugins: {folders: [~/plugins]}}"
+        ),
+        {},
+    )
+    found = (
+        *(config.server.web, config.engine.checkpoint, config.engine.cache, config.voices.folder),
+        *(config.personas.folder, *config.plugins.folders),
+    )
+    names = ("web", "model", "cache", "voices", "personas", "plugins")
+    assert found == tuple(str(tmp_path / "home" / name) for name in names)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_config(Path("~/config.yaml"), {})[0].source == str(tmp_path / "config.yaml")
+
+
+PATH_KEYS = {
+    "server.web": "server: {web: PATH}",
+    "engine.cache": "engine: {cache: PATH}",
+    "engine.checkpoint": "engine: {checkpoint: PATH}",
+    "voices.folder": "voices: {folder: PATH}",
+    "personas.folder": "personas: {folder: PATH}",
+    "plugins.folders": "plugins: {folders: [PATH]}",
+}
+
+
+@pytest.mark.parametrize("key", PATH_KEYS)
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("~nobody-here/p", "there is no user 'nobody-here'"),
+        ("x" * 300, "File name too long"),
+        ("a\0b", "not valid YAML"),
+    ],
+)
+async def test_a_path_that_cannot_be_is_a_sentence(write, key, given, says):
+    path = write(PATH_KEYS[key].replace("PATH", given))
+    found = (await check(path, {})).problems
+    if len(given) == 300 and key in ("engine.checkpoint", "engine.cache"):
+        return  # a name on the hub, or a folder that is made when it is needed
+    assert any(says in problem for problem in found), found
+    assert all("rror:" not in problem for problem in found), "a sentence, not a Python error"
+
+
+UNREADABLE = """
+import asyncio, os, pathlib, sys
+from core.boot.check import check
+path = pathlib.Path(sys.argv[1])
+asyncio.run(check(path, {}))  # what is imported late is imported now, while everything can be read
+if sys.argv[2:]:
+    os.environ.pop("HOME", None)
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setresgid(54321, 54321, 54321)
+    os.setresuid(54321, 54321, 54321)  # a user without an entry in /etc/passwd, as some platforms have it
+for problem in asyncio.run(check(path, {})).problems:
+    print(problem)
+"""
+
+
+def checked_as_another_user(path: Path, *arguments: str) -> str:
+    """What `check` says to a user whom no permission is given."""
+    command = [sys.executable, "-c", UNREADABLE, str(path), *arguments]
+    result = subprocess.run(command, cwd=shipped("config.yaml").parent, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def for_everybody() -> Iterator[Path]:
+    """A folder that other users may read, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.parametrize("key", ["server.web", "voices.folder", "personas.folder", "plugins.folders"])
+def test_a_folder_below_one_that_may_not_be_entered_is_a_sentence(for_everybody, key):
+    closed = for_everybody / "closed"
+    (closed / "below").mkdir(parents=True)
+    (for_everybody / "config.yaml").write_text(PATH_KEYS[key].replace("PATH", "closed/below"))
+    closed.chmod(0)
+    found = checked_as_another_user(for_everybody / "config.yaml")
+    closed.chmod(0o755)
+    assert "closed/below" in found
+    assert "Permission denied" in found
+
+
+def test_a_folder_of_settings_that_may_not_be_entered_is_a_sentence(for_everybody):
+    (for_everybody / "closed").mkdir()
+    (for_everybody / "closed" / "config.yaml").touch()
+    (for_everybody / "closed").chmod(0)
+    found = checked_as_another_user(for_everybody / "closed" / "config.yaml")
+    assert "config.yaml: cannot be read: Permission denied." in found
+
+
+def test_an_unknown_home_is_a_sentence(for_everybody):
+    if os.getuid() != 0:
+        pytest.skip("only root can become a user without an entry in /etc/passwd")
+    (for_everybody / "config.yaml").write_text("voices: {folder: ~/voices}")
+    found = checked_as_another_user(for_everybody / "config.yaml", "without HOME")
+    assert "~/voices: the home folder is not known. Set the variable HOME, or write the whole path." in found
+
+
+def test_a_current_folder_that_is_gone_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="the current folder does not exist any more"):
+        load_config(Path("config.yaml"), {})

@@ -12,6 +12,9 @@ from core.engine.prompt import Voice
 from core.errors import PersonaError, PluginError, VoiceError
 from core.events import CallRefused, FirstAudio, Identity, PluginFailed, SessionInfo
 from core.plugin import hookspecs
+from core.plugin.personas import Persona
+from tests.caller import refused
+from tests.conftest import Serve
 from tests.plugin_folder import Folder
 
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "personaplex_spec")]
@@ -161,6 +164,64 @@ async def test_hook_resolve_persona_with_a_voice_that_is_not_offered_is_an_error
         await host.resolve_persona("zoe", CALLER)
     assert "'NATF2' is not offered" in caplog.text
     assert "You were made" not in caplog.text
+
+
+PERSONA = "Persona('zoe', 'Zoe', '', 'NATF2', 'You keep a secret.')"
+WRONG_PERSONAS = {
+    "prompt": ("replace(persona, prompt=7)", "prompt: expected str, got int"),
+    "no prompt": ("replace(persona, prompt=None)", "prompt: expected str, got null"),
+    "name": ("replace(persona, name=b'Zoe')", "name: expected str, got bytes"),
+    "description": ("replace(persona, description=None)", "description: expected str, got null"),
+    "voice": ("replace(persona, voice=None)", "voice: expected str, got null"),
+    "id": ("replace(persona, id=None)", "id: expected str, got null"),
+    "capital id": ("replace(persona, id='Zoe')", "id: 'Zoe' has"),
+    "sampling": ("replace(persona, sampling={'temperature': 1})", "sampling: expected Sampling, got dict"),
+    "no sampling": ("replace(persona, sampling=None)", "sampling: expected Sampling, got NoneType"),
+    "half a sample": ("replace(persona, sampling=Sampling(top_k=2.5))", "sampling.top_k: expected int"),
+    "half a character": ("replace(persona, name='Zoe' + chr(0xd800))", "name: holds half a character"),
+    "another type": ("vars(persona)", "returned dict, not a Persona"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_PERSONAS)
+async def test_a_wrong_persona_is_left_out_and_its_field_is_named(folder, kind, caplog):
+    made, says = WRONG_PERSONAS[kind]
+    folder.plugin(
+        "cast",
+        f"""
+from dataclasses import replace
+persona = {PERSONA}
+@hookimpl
+def list_personas(): return [{made}, replace(persona, id="fine")]
+@hookimpl
+def resolve_persona(name): return {made} if name == "zoe" else None
+""",
+    )
+    host = await folder.started()
+    personas = [persona.id for persona in await host.list_personas(CALLER)]
+    assert "fine" in personas
+    assert "zoe" not in personas
+    with pytest.raises(PersonaError, match="the plugin cast failed"):
+        await host.resolve_persona("zoe", CALLER)
+    assert says in caplog.text
+    assert "'plugin': 'cast'" in caplog.text
+    assert "You keep a secret" not in caplog.text
+
+
+async def test_a_caller_of_a_wrong_persona_gets_a_sentence(serve: Serve) -> None:
+    class Cast:
+        @hookspecs.hookimpl
+        def resolve_persona(self, name: str) -> Persona | None:
+            return Persona("zoe", "Zoe", "", "NATF2", 7) if name == "zoe" else None  # type: ignore[arg-type]
+
+    running = await serve(extra=(Cast(),))
+    said = "The persona 'zoe' cannot be used just now: the plugin Cast failed. The log says why."
+    assert await refused(running, "/ws/chat?persona=zoe") == (404, said)
+
+
+async def test_a_wrong_name_of_a_voice_costs_only_that_voice(folder):
+    folder.plugin("a", "@hookimpl\ndef list_voices(): return ['mine', None, 7, 'yours']")
+    assert {"mine", "yours"} <= set(await (await folder.started()).list_voices())
 
 
 async def test_hook_list_voices_joins_all_plugins_and_the_subset_decides(folder):

@@ -512,3 +512,42 @@ async def test_many_edits_in_a_call_keep_only_what_it_uses(editing: Editing) -> 
     async with asyncio.timeout(20):
         while recorders() > 1:  # noqa: ASYNC110 - the threads end by themselves
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("section", "folder"),
+    [
+        *(("personas", folder) for folder in ("~nobody-here/p", "x" * 300, "missing", "page/app.js/below")),
+        *(("voices", folder) for folder in ("~nobody-here/p", "x" * 300, "page/app.js/below")),
+    ],
+)
+async def test_a_folder_that_cannot_be_is_reported_and_changes_nothing(
+    editing: Editing, section: str, folder: str
+) -> None:
+    service = await editing()
+    await service.edit(**{section: {"folder": folder, **service.settings.get(section, {})}})
+    assert await service.gain() == 1.0
+    health = await service.json("/health")
+    assert (health["status"], health["problems"]) == ("ok", 1)
+    assert folder in health["details"][0]
+    assert "Error" not in health["details"][0]
+    service.settings.pop("personas", None)
+    await service.edit(voices={"allow": ["NATM2", "NATF2"]})
+    assert "problems" not in await service.json("/health")
+    assert await service.json("/voices") == {"voices": ["NATM2", "NATF2"]}
+
+
+async def test_folders_that_vanish_are_reported_and_what_they_held_goes_on(editing: Editing) -> None:
+    service = await editing()
+    for name in ("personas", "voices"):
+        (service.folder / name).mkdir(exist_ok=True)
+        (service.folder / name).rename(service.folder / "away")
+        (service.folder / name).write_text("a file in its place")
+        assert await service.gain() == 1.0
+        assert len((await service.json("/personas"))["personas"]) == 2
+        [problem] = (await service.json("/health"))["details"]
+        assert f"{service.folder / name}: {name} cannot be read: Not a directory." in problem
+        (service.folder / name).unlink()
+        (service.folder / "away").rename(service.folder / name)
+        await service.json("/personas")
+        assert "problems" not in await service.json("/health")

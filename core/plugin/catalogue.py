@@ -10,7 +10,7 @@ from core.errors import ConfigError, PersonaError, VoiceError
 from core.events import Identity
 from core.media.voices import VOICE_NAME, not_offered, offered
 from core.plugin.hook_calls import PLUGIN_ERRORS, HookCaller, call_async
-from core.plugin.personas import PERSONA_ID, Persona
+from core.plugin.personas import PERSONA_ID, Persona, invalid_field
 from core.settings.config import Config
 from core.settings.yaml_structs import suggest
 
@@ -113,7 +113,8 @@ class Catalogue:
         names: list[str] = []
         for hook in self._hooks.implementations("list_voices"):
             try:
-                names.extend(name for name in await call_async(hook) if VOICE_NAME.fullmatch(name))
+                found = await call_async(hook)
+                names.extend(name for name in found if isinstance(name, str) and VOICE_NAME.fullmatch(name))
             except PLUGIN_ERRORS as error:
                 self._hooks.report_failure(hook, error)
         return names
@@ -122,13 +123,18 @@ class Catalogue:
         """Whether a plugin returned a persona that can be used now. None is no persona; anything else is reported."""
         if persona is None:
             return False
-        problem = ""
-        if not isinstance(persona, Persona):
-            problem = f"returned {type(persona).__name__}, not a Persona"
-        elif not PERSONA_ID.fullmatch(persona.id):
-            problem = f"returned a persona with the id {persona.id!r}: only small letters, digits, '-' and '_'"
-        elif persona.voice not in voices:
-            problem = f"returned the persona {persona.id!r}: {not_offered(persona.voice, voices)}"
+        problem = _problem_with(persona, voices)
         if problem:
             self._hooks.report_invalid_result(hook, problem)
         return not problem
+
+
+def _problem_with(persona: Any, voices: Sequence[str]) -> str:
+    """Why a persona of a plugin's cannot be used, or "" when it can. Its prompt is not repeated."""
+    if not isinstance(persona, Persona):
+        return f"returned {type(persona).__name__}, not a Persona"
+    if problem := invalid_field(persona):
+        return f"returned a persona that cannot be used: {problem}"
+    if persona.voice not in voices:
+        return f"returned the persona {persona.id!r}: {not_offered(persona.voice, voices)}"
+    return ""

@@ -37,8 +37,10 @@ PATIENCE_S = 0.2
 STARTUP_TIMEOUT_S = 20.0
 """How long plugins may take to start with new options."""
 
-FileStamp = tuple[int, int, int] | None
-"""Modification time, size and inode of a file, of which at least one changes with every edit; None without a file."""
+FileStamp = tuple[int, int, int, int] | None
+"""Times of modification and of a change of permissions, size and inode of a file: one of them changes with every edit.
+None without a file.
+"""
 _log = get_logger("settings")
 
 
@@ -126,9 +128,11 @@ class Reloader:
 
     async def _reload(self) -> None:
         """Take in the file as it is. An edit with a problem is logged and changes nothing."""
-        file, file_problems, stamp = await self._read()
-        changed, problems = False, tuple(file_problems)
+        stamp, changed = self._stamp(), False
+        problems: tuple[str, ...] = ()
         try:
+            file, found, stamp = await self._read()
+            problems = tuple(found)
             if not problems:
                 async with asyncio.timeout(STARTUP_TIMEOUT_S):
                     changed = await self._apply(file)
@@ -219,7 +223,7 @@ class Reloader:
             status = self._path.stat()
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 class ReloadMiddleware:

@@ -12,7 +12,8 @@ import re
 import stat
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -133,9 +134,11 @@ def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
 def decode(kind: type[T], data: Mapping[Any, Any], where: str, problems: list[str], prefix: str = "") -> T | None:
     """Decode `data` into a `kind`, a msgspec struct or dataclass; None after adding what is wrong to `problems`.
 
-    A problem reads `{where}: {prefix}{key}: what is wrong`, with a prefix such as `plugins.options.loudness.`.
+    A problem reads `{where}: {prefix}{key}: what is wrong`, with a prefix such as `plugins.options.loudness.`. A key
+    without a value counts as left out, unless its type has None.
     """
     hints = get_type_hints(kind, include_extras=True)
+    data = {key: value for key, value in data.items() if value is not None or key not in hints or _has_none(hints[key])}
     required = _required_fields(kind)
     before = len(problems)
     values: dict[str, Any] = {}
@@ -226,9 +229,53 @@ def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
             problems.append(f"{where}: {error}{_origin(value)}.")
             return None
     message, _, place = str(problem).partition(" - at `$")
-    message = re.sub(r"`", "", message).replace("Expected", "expected", 1)
+    message = _explain(message.replace("`", "").replace("Expected", "expected", 1), value, kind)
     problems.append(f"{where}{place.rstrip('`')}: {message}{_origin(value)}.")
     return None
+
+
+def _explain(message: str, value: Any, kind: Any) -> str:
+    """msgspec's message with what is allowed in its place: the values of a Literal, or a pattern in words."""
+    scalar = isinstance(value, str | int | float)
+    if (allowed := _literals(kind)) and (scalar or message.startswith("Invalid enum value")):
+        hidden = not scalar or isinstance(value, EnvironmentText)  # which may be a secret in the wrong place
+        return f"expected {', '.join([*allowed, *_numbers(kind)])}" + ("" if hidden else f", got {value!r}")
+    if " matching regex " in message:
+        words = [meta.description for meta in _metadata(kind) if meta.pattern and meta.description]
+        return f"expected {words[0]}" if words else message
+    if re.match(r"expected str\b.*, got (bool|int|float|date|datetime|time|timedelta)$", message):
+        return f"{message}; write it in quotes to make it text"
+    return message
+
+
+def _literals(kind: Any) -> list[str]:
+    """The values of every Literal in a type."""
+    if get_origin(kind) is Literal:
+        return [str(value) for value in get_args(kind)]
+    return [value for part in get_args(kind) for value in _literals(part)]
+
+
+def _numbers(kind: Any) -> list[str]:
+    """What a type takes beside the values of a Literal, in words."""
+    if kind in (int, float):
+        return ["or a number"]
+    return [] if get_origin(kind) is Literal else [words for part in get_args(kind) for words in _numbers(part)][:1]
+
+
+def _metadata(kind: Any) -> list[msgspec.Meta]:
+    """Every constraint in a type."""
+    own = [one for one in getattr(kind, "__metadata__", ()) if isinstance(one, msgspec.Meta)]
+    return own + [meta for part in get_args(kind) for meta in _metadata(part)]
+
+
+def _has_none(kind: Any) -> bool:
+    """Whether None is a value of a type, or stands for all defaults of a section."""
+    return _is_struct(kind) or kind is Any or type(None) in get_args(kind) or any(map(_has_none, _unions(kind)))
+
+
+def _unions(kind: Any) -> tuple[Any, ...]:
+    """What an annotated type, or each part of a union, consists of."""
+    return get_args(kind) if get_origin(kind) in (Annotated, Union, UnionType) else ()
 
 
 def _convert_finite(value: Any, kind: Any) -> Any:
