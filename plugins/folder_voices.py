@@ -12,17 +12,15 @@ class Plugin:
     def __init__(self) -> None:
         self._voices: VoiceFolder | None = None
         self._names: list[str] = []
-        self._problem = ""
-        """Why the folder cannot be read now, while the voices that it had are still offered."""
+        self._problems: list[str] = []
+        """Files that are left out; or why the folder cannot be read, while the voices that it had are still offered."""
         self._log = get_logger("voices")
 
     @hookimpl
     def startup(self, config: Config) -> None:
         voices = VoiceFolder(Path(config.voices.folder))
         try:
-            self._names = voices.names()
-            for problem in voices.problems():
-                self._log.warning("voice file left out", problem=problem)
+            self._look(voices)
         except VoiceError as error:
             raise ConfigError([str(error)]) from error
         self._voices = voices
@@ -31,11 +29,9 @@ class Plugin:
     async def list_voices(self) -> list[str]:
         if self._voices is not None:
             try:
-                self._names, self._problem = await asyncio.to_thread(self._voices.names), ""
+                await asyncio.to_thread(self._look, self._voices)
             except VoiceError as error:
-                if str(error) != self._problem:
-                    self._log.error("voices kept as they were", problem=str(error))
-                self._problem = str(error)
+                self._note([str(error)])
         return self._names
 
     @hookimpl
@@ -44,4 +40,15 @@ class Plugin:
 
     @hookimpl
     def problems(self) -> list[str]:
-        return [self._problem] if self._problem else []
+        return self._problems
+
+    def _look(self, voices: VoiceFolder) -> None:
+        """See which voices there are now. Raises VoiceError."""
+        self._names = voices.names()
+        self._note(voices.problems())
+
+    def _note(self, problems: list[str]) -> None:
+        for problem in problems:
+            if problem not in self._problems:
+                self._log.warning("voices left out, or kept as they were", problem=problem)
+        self._problems = problems

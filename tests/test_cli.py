@@ -78,6 +78,44 @@ def test_check_names_everything_that_is_wrong(tmp_path: Path) -> None:
         assert what in output
 
 
+WRONG: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
+    "voice": ({"voices": {"allow": ["*"]}}, {"voices/anna.wav": "RIFF no sound"}, "anna.wav: not a sound file"),
+    "voices in capitals": ({}, {"voices/ANNA.MP3": ""}, "ANNA.MP3: a voice is a .wav or .safetensors file"),
+    "async hook": ({}, {"plugins/p.py": "{import}@hookimpl\nasync def notices(): return []"}, "cannot be async"),
+    "broken plugin": ({}, {"plugins/p.py": "import there_is_no_such_module"}, "there_is_no_such_module"),
+    "routes": ({}, {"plugins/p.py": "{import}@hookimpl\ndef register_routes(): return ['/x']"}, "register_routes"),
+    "startup": ({}, {"plugins/p.py": "{import}@hookimpl\ndef startup(): 1/0"}, "startup failed: ZeroDivisionError"),
+    "listing": ({}, {"plugins/p.py": "{import}@hookimpl\ndef list_personas(): 1/0"}, "list_personas failed: Zero"),
+    "persona": (
+        {},
+        {"plugins/p.py": "{import}@hookimpl\ndef list_personas(): return [7]"},
+        "plugin p: list_personas returned int, not a Persona.",
+    ),
+    "nobody": ({"personas": {"folder": "page"}}, {}, "page: there is no persona (NAME.yaml) to talk with"),
+    "device": ({"engine": {"device": "tpu"}}, {}, "engine.device: expected auto, cpu, cuda, got 'tpu'"),
+    "checkpoint": ({"engine": {"name": "personaplex", "checkpoint": "./model"}}, {}, "is neither a folder nor a"),
+    "empty checkpoint": ({"engine": {"name": "personaplex", "checkpoint": "page"}}, {}, "page"),
+    "address": ({"server": {"host": "no.such.host.invalid", "insecure": True}}, {}, "no.such.host.invalid"),
+    "recordings": (
+        {"plugins": {"options": {"recording": {"enabled": True, "folder": "page/index.html/x"}}}},
+        {},
+        "index.html is no folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_check_names_what_serve_or_a_first_call_would_refuse(tmp_path: Path, kind: str) -> None:
+    settings, files, says = WRONG[kind]
+    config = write_config(tmp_path, {"engine": {"name": "nano"}, **settings})
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text.replace("{import}", "from core import hookimpl\n"))
+    output = failed(run("check", "--config", config))
+    assert says in output
+    assert len([line for line in output.splitlines() if line.startswith("Error: ")]) == 1
+
+
 @pytest.mark.parametrize("command", ["personas", "voices", "plugins", "check", "serve"])
 def test_a_missing_config_is_named(tmp_path: Path, command: str) -> None:
     assert "nowhere.yaml" in failed(run(command, "--config", tmp_path / "nowhere.yaml"))

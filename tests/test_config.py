@@ -1,10 +1,10 @@
 """config.yaml and the environment: what people write, right and wrong."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -346,65 +346,47 @@ async def test_a_path_that_cannot_be_is_a_sentence(write, key, given, says):
     assert all("rror:" not in problem for problem in found), "a sentence, not a Python error"
 
 
-UNREADABLE = """
-import asyncio, os, pathlib, sys
+AS_ANOTHER_USER = """
+import asyncio, json, os, pathlib, sys
 from core.boot.check import check
-path = pathlib.Path(sys.argv[1])
-asyncio.run(check(path, {}))  # what is imported late is imported now, while everything can be read
-if sys.argv[2:]:
-    os.environ.pop("HOME", None)
+paths = [pathlib.Path(path) for path in sys.argv[1:]]
+for path in paths:
+    asyncio.run(check(path, {}))  # imports what is imported late, while everything can be read
+os.environ.pop("HOME", None)
 if os.getuid() == 0:
     os.setgroups([])
     os.setresgid(54321, 54321, 54321)
     os.setresuid(54321, 54321, 54321)  # a user without an entry in /etc/passwd, as some platforms have it
-for problem in asyncio.run(check(path, {})).problems:
-    print(problem)
+print(json.dumps([asyncio.run(check(path, {})).problems for path in paths]))
 """
 
 
-def checked_as_another_user(path: Path, *arguments: str) -> str:
-    """What `check` says to a user whom no permission is given."""
-    command = [sys.executable, "-c", UNREADABLE, str(path), *arguments]
-    result = subprocess.run(command, cwd=shipped("config.yaml").parent, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-@pytest.fixture
-def for_everybody() -> Iterator[Path]:
-    """A folder that other users may read, which pytest's own are not."""
-    with tempfile.TemporaryDirectory() as name:
+def test_what_another_user_may_not_read_is_a_sentence():
+    """Nobody knows the home of this user, and folders are closed to it."""
+    keys = ["server.web", "voices.folder", "personas.folder", "plugins.folders"]
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users altogether
         folder = Path(name)
         folder.chmod(0o755)
-        yield folder
-
-
-@pytest.mark.parametrize("key", ["server.web", "voices.folder", "personas.folder", "plugins.folders"])
-def test_a_folder_below_one_that_may_not_be_entered_is_a_sentence(for_everybody, key):
-    closed = for_everybody / "closed"
-    (closed / "below").mkdir(parents=True)
-    (for_everybody / "config.yaml").write_text(PATH_KEYS[key].replace("PATH", "closed/below"))
-    closed.chmod(0)
-    found = checked_as_another_user(for_everybody / "config.yaml")
-    closed.chmod(0o755)
-    assert "closed/below" in found
-    assert "Permission denied" in found
-
-
-def test_a_folder_of_settings_that_may_not_be_entered_is_a_sentence(for_everybody):
-    (for_everybody / "closed").mkdir()
-    (for_everybody / "closed" / "config.yaml").touch()
-    (for_everybody / "closed").chmod(0)
-    found = checked_as_another_user(for_everybody / "closed" / "config.yaml")
-    assert "config.yaml: cannot be read: Permission denied." in found
-
-
-def test_an_unknown_home_is_a_sentence(for_everybody):
-    if os.getuid() != 0:
-        pytest.skip("only root can become a user without an entry in /etc/passwd")
-    (for_everybody / "config.yaml").write_text("voices: {folder: ~/voices}")
-    found = checked_as_another_user(for_everybody / "config.yaml", "without HOME")
-    assert "~/voices: the home folder is not known. Set the variable HOME, or write the whole path." in found
+        closed = folder / "closed"
+        (closed / "below").mkdir(parents=True)
+        (closed / "below" / "index.html").touch()
+        (closed / "config.yaml").touch()
+        texts = [PATH_KEYS[key].replace("PATH", "closed/below") for key in keys] + ["voices: {folder: ~/voices}"]
+        paths = [folder / f"{number}.yaml" for number in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        closed.chmod(0)
+        command = [sys.executable, "-c", AS_ANOTHER_USER, *map(str, paths), str(closed / "config.yaml")]
+        result = subprocess.run(command, cwd=shipped("config.yaml").parent, capture_output=True, text=True, check=False)
+        closed.chmod(0o755)
+    assert result.returncode == 0, result.stderr
+    *below, home, settings_folder = ("\n".join(found) for found in json.loads(result.stdout.splitlines()[-1]))
+    for found in below:
+        assert f"{closed / 'below'}" in found
+        assert "Permission denied" in found
+    assert "config.yaml: cannot be read: Permission denied." in settings_folder
+    if os.getuid() == 0:  # whoever runs the tests else has an entry in /etc/passwd
+        assert "~/voices: the home folder is not known. Set the variable HOME, or write the whole path." in home
 
 
 def test_a_current_folder_that_is_gone_is_a_sentence(tmp_path, monkeypatch):

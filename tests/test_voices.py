@@ -281,6 +281,13 @@ def test_an_archive_that_is_none_or_too_large(tmp_path, monkeypatch):
             unpack_voices(tmp_path / name, tmp_path / "out")
 
 
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    packed = archive(tmp_path / "voices.tgz", {"voices/NATF0.pt": saved(packaged())})
+    (tmp_path / "cache").write_text("a file in its place")
+    with pytest.raises(VoiceError, match="cannot be unpacked there: Not a directory. Set engine.cache"):
+        unpack_voices(packed, tmp_path / "cache")
+
+
 def test_a_folder_follows_its_files(tmp_path):
     folder = VoiceFolder(tmp_path / "voices")
     assert folder.names() == []

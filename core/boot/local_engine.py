@@ -179,19 +179,19 @@ def longest_with(architecture: Architecture, blocks: int) -> float:
 
 def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable[[str], None]) -> Path:
     """The folder of the checkpoint to run. `auto` is PersonaPlex where card and weights are to be had, else nano."""
-    folder = Path(config.checkpoint).expanduser()
-    cache = Path(config.cache).expanduser() if config.cache else None
+    folder = Path(os.path.expanduser(config.checkpoint))  # noqa: PTH111 - which, unlike pathlib's, never raises
+    cache = Path(config.cache) if config.cache else None
     token = config.token.reveal() if config.token else None
     name = config.name
     if name == "auto":
-        here = folder.is_dir() or is_cached(config.checkpoint, config.revision, cache)
+        here = os.path.isdir(folder) or is_cached(config.checkpoint, config.revision, cache)
         to_be_had = here or (has_token(token) and not config.offline)
         name = "personaplex" if device.type == "cuda" and to_be_had else "nano"
         if name == "nano" and device.type == "cuda":
             report("No PersonaPlex weights and no token to fetch them: running nano. Set HF_TOKEN for the real model.")
     if name == "nano":
         return NANO
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     report(f"Fetching {config.checkpoint} at {config.revision}")
     return fetch(config.checkpoint, config.revision, cache, token, config.offline)
@@ -214,10 +214,15 @@ def packaged_voices(folder: Path, config: EngineConfig) -> VoiceFolder:
 
 
 def cache_folder(config: EngineConfig) -> Path:
-    """Where the engine keeps what it makes: unpacked voices."""
+    """Where the engine keeps what it makes: unpacked voices. Raises EngineError when that is not known."""
     if config.cache:
-        return Path(config.cache).expanduser() / "personaplex"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personaplex"
+        return Path(config.cache) / "personaplex"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personaplex"
+    except RuntimeError:
+        raise EngineError(
+            "The home folder is not known, so there is no folder for a cache. Set HOME, or engine.cache, to a folder."
+        ) from None
 
 
 def pick_device(name: str) -> torch.device:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from huggingface_hub import get_token, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -11,6 +12,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
 from core.errors import CheckpointError
 
@@ -22,14 +24,25 @@ def is_cached(repository: str, revision: str, cache: Path | None) -> bool:
     """Whether the repository has been fetched before, as far as that can be told without the network."""
     try:
         folder = snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True)
-    except (LocalEntryNotFoundError, HFValidationError):
+    except (LocalEntryNotFoundError, HFValidationError, OSError):  # a cache that may not be read holds nothing for us
         return False
     return any(Path(folder).glob("*.safetensors"))
 
 
+def require_repository(name: str) -> None:
+    """Raise CheckpointError unless `name` has the form of a repository's name on the hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise _not_a_repository(name) from error
+
+
 def has_token(token: str | None) -> bool:
     """Whether there is a token: from config, from HF_TOKEN, or from `hf auth login`."""
-    return (token or get_token()) is not None
+    try:
+        return (token or get_token()) is not None
+    except OSError:  # the file of `hf auth login` may not be read
+        return False
 
 
 def fetch(repository: str, revision: str, cache: Path | None, token: str | None, offline: bool) -> Path:
@@ -38,6 +51,10 @@ def fetch(repository: str, revision: str, cache: Path | None, token: str | None,
     Blocks, and shows its progress on the terminal. Raises CheckpointError with what to do.
     """
     page = f"https://huggingface.co/{repository}"
+    if cache is None and HF_HUB_CACHE.startswith("~"):  # else a folder called `~` is made
+        raise CheckpointError(
+            "The home folder is not known, so the hub has no cache. Set HOME or HF_HOME, or engine.cache, to a folder."
+        )
     try:
         folder = snapshot_download(
             repository,
@@ -48,9 +65,7 @@ def fetch(repository: str, revision: str, cache: Path | None, token: str | None,
             allow_patterns=WANTED,
         )
     except HFValidationError as error:
-        raise CheckpointError(
-            f"engine.checkpoint {repository!r} is neither a folder nor a repository's name like owner/name."
-        ) from error
+        raise _not_a_repository(repository) from error
     except GatedRepoError as error:
         action = "accept its licence there with the account of your token"
         if not has_token(token):
@@ -76,3 +91,7 @@ def fetch(repository: str, revision: str, cache: Path | None, token: str | None,
             "and a connection; start again to go on."
         ) from error
     return Path(folder)
+
+
+def _not_a_repository(name: str) -> CheckpointError:
+    return CheckpointError(f"engine.checkpoint {name!r} is neither a folder nor a repository's name like owner/name.")

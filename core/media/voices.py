@@ -148,7 +148,7 @@ class VoiceFolder:
                 found.append(f"{path}: a link to nothing, or no file. Remove it.")
             elif suffix in SUFFIXES and (used := files.get(path.stem, path)) != path and used.suffix.lower() == suffix:
                 found.append(f"{path}: {used.name} is the same voice's name. Remove one of the two.")
-            elif suffix in OTHER_SOUNDS:
+            elif suffix in OTHER_SOUNDS and path.stem not in files:
                 found.append(f"{path}: a voice is a .wav or .safetensors file. Save the recording as .wav.")
             elif suffix in {".pt", ".pth", ".ckpt", ".bin"}:
                 found.append(f"{path}: such files can carry code and are not read. Use .safetensors or .wav.")

@@ -17,6 +17,7 @@ Every failure of a hook is also a PluginFailed event for `service_event`; a tran
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pluggy import HookImpl
@@ -26,7 +27,7 @@ from starlette.routing import BaseRoute
 from core.engine.call import Engine
 from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError, PluginError, RefusedError
-from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
+from core.events import OPERATOR, Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
 from core.plugin.catalogue import Catalogue
 from core.plugin.discovery import Candidate, find_plugins
 from core.plugin.hook_calls import PLUGIN_ERRORS, HookCaller, call_async, call_off_loop, call_sync, describe_error
@@ -38,6 +39,16 @@ from core.settings.config import Config
 from core.settings.log import get_logger
 
 ANONYMOUS = Identity("anonymous")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The result of `PluginHost.check`."""
+
+    personas: int
+    """How many are on offer."""
+    voices: int
+    problems: tuple[str, ...]
 
 
 class PluginHost:
@@ -90,31 +101,64 @@ class PluginHost:
         Raises PluginError naming the plugin that failed, or ConfigError with every problem, after shutting down the
         plugins that this call started.
         """
-        starts = self._hooks.implementations("startup")
-        with_startup = {hook.plugin_name for hook in starts}
-        for name, lifetime in self._lifetimes.items():
-            lifetime.hosts.add(self)
-            lifetime.started = lifetime.started or name not in with_startup
-        problems: list[str] = []
         try:
-            for hook in starts:
-                lifetime = self._lifetimes[hook.plugin_name]
-                if lifetime.started:
-                    continue
-                try:
-                    await call_off_loop(hook, config=self.config, engine=engine)
-                except ConfigError as error:
-                    problems.extend(error.problems)
-                except PLUGIN_ERRORS as error:
-                    raise PluginError(f"plugin {hook.plugin_name}: startup failed: {describe_error(error)}") from error
-                else:
-                    lifetime.started = True
+            errors = await self._start(engine)
+            for error in errors:
+                if not isinstance(error, ConfigError):
+                    raise error
+            problems = [problem for error in errors for problem in error.problems]
             problems.extend(await self._catalogue.check())
             if problems:
                 raise ConfigError(problems)
         except BaseException:
             await self.shutdown()
             raise
+
+    async def check(self) -> Findings:
+        """Start the plugins without an engine, look for everything that is wrong, and shut them down again."""
+        problems = [info.problem for info in self.describe() if info.problem]
+        try:
+            self.routes()
+        except PluginError as error:
+            problems.append(str(error))
+        try:
+            for error in await self._start(None):
+                problems.extend(error.problems if isinstance(error, ConfigError) else [f"{error}."])
+            problems.extend(await self._catalogue.check())
+            problems.extend(await self._catalogue.faults(complete=False))
+            problems.extend(self.problems())
+            personas, _ = await self._catalogue.list_personas(OPERATOR)
+            return Findings(len(personas), len(await self.list_voices()), tuple(dict.fromkeys(problems)))
+        finally:
+            await self.shutdown()
+
+    async def faults(self) -> list[str]:
+        """What a call would be refused for now, a sentence each. Reads every voice that is on offer."""
+        return await self._catalogue.faults(complete=True)
+
+    async def _start(self, engine: Engine | None) -> list[ConfigError | PluginError]:
+        """Start every plugin that no host has started, and return what kept some from starting."""
+        starts = self._hooks.implementations("startup")
+        with_startup = {hook.plugin_name for hook in starts}
+        for name, lifetime in self._lifetimes.items():
+            lifetime.hosts.add(self)
+            lifetime.started = lifetime.started or name not in with_startup
+        errors: list[ConfigError | PluginError] = []
+        for hook in starts:
+            lifetime = self._lifetimes[hook.plugin_name]
+            if lifetime.started:
+                continue
+            try:
+                await call_off_loop(hook, config=self.config, engine=engine)
+            except ConfigError as error:
+                errors.append(error)
+            except PLUGIN_ERRORS as error:
+                failure = PluginError(f"plugin {hook.plugin_name}: startup failed: {describe_error(error)}")
+                failure.__cause__ = error
+                errors.append(failure)
+            else:
+                lifetime.started = True
+        return errors
 
     async def shutdown(self) -> None:
         """Let go of every plugin, and shut down those that have started and that no other host uses, the last one

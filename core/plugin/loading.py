@@ -210,6 +210,8 @@ def _check_hooks(name: str, plugin: Any, hooks: tuple[str, ...]) -> None:
         for implementation in getattr(scratch.hook, hook).get_hookimpls():
             if implementation.hookwrapper or implementation.wrapper:
                 raise PluginError(f"the hook '{hook}' is a wrapper; wrappers are not supported.")
+            if hook in hookspecs.SYNC_HOOKS and inspect.iscoroutinefunction(implementation.function):
+                raise PluginError(f"the hook '{hook}' cannot be async. Define it with def.")
 
 
 def _new_manager() -> pluggy.PluginManager:
