@@ -86,10 +86,10 @@ class Plugin:
         self._writer: Writer | None = None
 
     @hookimpl
-    async def startup(self, config: Config, engine: object) -> None:
+    def startup(self, config: Config, engine: object) -> None:
         folder = Path(config.source).parent / Path(self._options.folder).expanduser()
         if engine is not None:
-            self._writer = await asyncio.to_thread(Writer, folder)
+            self._writer = Writer(folder)
             return
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):

@@ -1,6 +1,5 @@
 """Checks the settings of a service without starting its engine, for `personaplex check` and before `serve`."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,8 +62,12 @@ async def check(path: Path | None, environ: Mapping[str, str]) -> Findings:
 
 
 def check_engine(config: Config) -> None:
-    """Look for the device and the checkpoint, as far as that needs no network. Raises CheckpointError or EngineError."""
-    from core.boot.local_engine import find_checkpoint, pick_device  # the engine's libraries take seconds to load
+    """Look for the device and the checkpoint, as far as that needs no network.
+
+    Raises CheckpointError or EngineError.
+    """
+    # The engine's libraries take seconds to load.
+    from core.boot.local_engine import find_checkpoint, is_local, pick_device
     from core.boot.remote_engine import RemoteEngine
     from core.engine.checkpoint import Checkpoint
     from core.engine.hub import is_cached, require_repository
@@ -80,7 +83,7 @@ def check_engine(config: Config) -> None:
         return
     device, folder = pick_device(engine.device), Path(engine.checkpoint)
     cache = Path(engine.cache) if engine.cache else None
-    if engine.name == "personaplex" and not (engine.offline or os.path.isdir(folder)):
+    if engine.name == "personaplex" and not (engine.offline or is_local(folder)):
         require_repository(engine.checkpoint)
         if not is_cached(engine.checkpoint, engine.revision, cache):
             return  # it is fetched when the service starts

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from core.media.voice_archive import unpack_voices
 from core.media.voices import VoiceFolder
 from core.settings.config import EngineConfig
 from core.settings.log import get_logger
+from core.settings.paths import is_folder
 
 CPU_THREADS = 1
 """Nano's operations are too small to share: a second thread gains little, and costs much when its core is busy."""
@@ -177,6 +178,13 @@ def longest_with(architecture: Architecture, blocks: int) -> float:
     return math.inf if frames >= architecture.context else (frames - PROMPT) * FRAME_S
 
 
+def is_local(checkpoint: Path) -> bool:
+    """Whether a checkpoint is a folder of this machine. The name of a repository may be too long to be one."""
+    with suppress(ValueError):
+        return is_folder(checkpoint)
+    return False
+
+
 def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable[[str], None]) -> Path:
     """The folder of the checkpoint to run. `auto` is PersonaPlex where card and weights are to be had, else nano."""
     folder = Path(os.path.expanduser(config.checkpoint))  # noqa: PTH111 - which, unlike pathlib's, never raises
@@ -184,14 +192,14 @@ def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable
     token = config.token.reveal() if config.token else None
     name = config.name
     if name == "auto":
-        here = os.path.isdir(folder) or is_cached(config.checkpoint, config.revision, cache)
+        here = is_local(folder) or is_cached(config.checkpoint, config.revision, cache)
         to_be_had = here or (has_token(token) and not config.offline)
         name = "personaplex" if device.type == "cuda" and to_be_had else "nano"
         if name == "nano" and device.type == "cuda":
             report("No PersonaPlex weights and no token to fetch them: running nano. Set HF_TOKEN for the real model.")
     if name == "nano":
         return NANO
-    if os.path.isdir(folder):
+    if is_local(folder):
         return folder
     report(f"Fetching {config.checkpoint} at {config.revision}")
     return fetch(config.checkpoint, config.revision, cache, token, config.offline)

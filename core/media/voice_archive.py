@@ -44,8 +44,8 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VoiceError(
-            f"{folder}: the voices cannot be unpacked there: {error.strerror or error}. Set engine.cache to a folder that "
-            "can be written."
+            f"{folder}: the voices cannot be unpacked there: {error.strerror or error}. Set engine.cache to a folder "
+            "that can be written."
         ) from error
 
 

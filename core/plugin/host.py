@@ -102,11 +102,11 @@ class PluginHost:
         plugins that this call started.
         """
         try:
-            errors = await self._start(engine)
-            for error in errors:
-                if not isinstance(error, ConfigError):
-                    raise error
-            problems = [problem for error in errors for problem in error.problems]
+            problems: list[str] = []
+            for failure in await self._start(engine):
+                if isinstance(failure, PluginError):
+                    raise failure
+                problems.extend(failure.problems)
             problems.extend(await self._catalogue.check())
             if problems:
                 raise ConfigError(problems)
@@ -122,8 +122,8 @@ class PluginHost:
         except PluginError as error:
             problems.append(str(error))
         try:
-            for error in await self._start(None):
-                problems.extend(error.problems if isinstance(error, ConfigError) else [f"{error}."])
+            for failure in await self._start(None):
+                problems.extend(failure.problems if isinstance(failure, ConfigError) else [f"{failure}."])
             problems.extend(await self._catalogue.check())
             problems.extend(await self._catalogue.faults(complete=False))
             problems.extend(self.problems())
@@ -143,7 +143,7 @@ class PluginHost:
         for name, lifetime in self._lifetimes.items():
             lifetime.hosts.add(self)
             lifetime.started = lifetime.started or name not in with_startup
-        errors: list[ConfigError | PluginError] = []
+        failures: list[ConfigError | PluginError] = []
         for hook in starts:
             lifetime = self._lifetimes[hook.plugin_name]
             if lifetime.started:
@@ -151,14 +151,14 @@ class PluginHost:
             try:
                 await call_off_loop(hook, config=self.config, engine=engine)
             except ConfigError as error:
-                errors.append(error)
+                failures.append(error)
             except PLUGIN_ERRORS as error:
                 failure = PluginError(f"plugin {hook.plugin_name}: startup failed: {describe_error(error)}")
                 failure.__cause__ = error
-                errors.append(failure)
+                failures.append(failure)
             else:
                 lifetime.started = True
-        return errors
+        return failures
 
     async def shutdown(self) -> None:
         """Let go of every plugin, and shut down those that have started and that no other host uses, the last one
