@@ -35,7 +35,7 @@ async def check(path: Path | None, environ: Mapping[str, str]) -> Findings:
     and their options, personas, and every voice on offer.
     """
     config, problems = read_config(path, environ)
-    offers = HostFindings(0, 0, ())
+    offers: HostFindings | None = None
 
     @contextmanager
     def noted() -> Iterator[None]:
@@ -48,17 +48,23 @@ async def check(path: Path | None, environ: Mapping[str, str]) -> Findings:
 
     with noted():
         StaticFiles(Path(config.server.web))
-    with noted():
-        bind(replace(config.server, port=0)).close()  # whether the address is this machine's; the port may be in use
+    try:
+        bind(
+            replace(config.server, port=0)
+        ).close()  # the port itself may be in use, by the service that is to be edited
+    except ConfigError:
+        problems.append(
+            f"{config.source}: server.host: {config.server.host} is no address of this machine. 127.0.0.1 is the "
+            "machine itself, 0.0.0.0 every network."
+        )
     with noted():
         check_engine(config)
     with noted():
-        host = PluginHost.load(config)
-        with noted():
-            require_protection(config.server, host.protected)
-        offers = await host.check()
+        offers = await PluginHost.check(config)
         problems.extend(offers.problems)
-    return Findings(config, offers.personas, offers.voices, tuple(dict.fromkeys(problems)))
+        require_protection(config.server, offers.protected)
+    personas, voices = (offers.personas, offers.voices) if offers else (0, 0)
+    return Findings(config, personas, voices, tuple(dict.fromkeys(problems)))
 
 
 def check_engine(config: Config) -> None:

@@ -114,12 +114,12 @@ class Catalogue:
             try:
                 list(await call_async(hook))
             except PLUGIN_ERRORS as error:
-                found.append(_sentence(hook, error))
+                found.extend(_sentences(hook, error))
         for hook in (personas_hooks := self._hooks.implementations("list_personas")):
             try:
                 offers = list(await call_async(hook, identity=STARTUP, voices=tuple(voices)))
             except PLUGIN_ERRORS as error:
-                found.append(_sentence(hook, error))
+                found.extend(_sentences(hook, error))
                 continue
             problems = [_problem_with(persona, voices) for persona in offers]
             found.extend(f"plugin {hook.plugin_name}: list_personas {problem}." for problem in problems if problem)
@@ -129,7 +129,7 @@ class Catalogue:
             found.append(f"{folder}: there is no persona (NAME.yaml) to talk with. Add one, or set personas.custom.")
         for name in voices:
             voice, failures = await self._read_voice(name)
-            found.extend(_sentence(hook, error) for hook, error in failures)
+            found.extend(sentence for hook, error in failures for sentence in _sentences(hook, error))
             if voice is None and not failures and complete:
                 found.append(f"the voice {name!r} is on offer, but no plugin can load it.")
         return found
@@ -170,11 +170,13 @@ class Catalogue:
         return not problem
 
 
-def _sentence(hook: HookImpl, error: BaseException) -> str:
+def _sentences(hook: HookImpl, error: BaseException) -> tuple[str, ...]:
     """What a hook raised, for the operator."""
+    if isinstance(error, ConfigError):
+        return error.problems
     if isinstance(error, PersonaplexError):
-        return str(error)
-    return f"plugin {hook.plugin_name}: {hook.function.__name__} failed: {describe_error(error)}."
+        return (str(error),)
+    return (f"plugin {hook.plugin_name}: {hook.function.__name__} failed: {describe_error(error)}.",)
 
 
 def _problem_with(persona: Any, voices: Sequence[str]) -> str:

@@ -45,6 +45,8 @@ ANONYMOUS = Identity("anonymous")
 class Findings:
     """The result of `PluginHost.check`."""
 
+    protected: bool
+    """Whether any plugin authenticates callers."""
     personas: int
     """How many are on offer."""
     voices: int
@@ -72,7 +74,10 @@ class PluginHost:
 
         Raises ConfigError with all that must stop the boot.
         """
-        host = cls(config, load_plugins(config, find_plugins(config) if candidates is None else candidates))
+        problems: list[str] = []
+        host = cls(config, load_plugins(config, find_plugins(config) if candidates is None else candidates, problems))
+        if problems:
+            raise ConfigError(problems)
         for info in host.describe():
             if info.problem:
                 get_logger("plugins").warning("plugin skipped", plugin=info.name, problem=info.problem)
@@ -114,23 +119,31 @@ class PluginHost:
             await self.shutdown()
             raise
 
-    async def check(self) -> Findings:
-        """Start the plugins without an engine, look for everything that is wrong, and shut them down again."""
-        problems = [info.problem for info in self.describe() if info.problem]
+    @classmethod
+    async def check(cls, config: Config) -> Findings:
+        """Load all plugins that `find_plugins` finds, start them without an engine, look for everything that is wrong,
+        and shut them down again. Raises ConfigError when not even the plugins can be found.
+        """
+        problems: list[str] = []
+        host = cls(config, load_plugins(config, find_plugins(config), problems))
+        for info in host.describe():
+            if info.problem and not any(problem.startswith(info.problem) for problem in problems):
+                problems.append(info.problem)
         try:
-            self.routes()
+            host.routes()
         except PluginError as error:
             problems.append(str(error))
         try:
-            for failure in await self._start(None):
+            for failure in await host._start(None):
                 problems.extend(failure.problems if isinstance(failure, ConfigError) else [f"{failure}."])
-            problems.extend(await self._catalogue.check())
-            problems.extend(await self._catalogue.faults(complete=False))
-            problems.extend(self.problems())
-            personas, _ = await self._catalogue.list_personas(OPERATOR)
-            return Findings(len(personas), len(await self.list_voices()), tuple(dict.fromkeys(problems)))
+            problems.extend(await host._catalogue.check())
+            problems.extend(await host._catalogue.faults(complete=False))
+            problems.extend(host.problems())
+            personas, _ = await host._catalogue.list_personas(OPERATOR)
+            voices = await host.list_voices()
         finally:
-            await self.shutdown()
+            await host.shutdown()
+        return Findings(host.protected, len(personas), len(voices), tuple(problems))
 
     async def faults(self) -> list[str]:
         """What a call would be refused for now, a sentence each. Reads every voice that is on offer."""

@@ -76,9 +76,8 @@ class PluginSet:
     loaded: tuple[LoadedPlugin, ...]
 
 
-def load_plugins(config: Config, candidates: Iterable[Candidate]) -> PluginSet:
-    """Load the candidates, which come in order of precedence. Raises ConfigError with all that must stop the boot."""
-    problems: list[str] = []
+def load_plugins(config: Config, candidates: Iterable[Candidate], problems: list[str]) -> PluginSet:
+    """Load the candidates, which come in order of precedence. All that must stop the boot is added to `problems`."""
     by_name: dict[str, list[LoadedPlugin]] = {}
     for candidate in candidates:
         name = candidate.name
@@ -91,8 +90,6 @@ def load_plugins(config: Config, candidates: Iterable[Candidate]) -> PluginSet:
             by_name[name] = [load_plugin(candidate, config, problems)]
     problems.extend(_unknown_names(config, "disabled", config.plugins.disabled, by_name))
     problems.extend(_unknown_names(config, "options", list(config.plugins.options), by_name))
-    if problems:
-        raise ConfigError(problems)
     loaded = tuple(one for same_name in by_name.values() for one in same_name)
     return PluginSet(_register(loaded), loaded)
 
