@@ -480,8 +480,11 @@ async def test_a_file_that_changes_all_the_time_keeps_nobody_waiting(editing: Ed
 
     async def change() -> None:
         for number in itertools.count():
-            path.write_text(texts[number % 2 if rewritten else 0])
-            os.utime(path, ns=(number, number))
+            if rewritten:
+                (service.folder / "part").write_text(texts[number % 2])
+                (service.folder / "part").replace(path)
+            else:
+                os.utime(path, ns=(number, number))
             await asyncio.sleep(0.03)
 
     changing = asyncio.create_task(change())
@@ -490,6 +493,7 @@ async def test_a_file_that_changes_all_the_time_keeps_nobody_waiting(editing: Ed
     assert await service.gain() == 1.0
     assert not changing.done()
     changing.cancel()
+    await asyncio.wait([changing])
     await service.edit(voices={"allow": ["NATM2", "NATF2"]})
     assert await service.json("/voices") == {"voices": ["NATM2", "NATF2"]}
 
