@@ -29,6 +29,7 @@ from core import (
     FRAME_SAMPLES,
     SAMPLE_RATE,
     Config,
+    ConfigError,
     FlacWriter,
     Frame,
     SessionEnded,
@@ -85,10 +86,14 @@ class Plugin:
         self._writer: Writer | None = None
 
     @hookimpl
-    async def startup(self, config: Config, engine: object) -> None:
+    def startup(self, config: Config, engine: object) -> None:
+        folder = Path(config.source).parent / Path(self._options.folder).expanduser()
         if engine is not None:
-            base = Path(config.source).parent
-            self._writer = await asyncio.to_thread(lambda: Writer(base / Path(self._options.folder).expanduser()))
+            self._writer = Writer(folder)
+            return
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise ConfigError([f"plugins.options.recording.folder: {existing} is no folder that can be written."])
 
     @hookimpl
     async def shutdown(self) -> None:

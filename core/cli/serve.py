@@ -18,7 +18,7 @@ from core.http.app import create_app
 from core.http.uvicorn_server import GracefulServer, bind
 from core.plugin.host import PluginHost
 from core.settings.config import Config
-from core.settings.log import configure_logging
+from core.settings.log import configure_logging, get_logger
 
 
 def serve_until_stopped(config: Config) -> None:
@@ -47,6 +47,8 @@ async def _serve(
     app: Starlette, config: Config, engine: Engine, host: PluginHost, listener: socket.socket, console: Console
 ) -> None:
     async with app.router.lifespan_context(app):
+        for fault in await host.faults():
+            get_logger("service").warning("calls would be refused", problem=fault)
         personas = [persona.id for persona in await host.list_personas(OPERATOR)]
         lines = {
             "engine": f"{engine.info.name} on {engine.info.device}, callers at once: {engine.info.slots}",

@@ -1,5 +1,6 @@
 """The seam between a session and the engine: one conversation's call, and the engine that opens it."""
 
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -84,6 +85,8 @@ class EngineInfo:
     slots: int
     sampling: Sampling = USUAL
     """The default sampling of calls."""
+    longest_s: float = math.inf
+    """The longest call that the memory is enough for, in seconds of audio."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import traceback
 from pathlib import Path
 
 from huggingface_hub import get_token, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -12,6 +13,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # not in its __all__
 
 from core.errors import CheckpointError
 
@@ -23,14 +25,25 @@ def is_cached(repository: str, revision: str, cache: Path | None) -> bool:
     """Whether the repository has been fetched before, as far as that can be told without the network."""
     try:
         folder = snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True)
-    except (LocalEntryNotFoundError, HFValidationError):
+    except (LocalEntryNotFoundError, HFValidationError, OSError):  # a cache that may not be read holds nothing for us
         return False
     return any(Path(folder).glob("*.safetensors"))
 
 
+def require_repository(name: str) -> None:
+    """Raise CheckpointError unless `name` has the form of a repository's name on the hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise _not_a_repository(name) from error
+
+
 def has_token(token: str | None) -> bool:
     """Whether there is a token: from config, from HF_TOKEN, or from `hf auth login`."""
-    return (token or get_token()) is not None
+    try:
+        return (token or get_token()) is not None
+    except OSError:  # the file of `hf auth login` may not be read
+        return False
 
 
 def fetch(repository: str, revision: str, cache: Path | None, token: str | None, offline: bool) -> Path:
@@ -40,6 +53,10 @@ def fetch(repository: str, revision: str, cache: Path | None, token: str | None,
     text from the libraries below: theirs may hold the headers of a request, and with them the token.
     """
     page = f"https://huggingface.co/{repository}"
+    if cache is None and HF_HUB_CACHE.startswith("~"):  # else a folder called `~` is made
+        raise CheckpointError(
+            "The home folder is not known, so the hub has no cache. Set HOME or HF_HOME, or engine.cache, to a folder."
+        )
     try:
         folder = snapshot_download(
             repository,
@@ -50,9 +67,7 @@ def fetch(repository: str, revision: str, cache: Path | None, token: str | None,
             allow_patterns=WANTED,
         )
     except HFValidationError:
-        raise CheckpointError(
-            f"engine.checkpoint {repository!r} is neither a folder nor a repository's name like owner/name."
-        ) from None
+        raise _not_a_repository(repository) from None
     except GatedRepoError:
         action = "accept its licence there with the account of your token"
         if not has_token(token):
@@ -90,3 +105,7 @@ def _place(error: BaseException) -> str:
     """The file and line that raised an error, such as `_sessions.py:7`."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def _not_a_repository(name: str) -> CheckpointError:
+    return CheckpointError(f"engine.checkpoint {name!r} is neither a folder nor a repository's name like owner/name.")

@@ -1,5 +1,6 @@
 """Call the plugins' implementations of a hook one by one, and report what any of them raises."""
 
+import asyncio
 import inspect
 import traceback
 from pathlib import Path
@@ -35,6 +36,17 @@ async def call_async(hook: HookImpl, **arguments: Any) -> Any:
     Raises whatever the plugin raises.
     """
     result = _call(hook, arguments)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def call_off_loop(hook: HookImpl, **arguments: Any) -> Any:
+    """Call an implementation that may be async as `call_async` does, but one that is not in a thread: it may block.
+
+    Raises whatever the plugin raises.
+    """
+    if inspect.iscoroutinefunction(hook.function):
+        return await _call(hook, arguments)
+    result = await asyncio.to_thread(_call, hook, arguments)
     return await result if inspect.isawaitable(result) else result
 
 

@@ -1,10 +1,11 @@
 """An engine without a model: it answers each frame with the same frame.
 
 It fulfils the protocols in `core.engine.call`, so the service treats it as any other engine. It needs no memory for a
-call, so `longest_s` does not matter to it.
+call, so the `longest_s` of `open` does not matter to it.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -56,6 +57,8 @@ class EchoEngine:
     max_waiting: int = 5
     """Frames of a call that may wait; beyond them the oldest are dropped."""
     notice: str = "This is an echo."
+    longest_s: float = math.inf
+    """The longest call that it says it has the memory for."""
     faults: EngineFaults = field(default_factory=EngineFaults)
     calls: list["EchoCall"] = field(default_factory=list)
     """The calls that hold a slot."""
@@ -72,7 +75,7 @@ class EchoEngine:
     @property
     def info(self) -> EngineInfo:
         """See Engine."""
-        return EngineInfo("echo", self.notice, "cpu", self.slots)
+        return EngineInfo("echo", self.notice, "cpu", self.slots, longest_s=self.longest_s)
 
     def health(self) -> EngineHealth:
         """See Engine."""
