@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from core.engine.call import Call, EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.input_queue import InputQueue
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError
@@ -92,7 +92,7 @@ class EchoCall:
         self.prompt = prompt
         self.seed = seed
         self._engine = engine
-        self._waiting: deque[tuple[Frame, float]] = deque()
+        self._waiting = InputQueue(engine.max_waiting)
         self._changed = asyncio.Event()
         self._error: Exception | None = None
         self._closed = False
@@ -109,12 +109,8 @@ class EchoCall:
         troubles = self._engine.troubles
         if troubles.push is not None and troubles.hits(self):
             raise troubles.push
-        self._waiting.append((frame.copy(), time.perf_counter()))
         self._changed.set()
-        dropped = max(0, len(self._waiting) - self._engine.max_waiting)
-        for _ in range(dropped):
-            self._waiting.popleft()
-        return dropped
+        return self._waiting.push(frame.copy())
 
     async def frames(self) -> AsyncIterator[OutputFrame]:
         while True:
@@ -127,13 +123,14 @@ class EchoCall:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            frame, pushed = self._waiting.popleft()
+            waiting = self._waiting.pop()
             troubles = self._engine.troubles
             if troubles.frames is not None and troubles.hits(self) and self._index >= troubles.frames_at:
                 raise troubles.frames
             text = f" word{self._index // WORD_EVERY}" if self._index % WORD_EVERY == 0 else ""
             tokens = np.full(9, self._index, np.int64)
-            yield OutputFrame(self._index, frame, text, tokens, (time.perf_counter() - pushed) * 1000, 0.1)
+            wait_ms = (time.perf_counter() - waiting.pushed) * 1000
+            yield OutputFrame(self._index, waiting.frame, text, tokens, wait_ms, 0.1, waiting.position)
             self._index += 1
 
     async def close(self) -> None:

@@ -40,6 +40,9 @@ class OutputFrame:
     """From `push` to the start of the step."""
     step_ms: float
     """The step itself: encode, language model, decode."""
+    position: int | None = None
+    """The number of the user frame it answers among all that were pushed, from 0, dropped ones counted. None where the
+    engine does not tell: then only `push` says what was dropped."""
 
 
 class Call(Protocol):
@@ -52,7 +55,11 @@ class Call(Protocol):
         """Return when the prompt is in the slot and frames may be pushed. Raises PromptError or EngineError."""
 
     def push(self, frame: Frame) -> int:
-        """Give the user's next frame. Returns how many of the oldest waiting frames were dropped to bound the lag."""
+        """Give the user's next frame. Returns how many of the oldest waiting frames were dropped since the last push.
+
+        Frames that come together are caught up as fast as the engine steps; the oldest are dropped when that takes
+        longer than the lag allowed (`engine.max_lag_ms`).
+        """
 
     def frames(self) -> AsyncIterator[OutputFrame]:
         """The agent's frames, one for each user frame, as they are made.
