@@ -36,7 +36,8 @@ class InputQueue:
     def __init__(self, max_waiting: int, clock: Callable[[], float] = time.perf_counter) -> None:
         """`max_waiting`: the lag allowed, in frames of 80 ms, at least 1."""
         self._max_waiting = max_waiting
-        self._max_lag_s = max_waiting * FRAME_S
+        # Half a frame less: of frames that come one by one, those beyond `max_waiting` are then dropped without delay.
+        self._max_lag_s = (max_waiting - 0.5) * FRAME_S
         self._most = max(MOST_FRAMES, max_waiting)
         self._clock = clock
         self._frames: deque[WaitingFrame] = deque()
