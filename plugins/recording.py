@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
-from core.events import SessionEnded, SessionEvent, SessionInfo, SessionReady, TextSaid
+from core.events import SessionEnded, SessionEvent, SessionInfo, SessionReady, TextSaid, TransformFailed
 from core.media.flac import FlacWriter, create
 from core.plugin.hookspecs import hookimpl
 from core.settings.config import Config
@@ -33,7 +33,8 @@ from core.settings.log import get_logger
 
 SIDES = ("caller", "agent")
 MOST_WAITING = 4096
-"""Pieces that wait for the disk, of all calls together (about 16 MB); frames beyond that are recorded as silence."""
+"""Pieces that wait for the disk, of all calls together (about 16 MB); frames beyond that are recorded as silence, which
+the log and the transcript say."""
 BEHIND_S = 0.4
 """A side that is so far behind the clock has said nothing: it gets silence, so that the file goes on."""
 TICK_S = 0.2
@@ -48,9 +49,9 @@ class _Piece:
     """Something that happened in a call, on its way to the disk."""
 
     session: SessionInfo
-    kind: Literal["ready", "caller", "agent", "text", "end"]
+    kind: Literal["ready", "caller", "agent", "text", "lost", "end"]
     content: Any = None
-    """int16[1920] of a side, or text."""
+    """int16[1920] of a side, text, how many pieces of each kind were lost, or why."""
 
 
 class Plugin:
@@ -106,6 +107,8 @@ class Plugin:
         match event:
             case SessionReady():
                 self._writer.put(_Piece(session, "ready"))
+            case TransformFailed(plugin="recording", reason=failed):
+                self._writer.put(_Piece(session, "lost", failed))
             case TextSaid(text=text):
                 self._writer.put(_Piece(session, "text", text))
             case SessionEnded(reason=reason):
@@ -113,7 +116,9 @@ class Plugin:
 
 
 class Tap:
-    """Copies a side's frames, and passes them on unchanged."""
+    """Copies a side's frames, which nobody changes by it."""
+
+    observes = True
 
     def __init__(self, writer: "Writer", session: SessionInfo, side: Literal["caller", "agent"]) -> None:
         self._writer = writer
@@ -140,14 +145,25 @@ class Writer:
         """Of the calls that run; None for one whose recording has failed."""
         self._ended: deque[str] = deque(maxlen=1000)
         """Calls whose last frames may still come."""
+        self._lost: dict[str, dict[str, int]] = {}
+        """How many pieces of each kind were left out of a call since its last one."""
+        self._losing = threading.Lock()
         self._log = get_logger("recording")
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self._thread.start()
 
     def put(self, piece: _Piece) -> None:
         """Hand a piece over, from any thread. Never waits: what is too much for the disk is left out."""
-        if piece.kind == "end" or self._pieces.qsize() < MOST_WAITING:
-            self._pieces.put(piece)
+        id_ = piece.session.id
+        if piece.kind != "end" and self._pieces.qsize() >= MOST_WAITING:
+            with self._losing:
+                lost = self._lost.setdefault(id_, {})
+                lost[piece.kind] = lost.get(piece.kind, 0) + 1
+            return
+        if id_ in self._lost:
+            with self._losing:
+                self._pieces.put(_Piece(piece.session, "lost", self._lost.pop(id_, {})))
+        self._pieces.put(piece)
 
     def stop(self) -> None:
         """Write what waits, and end all recordings. Blocks until that is done, at most for some seconds."""
@@ -165,7 +181,7 @@ class Writer:
                 if piece is None:
                     break
                 self._write(piece)
-            if time.monotonic() - looked >= TICK_S:
+            if time.monotonic() - looked >= TICK_S and self._pieces.empty():  # else what was said waits to be written
                 looked = time.monotonic()
                 for id_ in list(self._recordings):
                     self._try(id_, Recording.keep_up)
@@ -188,6 +204,9 @@ class Writer:
             self._ended.append(id_)
         elif piece.kind == "text":
             self._try(id_, lambda recording: recording.say(piece.content))
+        elif piece.kind == "lost":
+            self._log.error("recording incomplete", session=id_, lost=piece.content)
+            self._try(id_, lambda recording: recording.lose(piece.content))
         elif piece.kind in SIDES:
             self._try(id_, lambda recording: recording.hear(SIDES.index(piece.kind), piece.content))
 
@@ -240,6 +259,17 @@ class Recording:
         """Take a frame of the caller (0) or the agent (1)."""
         self._add(side, pcm)
         self._flush()
+
+    def lose(self, lost: "Mapping[str, int] | str") -> None:
+        """Say in the transcript what is missing from here on: so many frames of each side, which are silence, and
+        words; or why nothing more of a side can come."""
+        if isinstance(lost, str):
+            self._note(type="lost", at=self._seconds(min(self._said)), reason=lost)
+            return
+        self._note(type="lost", at=self._seconds(min(self._said)), reason="The disk is too slow.", **lost)
+        for side, name in enumerate(SIDES):
+            if lost.get(name):
+                self._add(side, np.zeros(lost[name] * FRAME_SAMPLES, np.int16))
 
     def say(self, text: str) -> None:
         """Take a piece of the agent's words, which belongs to the agent's last frame."""

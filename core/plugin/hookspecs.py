@@ -26,7 +26,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Transform(Protocol):
-    """What `transform_input` and `transform_output` return: one session's own state and its `process`."""
+    """What `transform_input` and `transform_output` return: one session's own state and its `process`.
+
+    One that only listens says so with an attribute `observes = True`: what its `process` returns is ignored, and it is
+    no part of the time that transforms may take.
+    """
 
     def process(self, frame: Frame) -> Frame:
         """Take and return float32[1920], mono, 24 kHz. Called once a frame, in order, never in two threads at once."""

@@ -12,7 +12,7 @@ from core.events import TransformFailed
 from core.plugin.hookspecs import Transform
 
 Times = tuple[tuple[str, float], ...]
-"""Plugins, each with the milliseconds that its transform took for a frame."""
+"""Plugins, each with the milliseconds of the processor that its transform took for a frame."""
 OVERRUNS = 5
 WINDOW = 50
 """A transform that makes the chain overrun its budget in 5 of 50 frames (4 s) is not unlucky but too slow."""
@@ -24,6 +24,8 @@ class _Step:
     def __init__(self, plugin: str, transform: Transform) -> None:
         self.plugin = plugin
         self.transform = transform
+        self.observes = bool(getattr(transform, "observes", False))
+        """Whether it only listens: it changes nothing and counts for no budget."""
         self.slow: deque[bool] = deque(maxlen=WINDOW)
         self.seconds = 0.0
 
@@ -32,7 +34,11 @@ class Chain:
     """Runs a frame through the transforms in order. One that fails is left out from then on.
 
     A transform fails when it raises, returns anything but finite float32[1920], or is the slowest in 5 of 50
-    frames, and those took the chain longer than its budget. `on_failure` is told each time.
+    frames, and those took the chain longer than its budget. `on_failure` is told each time. Time is what the thread
+    itself computed: on a busy machine a transform waits for others, which is not its doing.
+
+    A transform whose attribute `observes` is true, such as a recording's, gets each frame and gives nothing back. It is
+    no part of the budget, and only left out when it raises.
     """
 
     def __init__(
@@ -40,14 +46,14 @@ class Chain:
         transforms: Sequence[tuple[str, Transform]],
         budget_ms: float,
         on_failure: Callable[[TransformFailed], None],
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._steps = [_Step(plugin, transform) for plugin, transform in transforms]
         self._budget = budget_ms / 1000
         self._on_failure = on_failure
         self._clock = clock
         self.times: Times = ()
-        """What the last frame took, failed transforms included."""
+        """What the last frame took of the processor, failed transforms included."""
 
     @property
     def plugins(self) -> tuple[str, ...]:
@@ -61,24 +67,25 @@ class Chain:
             began = self._clock()
             try:
                 changed = step.transform.process(frame.copy())  # a copy: one that fails half-way leaves no trace
-                problem = _wrong(changed)
+                problem = "" if step.observes else _wrong(changed)
             except (Exception, SystemExit) as error:  # whatever a plugin raises ends only its transform
                 problem = f"{type(error).__name__}: {error}"
             step.seconds = self._clock() - began
             if problem:
                 self._leave_out(step, problem)
-            else:
+            elif not step.observes:
                 frame = changed
         self.times = tuple((step.plugin, step.seconds * 1000) for step in steps)
         self._watch_budget()
         return frame
 
     def _watch_budget(self) -> None:
-        if not self._steps:
+        steps = [step for step in self._steps if not step.observes]
+        if not steps:
             return
-        over = sum(step.seconds for step in self._steps) > self._budget
-        slowest = max(self._steps, key=lambda step: step.seconds)
-        for step in self._steps:
+        over = sum(step.seconds for step in steps) > self._budget
+        slowest = max(steps, key=lambda step: step.seconds)
+        for step in steps:
             step.slow.append(over and step is slowest)
         if sum(slowest.slow) >= OVERRUNS:
             self._leave_out(slowest, f"too slow: over {self._budget * 1000:g} ms in {OVERRUNS} of {WINDOW} frames")
