@@ -395,7 +395,7 @@ async def test_nobody_has_more_calls_than_allowed(serve: Serve) -> None:
         await second.shake_hands()
         async with dial(running.url("/api/chat"), additional_headers=ann) as third:
             assert await third.end() == CloseCode.BUSY
-            assert "You have 1 calls already" in third.error
+            assert "You have 1 call already" in third.error
         [end] = await running.record.ended()
         assert end.reason == "too_many_calls"
     await running.record.ended(3)

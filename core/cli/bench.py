@@ -193,7 +193,7 @@ def _print(report: BenchReport) -> None:
         ("callers held", f"{report.held} of {report.callers}, {report.seconds:g} s all at once"),
         ("frames", f"{report.frames_sent} sent, {report.frames_answered} answered, {report.dropped} dropped"),
         ("gaps (80 ms of buffer)", f"{report.gaps}, {report.gap_ms:.0f} ms in all"),
-        ("this generator", f"{report.own_cpu:.0%} of a core in {report.processes} processes"),
+        ("this generator", f"{report.own_cpu:.0%} of a core, processes: {report.processes}"),
         *((f"{count} failed", problem) for problem, count in report.errors.items()),
     ]
     counts = Table(box=None, show_header=False, pad_edge=False)
