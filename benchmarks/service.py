@@ -48,8 +48,7 @@ class Run:
     loop_lag_p99_ms: float
     loop_lag_max_ms: float
 
-    @property
-    def good(self) -> bool:
+    def served_well(self) -> bool:
         """Whether all were served in time."""
         return served_well(self.report)
 
@@ -101,7 +100,7 @@ def row(run: Run) -> list[str]:
         f"{run.loop_lag_max_ms:.1f}",
         f"{report.own_cpu:.0%}",
         f"{own.p99:.1f}" if own else "-",
-        "good" if run.good else "too many",
+        "good" if run.served_well() else "too many",
     ]
 
 
@@ -135,7 +134,8 @@ def examine(engine: EngineName, options: argparse.Namespace, say: Callable[[str]
                 asyncio.run(run(callers, options.hold))
         else:
             most = min(server.slots(), MOST_CALLERS)
-            best = asyncio.run(climb(run, lambda one: one.good, most, options.seconds, options.hold))
+            climbing = climb(run, Run.served_well, most, options.seconds, options.hold)
+            best = asyncio.run(climbing)
             say(f"most callers held for {options.hold:g} s: {best.report.callers if best else 0}")
         if options.dropped:
             say("\ncalls dropped in every phase")

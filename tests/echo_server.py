@@ -5,7 +5,6 @@ a full disk.
 """
 
 import argparse
-import asyncio
 import resource
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.http.app import create_app
+from core.http.event_loop import run
 from core.http.uvicorn_server import Server, bind
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
@@ -52,4 +52,4 @@ if __name__ == "__main__":
     parser.add_argument("--largest-file", type=int, default=resource.RLIM_INFINITY)
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
-    asyncio.run(main(options.config, options.slots))
+    run(main(options.config, options.slots))

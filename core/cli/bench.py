@@ -143,12 +143,13 @@ def bench(
             return report
 
         if climb:
-            most = asyncio.run(find_most(run, served_well, callers, CLIMB_STEP_S, seconds))
+            climbing = find_most(run, served_well, callers, CLIMB_STEP_S, seconds)
+            found = asyncio.run(climbing)
+            if found is None:
+                raise click.ClickException("Not even one caller was served with p99 under 80 ms and no gap.")
+            report = found
         else:
-            most = asyncio.run(run(callers, seconds))
-    if most is None:
-        raise click.ClickException("Not even one caller was served with p99 under 80 ms and no gap.")
-    report = most
+            report = asyncio.run(run(callers, seconds))
     broken = list(Bounds(max_p99_ms, max_first_audio_ms, max_drops, max_gaps, min_held).violations(report))
     if as_json:
         click.echo(json.dumps({**asdict(report), "broken": broken}))

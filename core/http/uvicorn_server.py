@@ -27,6 +27,8 @@ HEARTBEAT_S = 5.0
 """A client is pinged this often, and gone when it has not answered for as long: half-open connections end in 10 s."""
 LAST_BYTES_S = 5.0
 """How long a finished connection may take to read what is left for it."""
+MOST_UNREAD = 8
+"""Messages that may wait for a conversation before its connection is read no further."""
 MOST_FRAGMENTS = 1000
 """Pieces of one message; a client that sends an endless message of empty pieces is closed."""
 
@@ -122,6 +124,18 @@ class ConversationProtocol(WebSocketsSansIOProtocol):
         """Take a message of the app. A refusal ends the handshake; uvicorn else logs each as a fault of the app."""
         await super().send(message)
         self.handshake_complete = self.handshake_complete or self.close_sent
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message to the app. uvicorn stops reading after each one, at two system calls a message; some may wait
+        before it does."""
+        if self.queue.qsize() >= MOST_UNREAD:
+            return super().send_receive_event_to_app()
+        paused, self.read_paused = self.read_paused, True
+        try:
+            super().send_receive_event_to_app()
+        finally:
+            self.read_paused = paused
+        return None
 
     def handle_cont(self, event: Frame) -> None:
         """Take a piece of a message."""

@@ -71,10 +71,7 @@ def write_wav(path: Path, channels: npt.NDArray[np.float32]) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Find out, before the work, whether the file can be written; a file that is there stays as it is, and none is made.
-
-    Raises AudioError.
-    """
+    """Find out, before the work, whether the file can be written. Nothing is changed by it. Raises AudioError."""
     there = path.exists()
     try:
         path.open("ab").close()

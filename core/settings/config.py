@@ -101,7 +101,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     prompt_cache_mb: NotNegative = 2048
     """Memory for prepared prompts, so that a persona's later calls start at once."""
     max_lag_ms: Annotated[int, Meta(ge=80)] = 400
-    """A caller whose frames wait longer than this loses the oldest."""
+    """A burst of frames is caught up; of what still waits after this time, the oldest are dropped."""
 
 
 class VoicesConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,7 +144,8 @@ class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_messages_per_s: Positive = 400
     """Twice what a client sends that passes on each 128 samples of a browser's audio worklet."""
     max_ahead_s: Seconds = 15
-    """How far the caller's audio may run ahead of the clock: what a network that stalled delivers together."""
+    """How far the caller's audio may run ahead of the clock. What is further ahead is dropped, oldest first, and a
+    client that goes on with it for as long is hung up on."""
     transform_budget_ms: Seconds = 8
     """What the audio transforms of plugins may take of each frame's 80 ms, in each direction."""
 
