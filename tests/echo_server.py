@@ -5,7 +5,6 @@ a full disk. With `--descriptors` it can open no more than so many files and soc
 """
 
 import argparse
-import asyncio
 import os
 import resource
 import subprocess
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.http.app import create_app
+from core.http.event_loop import run
 from core.http.uvicorn_server import GracefulServer, bind
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
@@ -60,4 +60,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (options.descriptors, options.descriptors))
     resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
-    asyncio.run(main(options.config, options.slots))
+    run(main(options.config, options.slots))

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from core.cli.main import main
 from core.cli.offline import converse
 from core.errors import AudioError
-from core.media.sound_files import read_sound, to_stereo, write_wav
+from core.media.sound_files import check_writable, read_sound, to_stereo, write_wav
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.testing import EchoEngine
@@ -294,3 +294,35 @@ def test_serve_and_talk_for_real(tmp_path: Path, recording: Path) -> None:
     assert result.exit_code == 0, result.output
     assert len(read_wav(tmp_path / "out.wav")) == 13 * 1920
     assert yaml.safe_load(transcript.read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize("target", ["nowhere/out.wav", "folder"])
+@pytest.mark.parametrize("command", ["talk", "call"])
+def test_an_answer_that_cannot_be_written_is_known_before_the_conversation(
+    tmp_path: Path, recording: Path, command: str, target: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    where = ("localhost:1",) if command == "call" else ()
+    output = run(command, *where, recording, tmp_path / target).output
+    assert target in output
+    assert "Cannot connect" not in output
+    assert "slots" not in output
+
+
+def test_looking_whether_a_file_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new.wav")
+    assert not (tmp_path / "new.wav").exists()
+    (tmp_path / "old.wav").write_bytes(b"precious")
+    check_writable(tmp_path / "old.wav")
+    assert (tmp_path / "old.wav").read_bytes() == b"precious"
+
+
+def test_talk_with_nobody_says_whom_there_is_before_the_model_is_loaded(
+    tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.boot.local_engine.open_engine", lambda *_: pytest.fail("the model is loaded"))
+    config = write_config(tmp_path, {})
+    output = failed(run("talk", recording, tmp_path / "out.wav", "--config", config, "--persona", "hotle"))
+    assert "no persona 'hotle'" in output
+    assert "assistant, teacher" in output
+    assert "GET" not in output

@@ -1,6 +1,5 @@
 """`serve`: opens the engine, prints what is served, and serves until it gets a signal."""
 
-import asyncio
 import socket
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ from core.cli.standard_streams import lossy_standard_error
 from core.engine.call import Engine
 from core.events import OPERATOR
 from core.http.app import create_app
+from core.http.event_loop import run
 from core.http.uvicorn_server import GracefulServer, bind
 from core.plugin.host import PluginHost
 from core.settings.config import Config
@@ -30,7 +30,7 @@ def serve_until_stopped(config: Config) -> None:
         require_protection(config.server, host.protected)
         engine = _open(config, lambda line: console.print(line, markup=False))
         try:
-            asyncio.run(_serve(create_app(config, engine, host), config, engine, host, listener, console))
+            run(_serve(create_app(config, engine, host), config, engine, host, listener, console))
         finally:
             engine.close()
         console.print("Stopped.")

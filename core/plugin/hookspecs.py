@@ -50,7 +50,11 @@ SYNC_HOOKS = (
 
 
 class Transform(Protocol):
-    """What `transform_input` and `transform_output` return: an object with one session's state and a `process`."""
+    """What `transform_input` and `transform_output` return: an object with one session's state and a `process`.
+
+    One that only listens says so with an attribute `observes = True`: what its `process` returns is ignored, and it is
+    no part of the time that transforms may take.
+    """
 
     def process(self, frame: Frame) -> Frame:
         """Transform one frame: float32[1920], 80 ms, mono, 24 kHz, in and out.

@@ -130,7 +130,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     prompt_cache_mb: NotNegative = 2048
     """Memory for the prefix cache: later calls of a persona start without a prefill of its prompt."""
     max_lag_ms: Annotated[int, Meta(ge=80)] = 400
-    """When a caller's frames wait longer than this, the oldest are dropped."""
+    """A burst of frames is caught up; of what still waits after this time, the oldest are dropped."""
 
     def __post_init__(self) -> None:
         # A header cannot carry anything else, and the libraries that refuse to send it print it.
@@ -181,7 +181,8 @@ class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_messages_per_s: Positive = 400
     """The default is twice the rate of a client that sends each 128 samples of a browser's audio worklet."""
     max_ahead_s: Seconds = 15
-    """How far the caller's audio may run ahead of real time, as it does when a network delivers late audio at once."""
+    """How far the caller's audio may run ahead of the clock. What is further ahead is dropped, oldest first, and a
+    client that goes on with it for as long is hung up on."""
     transform_budget_ms: Seconds = 8
     """How much of a frame's 80 ms the plugins' audio transforms may take in each direction."""
 
