@@ -18,14 +18,13 @@ from typing import Any, cast
 
 from benchmarks.dropping import drop_calls
 from benchmarks.server_process import EngineName, ServerProcess, State, serve
+from core.client.climb import climb, served_well
 from core.client.connection import CallOptions
 from core.client.load_test import BenchReport, Load, run_load
 from core.client.load_test_audio import synthetic_speech
 from core.engine.call import FRAME_S
 from core.http.protocols import LAST_BYTES_S
 
-MOST_P99_MS = 80.0
-"""A frame's own length: later answers pile up."""
 MOST_CALLERS = 512
 STAGGER_S = 0.053
 """Between the starts of two callers: many are there soon, and their frames come spread over a frame's 80 ms."""
@@ -49,17 +48,14 @@ class Run:
     loop_lag_p99_ms: float
     loop_lag_max_ms: float
 
-    @property
-    def good(self) -> bool:
+    def served_well(self) -> bool:
         """Whether all were served in time."""
-        delay = self.report.delay_ms
-        whole = self.report.held == self.report.callers and self.report.dropped == 0
-        return whole and delay is not None and delay.p99 < MOST_P99_MS
+        return served_well(self.report)
 
 
-async def measure(server: ServerProcess, callers: int, seconds: float) -> Run:
+async def measure(server: ServerProcess, callers: int, seconds: float, message_ms: int) -> Run:
     """Make `callers` calls at once."""
-    load = Load(callers, seconds, STAGGER_S)
+    load = Load(callers, seconds, STAGGER_S, message_ms)
     before = await asyncio.to_thread(server.state)
     calling = asyncio.create_task(run_load(server.address, synthetic_speech(10), load, CallOptions({})))
     await asyncio.wait([calling], timeout=callers * load.stagger_s + seconds / 2)
@@ -73,24 +69,6 @@ async def measure(server: ServerProcess, callers: int, seconds: float) -> Run:
         loop_lag_p99_ms=max(amid.loop_lag_p99_ms, after.loop_lag_p99_ms),
         loop_lag_max_ms=max(amid.loop_lag_max_ms, after.loop_lag_max_ms),
     )
-
-
-async def climb(server: ServerProcess, seconds: float, hold_s: float, show: Callable[[Run], None]) -> Run | None:
-    """The most callers that are served well for `hold_s`, found by doubling, then halving the step."""
-    most = min(server.slots(), MOST_CALLERS)
-    good, bad = 0, most + 1
-    while bad - good > max(1, good // 8):
-        callers = min(max(2 * good, 1), most) if bad > most else (good + bad) // 2
-        run = await measure(server, callers, seconds)
-        show(run)
-        good, bad = (callers, bad) if run.good else (good, callers)
-    while good > 0:
-        run = await measure(server, good, hold_s)
-        show(run)
-        if run.good:
-            return run
-        good -= max(1, good // 8)
-    return None
 
 
 async def leaks(server: ServerProcess, calls: int, show: Callable[[int, State], None]) -> list[State]:
@@ -122,7 +100,7 @@ def row(run: Run) -> list[str]:
         f"{run.loop_lag_max_ms:.1f}",
         f"{report.own_cpu:.0%}",
         f"{own.p99:.1f}" if own else "-",
-        "good" if run.good else "too many",
+        "good" if run.served_well() else "too many",
     ]
 
 
@@ -140,18 +118,25 @@ def row_of_state(calls: int, state: State) -> list[str]:
 def examine(engine: EngineName, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure the service with one engine; everything as JSON."""
     runs: list[Run] = []
+    best: Run | None = None
     states: list[State] = []
 
-    def show(run: Run) -> None:
-        runs.append(run)
-        say(line(row(run)))
+    async def run(callers: int, seconds: float) -> Run:
+        runs.append(await measure(server, callers, seconds, options.packet_ms))
+        say(line(row(runs[-1])))
+        return runs[-1]
 
     with serve(engine, options.slots if engine == "nano" else None) as server:
         say(f"\n{engine}, {server.slots()} slots")
         say(line(COLUMNS))
-        best = asyncio.run(climb(server, options.seconds, options.hold, show))
-        callers = best.report.callers if best else 0
-        say(f"most callers held for {options.hold:g} s: {callers}")
+        if options.callers:
+            for callers in options.callers:
+                asyncio.run(run(callers, options.hold))
+        else:
+            most = min(server.slots(), MOST_CALLERS)
+            climbing = climb(run, Run.served_well, most, options.seconds, options.hold)
+            best = asyncio.run(climbing)
+            say(f"most callers held for {options.hold:g} s: {best.report.callers if best else 0}")
         if options.dropped:
             say("\ncalls dropped in every phase")
             say(line(("calls", "MiB", "in use", "tasks", "threads", "files")))
@@ -160,7 +145,7 @@ def examine(engine: EngineName, options: argparse.Namespace, say: Callable[[str]
             )
     return {
         "runs": [asdict(run) for run in runs],
-        "most_callers": callers,
+        "most_callers": best.report.callers if best else None,
         "dropped": [asdict(state) for state in states],
     }
 
@@ -171,6 +156,8 @@ def main() -> None:
     parser.add_argument("engines", nargs="*", choices=("nano", "echo"), default=("nano", "echo"))
     parser.add_argument("--seconds", type=float, default=5, help="of each step on the way up")
     parser.add_argument("--hold", type=float, default=60, help="seconds for which the most callers are held")
+    parser.add_argument("--callers", type=int, nargs="*", help="hold just these numbers of callers instead")
+    parser.add_argument("--packet-ms", type=int, choices=(20, 40, 80), default=20, help="sound in each message")
     parser.add_argument("--slots", type=int, help="of nano; without it what it finds fit")
     parser.add_argument("--dropped", type=int, default=500, help="calls that are dropped in each round; 0: none")
     parser.add_argument("--json", action="store_true", help="on stdout; the tables go to stderr")

@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.plugin.hookspecs import Transform as Transform
     from core.plugin.hookspecs import hookimpl as hookimpl
     from core.plugin.personas import Persona as Persona
+    from core.plugin.personas import PersonaFolder as PersonaFolder
     from core.plugin.personas import load_personas as load_personas
     from core.plugin.store import MemoryStore as MemoryStore
     from core.plugin.store import Store as Store
@@ -72,6 +73,7 @@ _PUBLIC = {
     # Personas and voices
     "Persona": "core.plugin.personas",
     "Sampling": "core.engine.sampling",
+    "PersonaFolder": "core.plugin.personas",
     "load_personas": "core.plugin.personas",
     "Voice": "core.engine.prompt",
     "VoiceFolder": "core.media.voices",

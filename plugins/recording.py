@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from core import (
     FRAME_SAMPLES,
     SAMPLE_RATE,
     Config,
+    ConfigError,
     FlacWriter,
     Frame,
     SessionEnded,
@@ -36,13 +37,16 @@ from core import (
     SessionInfo,
     SessionReady,
     TextSaid,
+    TransformFailed,
     get_logger,
     hookimpl,
 )
 
 SIDES = ("caller", "agent")
 MAX_QUEUED = 4096
-"""How many items of all calls together may wait for the disk, about 16 MB. Frames beyond are recorded as silence."""
+"""How many items of all calls together may wait for the disk, about 16 MB.
+
+Frames beyond are recorded as silence, which the log and the transcript say."""
 SILENCE_AFTER_S = 0.4
 """A side that is this far behind the clock is filled up with silence, so that the file grows on."""
 POLL_S = 0.2
@@ -60,9 +64,10 @@ class _Item:
     """A frame, a text or an event of a call, queued for the writer thread."""
 
     session: SessionInfo
-    kind: Literal["ready", "caller", "agent", "text", "end"]
+    kind: Literal["ready", "caller", "agent", "text", "lost", "end"]
     content: Any = None
-    """int16[1920] for `caller` and `agent`, a text for `text`, the end reason for `end`."""
+    """int16[1920] for `caller` and `agent`, a text for `text`, the end reason for `end`; for `lost` the number of items
+    of each kind that were left out, or why no more come."""
 
 
 class Plugin:
@@ -85,10 +90,14 @@ class Plugin:
         self._writer: Writer | None = None
 
     @hookimpl
-    async def startup(self, config: Config, engine: object) -> None:
+    def startup(self, config: Config, engine: object) -> None:
+        folder = Path(config.source).parent / Path(self._options.folder).expanduser()
         if engine is not None:
-            base = Path(config.source).parent
-            self._writer = await asyncio.to_thread(lambda: Writer(base / Path(self._options.folder).expanduser()))
+            self._writer = Writer(folder)
+            return
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise ConfigError([f"plugins.options.recording.folder: {existing} is no folder that can be written."])
 
     @hookimpl
     async def shutdown(self) -> None:
@@ -118,6 +127,8 @@ class Plugin:
         match event:
             case SessionReady():
                 self._writer.put(_Item(session, "ready"))
+            case TransformFailed(plugin="recording", reason=failed):
+                self._writer.put(_Item(session, "lost", failed))
             case TextSaid(text=text):
                 self._writer.put(_Item(session, "text", text))
             case SessionEnded(reason=reason):
@@ -125,7 +136,9 @@ class Plugin:
 
 
 class Tap:
-    """A transform that copies the frames of one side for the writer and returns them unchanged."""
+    """Copies the frames of one side for the writer."""
+
+    observes = True
 
     def __init__(self, writer: "Writer", session: SessionInfo, side: Literal["caller", "agent"]) -> None:
         self._writer = writer
@@ -152,14 +165,25 @@ class Writer:
         """The recordings of running calls, by session id; None for one that has failed."""
         self._ended: deque[str] = deque(maxlen=1000)
         """Sessions that have ended, whose last frames may still be queued."""
+        self._lost: dict[str, dict[str, int]] = {}
+        """How many items of each kind were left out of a call since its last one, by session id."""
+        self._lost_lock = threading.Lock()
         self._log = get_logger("recording")
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self._thread.start()
 
     def put(self, item: _Item) -> None:
         """Queue an item, from any thread. Never blocks: an item beyond MAX_QUEUED is left out, except for an end."""
-        if item.kind == "end" or self._queue.qsize() < MAX_QUEUED:
-            self._queue.put(item)
+        id_ = item.session.id
+        if item.kind != "end" and self._queue.qsize() >= MAX_QUEUED:
+            with self._lost_lock:
+                lost = self._lost.setdefault(id_, {})
+                lost[item.kind] = lost.get(item.kind, 0) + 1
+            return
+        if id_ in self._lost:
+            with self._lost_lock:
+                self._queue.put(_Item(item.session, "lost", self._lost.pop(id_, {})))
+        self._queue.put(item)
 
     def stop(self) -> None:
         """Write what is queued and end all recordings. Blocks until that is done, for at most STOP_TIMEOUT_S."""
@@ -177,7 +201,7 @@ class Writer:
                 if item is None:
                     break
                 self._write(item)
-            if time.monotonic() - looked >= POLL_S:
+            if time.monotonic() - looked >= POLL_S and self._queue.empty():  # else what was said waits to be written
                 looked = time.monotonic()
                 for id_ in list(self._recordings):
                     self._try(id_, Recording.keep_up)
@@ -200,6 +224,9 @@ class Writer:
             self._ended.append(id_)
         elif item.kind == "text":
             self._try(id_, lambda recording: recording.say(item.content))
+        elif item.kind == "lost":
+            self._log.error("recording incomplete", session=id_, lost=item.content)
+            self._try(id_, lambda recording: recording.lose(item.content))
         elif item.kind in SIDES:
             self._try(id_, lambda recording: recording.hear(SIDES.index(item.kind), item.content))
 
@@ -253,6 +280,17 @@ class Recording:
         """Add a frame, int16[1920], of the caller (side 0) or the agent (side 1)."""
         self._add(side, pcm)
         self._flush()
+
+    def lose(self, lost: "Mapping[str, int] | str") -> None:
+        """Say in the transcript what is missing from here on: so many frames of each side, which are silence, and
+        words; or why nothing more of a side can come."""
+        if isinstance(lost, str):
+            self._note(type="lost", at=self._seconds(min(self._said)), reason=lost)
+            return
+        self._note(type="lost", at=self._seconds(min(self._said)), reason="The disk is too slow.", **lost)
+        for side, name in enumerate(SIDES):
+            if lost.get(name):
+                self._add(side, np.zeros(lost[name] * FRAME_SAMPLES, np.int16))
 
     def say(self, text: str) -> None:
         """Add a piece of the agent's text, which belongs to the agent's last frame."""

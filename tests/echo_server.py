@@ -5,7 +5,6 @@ a full disk. With `--descriptors` it can open no more than so many files and soc
 """
 
 import argparse
-import asyncio
 import os
 import resource
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from core.boot.exit_deadline import EXIT_S, exit_within
 from core.http.app import create_app
+from core.http.event_loop import run
 from core.http.uvicorn_server import GracefulServer, bind
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
@@ -63,4 +63,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (options.descriptors, options.descriptors))
     resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
-    asyncio.run(main(options.config, options.slots))
+    run(main(options.config, options.slots))

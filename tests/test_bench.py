@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.client.climb import climb
+from core.client.load_test import Load
 from core.client.load_test_audio import OpusSampleCounter, encode_messages, open_sample_counter, synthetic_speech
 from core.engine.call import FRAME_SAMPLES
 from core.errors import AudioError
+from core.events import FramesDropped
 from core.media.audio_codecs import OpusReader, OpusWriter, open_reader
 from core.media.sound_files import write_wav
 from core.session.protocol import Kind
@@ -124,8 +128,14 @@ async def test_frames_that_are_dropped_are_counted(serve: Serve) -> None:
     engine = EchoEngine(max_waiting=2)
     engine.steps.clear()
     running = await serve(engine)
-    asyncio.get_running_loop().call_later(0.7, engine.steps.set)
-    result = await bench(running, "--max-drops", "0", "--json")
+
+    async def go_on_after_a_drop() -> None:
+        await running.record.until(lambda: bool(running.record.of(FramesDropped)))
+        engine.steps.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(go_on_after_a_drop())
+        result = await bench(running, "--max-drops", "0", "--json")
     report = json.loads(result.stdout)
     assert result.exit_code == 1
     assert report["dropped"] == report["frames_sent"] - report["frames_answered"] > 0
@@ -133,19 +143,68 @@ async def test_frames_that_are_dropped_are_counted(serve: Serve) -> None:
     assert "frames dropped" in failed(result)
 
 
+@pytest.mark.parametrize("packet_ms", ["20", "80"])
+async def test_several_processes_call_together(serve: Serve, packet_ms: str) -> None:
+    running = await serve(EchoEngine(slots=3))
+    result = await bench(running, "--callers", "3", "--processes", "2", "--packet-ms", packet_ms, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["callers"], report["held"], report["processes"]) == (3, 3, 2)
+    assert report["message_ms"] == int(packet_ms)
+    assert report["own_cpu"] > 0
+    ends = await running.record.ended(3)
+    assert report["frames_sent"] == report["frames_answered"] == sum(end.frames_in for end in ends) > 30
+
+
+def test_the_number_of_processes_is_checked_and_follows_the_callers() -> None:
+    assert "auto or a number" in run("bench", "localhost:1", "--processes", "many").output
+    assert Load(1, 1).process_count() == 1
+    assert Load(2, 1, processes=8).process_count() == 2
+    assert 1 <= Load(1000, 1).process_count() <= max(1, (os.cpu_count() or 1) // 2)
+
+
+async def test_climbing_stops_at_the_slots(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller who waits for a slot to the end is not served, so three slots carry three callers at most."""
+    monkeypatch.setattr("core.cli.bench.CLIMB_STEP_S", 1.0)
+    monkeypatch.setattr("core.client.climb.MOST_P99_MS", 10_000)
+    monkeypatch.setattr("core.client.frame_times.PLAYER_BUFFER_S", 10.0)  # a busy machine makes gaps
+    running = await serve(EchoEngine(slots=3), server={"queue": 9})
+    result = await bench(running, "--callers", "8", "--climb", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["callers"] == 3
+    assert "4 callers, 1 s" in result.stderr
+    assert "too many" in result.stderr
+
+
+async def test_climbing_finds_the_border_with_few_runs() -> None:
+    for border in (0, 1, 2, 7, 24, 100):
+        runs: list[tuple[int, float]] = []
+
+        async def run(callers: int, seconds: float, runs: list[tuple[int, float]] = runs) -> int:
+            runs.append((callers, seconds))
+            return callers
+
+        found = await climb(run, border.__ge__, 512, 5, 60)
+        assert (found or 0) <= border
+        assert (found or 0) >= border - max(1, border // 8)
+        assert len(runs) <= 16
+        assert not found or runs[-1] == (found, 60)
+
+
 def test_nobody_there_is_named() -> None:
     assert "localhost:1" in failed(run("bench", "ftp://localhost:1"))
     assert "Cannot connect" in failed(run("bench", "localhost:1", "--seconds", "1"))
 
 
+@pytest.mark.parametrize("message_ms", [20, 40, 80])
 @pytest.mark.parametrize("audio", ["opus", "pcm"])
-def test_prepared_speech_is_the_recording_over_and_over(audio: Any) -> None:
+def test_prepared_speech_is_the_recording_over_and_over(audio: Any, message_ms: int) -> None:
     recording = speech(0.4)
     reader = open_reader(audio)
-    messages = encode_messages(recording, 12, audio)
+    messages = encode_messages(recording, 12, audio, message_ms)
     assert all(message[0] == Kind.AUDIO for message in messages)
     heard = [reader.read(message[1:]) for message in messages]
-    assert [len(frame) for frame in heard] == [FRAME_SAMPLES] * 12
+    assert [len(piece) for piece in heard] == [24 * message_ms] * (12 * 80 // message_ms)
 
 
 def test_synthetic_speech_has_pauses_and_is_never_too_loud() -> None:

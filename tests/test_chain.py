@@ -78,21 +78,67 @@ def test_a_transform_is_left_out_exactly_when_too_slow_again_and_again(pattern: 
     assert [failure.plugin for failure in failures] == (["slow"] if left_out else [])
 
 
-class Asleep:
-    """Takes 20 ms by the real clock."""
+class Computes:
+    """Keeps the processor busy for 20 ms."""
 
     def process(self, frame: Frame) -> Frame:
-        time.sleep(0.02)
+        until = time.thread_time() + 0.02
+        while time.thread_time() < until:
+            pass
         return frame
 
 
-def test_a_sleeping_transform_is_found_by_the_real_clock() -> None:
+def test_a_transform_that_computes_too_long_is_found_by_the_real_clock() -> None:
     failures: list[TransformFailed] = []
-    chain = Chain([("asleep", Asleep())], 8, failures.append)
+    chain = Chain([("busy", Computes())], 8, failures.append)
     for _ in range(OVERRUNS):
         chain.process(FRAME)
-    assert [failure.plugin for failure in failures] == ["asleep"]
+    assert [failure.plugin for failure in failures] == ["busy"]
     assert "too slow" in failures[0].reason
+
+
+def test_a_transform_that_has_to_wait_for_the_processor_is_not_to_blame() -> None:
+    failures: list[TransformFailed] = []
+
+    class Waits:
+        def process(self, frame: Frame) -> Frame:
+            time.sleep(0.01)
+            return frame
+
+    chain = Chain([("waits", Waits())], 8, failures.append)
+    for _ in range(2 * OVERRUNS):
+        chain.process(FRAME)
+    assert failures == []
+
+
+def test_an_observer_is_no_part_of_the_budget_and_changes_nothing() -> None:
+    failures: list[TransformFailed] = []
+    heard = []
+
+    class Listens(Computes):
+        observes = True
+
+        def process(self, frame: Frame) -> Frame:
+            heard.append(super().process(frame)[0])
+            frame[:] = 9
+            return frame
+
+    half = type("Half", (), {"process": lambda self, frame: frame / 2})()
+    chain = Chain([("listens", Listens()), ("half", half)], 8, failures.append)
+    for _ in range(2 * OVERRUNS):
+        assert np.array_equal(chain.process(FRAME), FRAME / 2)
+    assert failures == []
+    assert heard == [0.25] * 2 * OVERRUNS
+    assert [name for name, _ in chain.times] == ["listens", "half"]
+
+
+def test_an_observer_that_raises_is_left_out() -> None:
+    failures: list[TransformFailed] = []
+    raises = type("Raises", (Returns,), {"observes": True})(RuntimeError("disk"))
+    chain = Chain([("raises", raises)], 8, failures.append)
+    assert np.array_equal(chain.process(FRAME), FRAME)
+    assert [failure.reason for failure in failures] == ["RuntimeError: disk"]
+    assert chain.plugins == ()
 
 
 def test_the_time_of_each_transform_is_known_also_of_one_that_fails() -> None:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from core.cli.main import main
 from core.cli.offline import converse
 from core.errors import AudioError
-from core.media.sound_files import read_sound, to_stereo, write_wav
+from core.media.sound_files import check_writable, read_sound, to_stereo, write_wav
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.testing import EchoEngine
@@ -77,6 +77,68 @@ def test_check_names_everything_that_is_wrong(tmp_path: Path) -> None:
     output = failed(run("check", "--config", config))
     for what in ("session.max_s", "nonsense", "index.html", "broken.yaml"):
         assert what in output
+
+
+WRONG: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
+    "voice": ({"voices": {"allow": ["*"]}}, {"voices/anna.wav": "RIFF no sound"}, "anna.wav: not a sound file"),
+    "voices in capitals": ({}, {"voices/ANNA.MP3": ""}, "ANNA.MP3: a voice is a .wav or .safetensors file"),
+    "async hook": ({}, {"plugins/p.py": "{import}@hookimpl\nasync def notices(): return []"}, "cannot be async"),
+    "broken plugin": ({}, {"plugins/p.py": "import there_is_no_such_module"}, "there_is_no_such_module"),
+    "routes": ({}, {"plugins/p.py": "{import}@hookimpl\ndef register_routes(): return ['/x']"}, "register_routes"),
+    "startup": ({}, {"plugins/p.py": "{import}@hookimpl\ndef startup(): 1/0"}, "startup failed: ZeroDivisionError"),
+    "listing": ({}, {"plugins/p.py": "{import}@hookimpl\ndef list_personas(): 1/0"}, "list_personas failed: Zero"),
+    "persona": (
+        {},
+        {"plugins/p.py": "{import}@hookimpl\ndef list_personas(): return [7]"},
+        "plugin p: list_personas returned int, not a Persona.",
+    ),
+    "nobody": ({"personas": {"folder": "page"}}, {}, "page: there is no persona (NAME.yaml) to talk with"),
+    "device": ({"engine": {"device": "tpu"}}, {}, "engine.device: expected auto, cpu, cuda, got 'tpu'"),
+    "checkpoint": ({"engine": {"name": "personaplex", "checkpoint": "./model"}}, {}, "is neither a folder nor a"),
+    "empty checkpoint": ({"engine": {"name": "personaplex", "checkpoint": "page"}}, {}, "page"),
+    "address": (
+        {"server": {"host": "no.such.host.invalid", "insecure": True}},
+        {},
+        "no.such.host.invalid is no address",
+    ),
+    "recordings": (
+        {"plugins": {"options": {"recording": {"enabled": True, "folder": "page/index.html/x"}}}},
+        {},
+        "index.html is no folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_check_names_what_serve_or_a_first_call_would_refuse(tmp_path: Path, kind: str) -> None:
+    settings, files, says = WRONG[kind]
+    config = write_config(tmp_path, {"engine": {"name": "nano"}, **settings})
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text.replace("{import}", "from core import hookimpl\n"))
+    output = failed(run("check", "--config", config))
+    assert says in output
+    assert output.startswith("Error: ")
+    assert len(output.splitlines()) == len(set(output.splitlines()))
+
+
+def test_check_names_all_of_them_at_once(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {}
+    for kind, (sections, _, _) in WRONG.items():
+        if kind not in ("nobody", "checkpoint", "empty checkpoint"):  # which leave no room for others
+            settings |= sections
+    config = write_config(tmp_path, settings)
+    for number, (_, files, _) in enumerate(WRONG.values()):
+        for name, text in files.items():
+            path = tmp_path / name.replace("p.py", f"p{number}.py")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text.replace("{import}", "from core import hookimpl\n"))
+    (tmp_path / "personas" / "broken.yaml").write_text("name: [")
+    output = failed(run("check", "--config", config))
+    for kind, (_, _, says) in WRONG.items():
+        if kind not in ("nobody", "checkpoint", "empty checkpoint"):
+            assert says.removeprefix("plugin p: ") in output, kind
+    assert "broken.yaml: not valid YAML" in output
 
 
 @pytest.mark.parametrize("command", ["personas", "voices", "plugins", "check", "serve"])
@@ -193,7 +255,10 @@ def test_sound_files_are_mixed_resampled_and_kept(tmp_path: Path) -> None:
 
 def test_serve_and_talk_for_real(tmp_path: Path, recording: Path) -> None:
     """The shipped engine behind the real command, from the start to Ctrl-C."""
-    config = write_config(tmp_path, {"engine": {"name": "nano", "device": "cpu"}})
+    offered = {"allow": ["NATF2", "NATM2", "anna"]}
+    config = write_config(tmp_path, {"engine": {"name": "nano", "device": "cpu"}, "voices": offered})
+    (tmp_path / "voices").mkdir()
+    (tmp_path / "voices" / "anna.wav").write_bytes(b"RIFF no sound")
     command = [sys.executable, "-c", "from core.cli.main import main; main()"]
     root = Path(__file__).parent.parent
     with subprocess.Popen(
@@ -206,7 +271,14 @@ def test_serve_and_talk_for_real(tmp_path: Path, recording: Path) -> None:
             if "serves at" in line:
                 break
         shown = "".join(lines)
-        for what in ("nano", "NATF2, NATM2", "assistant, teacher", "session_log"):
+        for what in (
+            "nano",
+            "calls would be refused",
+            "anna.wav: not a sound file",
+            "NATF2, NATM2",
+            "assistant, teacher",
+            "session_log",
+        ):
             assert what in shown
         address = shown.rpartition("serves at ")[2].split()[0]
         result = run("call", address, recording, tmp_path / "out.wav", "--json")
@@ -222,3 +294,35 @@ def test_serve_and_talk_for_real(tmp_path: Path, recording: Path) -> None:
     assert result.exit_code == 0, result.output
     assert len(read_wav(tmp_path / "out.wav")) == 13 * 1920
     assert yaml.safe_load(transcript.read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize("target", ["nowhere/out.wav", "folder"])
+@pytest.mark.parametrize("command", ["talk", "call"])
+def test_an_answer_that_cannot_be_written_is_known_before_the_conversation(
+    tmp_path: Path, recording: Path, command: str, target: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    where = ("localhost:1",) if command == "call" else ()
+    output = run(command, *where, recording, tmp_path / target).output
+    assert target in output
+    assert "Cannot connect" not in output
+    assert "slots" not in output
+
+
+def test_looking_whether_a_file_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new.wav")
+    assert not (tmp_path / "new.wav").exists()
+    (tmp_path / "old.wav").write_bytes(b"precious")
+    check_writable(tmp_path / "old.wav")
+    assert (tmp_path / "old.wav").read_bytes() == b"precious"
+
+
+def test_talk_with_nobody_says_whom_there_is_before_the_model_is_loaded(
+    tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.boot.local_engine.open_engine", lambda *_: pytest.fail("the model is loaded"))
+    config = write_config(tmp_path, {})
+    output = failed(run("talk", recording, tmp_path / "out.wav", "--config", config, "--persona", "hotle"))
+    assert "no persona 'hotle'" in output
+    assert "assistant, teacher" in output
+    assert "GET" not in output

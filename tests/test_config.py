@@ -1,5 +1,10 @@
 """config.yaml and the environment: what people write, right and wrong."""
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from core.boot.check import check
 from core.errors import ConfigError
@@ -251,3 +257,148 @@ def test_a_page_must_know_where_the_calls_are(write: Write) -> None:
         assert "server.socket" in problems(write(f"server: {{role: page, socket: {wrong!r}}}"))[0]
     config = load_config(write("server: {role: page, socket: 'wss://calls.example'}"), {})
     assert config.server.socket == "wss://calls.example"
+
+
+# What is allowed, and values that YAML takes for something else
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("engine: {dtype: float8}", "engine.dtype: expected auto, float32, bfloat16, got 'float8'."),
+        ("engine: {dtype: 16}", "engine.dtype: expected auto, float32, bfloat16, got 16."),
+        ("engine: {device: tpu}", "engine.device: expected auto, cpu, cuda, got 'tpu'."),
+        ("engine: {slots: some}", "engine.slots: expected auto, or a number, got 'some'."),
+        ("log: {format: no}", "log.format: expected auto, console, json, got False."),
+        ("server: {origins: ['https://a.example/']}", "server.origins[0]: expected an origin such as https://"),
+        ("server: {socket: 'http://a'}", "server.socket: expected an address such as wss://"),
+        ("server: {host: 127}", "server.host: expected str, got int; write it in quotes to make it text."),
+        ("voices: {allow: [No]}", "voices.allow[0]: expected str, got bool; write it in quotes to make it text."),
+        ("server: {host: 2024-01-01}", "server.host: expected str, got date; write it in quotes to make it text."),
+    ],
+)
+def test_a_wrong_value_says_what_is_allowed(write: Write, text: str, says: str) -> None:
+    [problem] = problems(write(text))
+    assert problem.startswith(f"{write(text)}: {says}")
+
+
+def test_what_is_allowed_says_nothing_of_a_variable(write: Write) -> None:
+    [problem] = problems(write(""), {"PERSONAPLEX_ENGINE__DTYPE": "hunter2"})
+    assert problem.endswith(
+        "expected auto, float32, bfloat16 (from the environment variable PERSONAPLEX_ENGINE__DTYPE)."
+    )
+
+
+def test_a_key_without_a_value_has_its_default(write: Write) -> None:
+    empty = "server:\n  port:\n  origins:\nengine:\n  token:\nvoices: {allow: }\nplugins:\n  options:\n    password:\n"
+    config = load_config(write(empty), {})
+    assert (config.server, config.voices, config.engine.token) == (
+        replace(Config().server, web=config.server.web),
+        replace(Config().voices, folder=config.voices.folder),
+        None,
+    )
+
+
+# Paths
+
+
+def test_a_home_is_expanded_wherever_a_path_is_given(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("personas", "plugins", "web", "model"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+    config = load_config(
+        write(
+            "{server: {web: ~/web}, engine: {checkpoint: ~/model, cache: ~/cache}, voices: {folder: ~/voices}, "
+            "personas: {folder: ~/personas}, plugins: {folders: [~/plugins]}}"
+        ),
+        {},
+    )
+    found = (
+        *(config.server.web, config.engine.checkpoint, config.engine.cache, config.voices.folder),
+        *(config.personas.folder, *config.plugins.folders),
+    )
+    names = ("web", "model", "cache", "voices", "personas", "plugins")
+    assert found == tuple(str(tmp_path / "home" / name) for name in names)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_config(Path("~/config.yaml"), {})[0].source == str(tmp_path / "config.yaml")
+
+
+PATH_KEYS = {
+    "server.web": "server: {web: PATH}",
+    "engine.cache": "engine: {cache: PATH}",
+    "engine.checkpoint": "engine: {checkpoint: PATH}",
+    "voices.folder": "voices: {folder: PATH}",
+    "personas.folder": "personas: {folder: PATH}",
+    "plugins.folders": "plugins: {folders: [PATH]}",
+}
+
+
+@pytest.mark.parametrize("key", PATH_KEYS)
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("~nobody-here/p", "there is no user 'nobody-here'"),
+        ("x" * 300, "File name too long"),
+        ("a\0b", "not valid YAML"),
+    ],
+)
+async def test_a_path_that_cannot_be_is_a_sentence(write: Write, key: str, given: str, says: str) -> None:
+    path = write(PATH_KEYS[key].replace("PATH", given))
+    found = (await check(path, {})).problems
+    if len(given) == 300 and key in ("engine.checkpoint", "engine.cache"):
+        return  # a name on the hub, or a folder that is made when it is needed
+    assert any(says in problem for problem in found), found
+    assert all("rror:" not in problem for problem in found), "a sentence, not a Python error"
+
+
+AS_ANOTHER_USER = """
+import asyncio, json, os, pathlib, sys
+from core.boot.check import check
+paths = [pathlib.Path(path) for path in sys.argv[1:]]
+for path in paths:
+    asyncio.run(check(path, {}))  # imports what is imported late, while everything can be read
+os.environ.pop("HOME", None)
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setresgid(54321, 54321, 54321)
+    os.setresuid(54321, 54321, 54321)  # a user without an entry in /etc/passwd, as some platforms have it
+print(json.dumps([asyncio.run(check(path, {})).problems for path in paths]))
+"""
+
+
+def test_what_another_user_may_not_read_is_a_sentence() -> None:
+    """Nobody knows the home of this user, and folders are closed to it."""
+    keys = ["server.web", "voices.folder", "personas.folder", "plugins.folders"]
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users altogether
+        folder = Path(name)
+        folder.chmod(0o755)
+        closed = folder / "closed"
+        (closed / "below").mkdir(parents=True)
+        (closed / "below" / "index.html").touch()
+        (closed / "config.yaml").touch()
+        texts = [PATH_KEYS[key].replace("PATH", "closed/below") for key in keys] + ["voices: {folder: ~/voices}"]
+        paths = [folder / f"{number}.yaml" for number in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        closed.chmod(0)
+        command = [sys.executable, "-c", AS_ANOTHER_USER, *map(str, paths), str(closed / "config.yaml")]
+        result = subprocess.run(command, cwd=shipped("config.yaml").parent, capture_output=True, text=True, check=False)
+        closed.chmod(0o755)
+    assert result.returncode == 0, result.stderr
+    *below, home, settings_folder = ("\n".join(found) for found in json.loads(result.stdout.splitlines()[-1]))
+    for found in below:
+        assert f"{closed / 'below'}" in found
+        assert "Permission denied" in found
+    assert "config.yaml: cannot be read: Permission denied." in settings_folder
+    if os.getuid() == 0:  # whoever runs the tests else has an entry in /etc/passwd
+        assert "~/voices: the home folder is not known. Set the variable HOME, or write the whole path." in home
+
+
+def test_a_current_folder_that_is_gone_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="the current folder does not exist any more"):
+        load_config(Path("config.yaml"), {})

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 
 from core.events import (
+    CallRefused,
     FirstAudio,
     FramesDropped,
     FrameTimed,
@@ -177,7 +179,9 @@ async def test_frames_beyond_the_lag_are_dropped_counted_and_told(serve: Serve) 
         await caller.shake_hands()
         engine.steps.clear()
         await caller.say(speech(1.6))
-        await running.record.until(lambda: sum(e.count for e in running.record.of(FramesDropped)) >= 14)
+        while sum(event.count for event in running.record.of(FramesDropped)) < 14:
+            await caller.say(speech(0.08))  # the lag is how long the oldest has waited, so this goes on for 400 ms
+            await caller.next()
         stats = await caller.told("stats")
         while stats["dropped"] < 14:
             stats = await caller.told("stats")
@@ -229,9 +233,103 @@ async def test_a_wait_too_long_is_busy_too(serve: Serve) -> None:
 
 async def test_a_silent_wait_is_pinged(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.session.session.PING_S", 0.1)
+    monkeypatch.setattr("core.session.session.HEARTBEAT_S", 0.1)
     running = await serve(EchoEngine(slots=0))
-    async with dial(running.url("/api/chat")) as caller:
-        assert await caller.next() == Kind.PING
+    async with dial(running.url("/ws/chat")) as caller:
+        while await caller.next() != Kind.PING:
+            pass
+
+
+async def test_clients_of_nvidias_route_hear_nothing_before_the_handshake(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many take the first message for the handshake, whatever its kind."""
+    monkeypatch.setattr("core.session.session.PING_S", 0.01)
+    monkeypatch.setattr("core.session.session.HEARTBEAT_S", 0.01)
+    engine = EchoEngine()
+    engine.prompts.clear()
+    running = await serve(engine, **PLAIN)
+    async with dial(running.url("/ws/chat")) as other, dial(running.url("/api/chat")) as caller:
+        while other.kinds.count(Kind.PING) < 10:
+            await other.next()
+        engine.prompts.set()
+        assert await caller.next() == Kind.HANDSHAKE
+        while await caller.next() != Kind.PING:  # from here on they are for everybody
+            pass
+
+
+async def test_nvidias_route_ignores_empty_and_text_messages(serve: Serve) -> None:
+    engine = EchoEngine()
+    engine.prompts.clear()
+    running = await serve(engine, **PLAIN)
+    async with dial(running.url("/api/chat?audio=pcm"), "pcm") as caller:
+        for message in ("hello", b"", "", bytes([Kind.CONTROL, 1])):
+            await caller.socket.send(message)
+        engine.prompts.set()
+        await caller.shake_hands()
+        for message in ("hello", b""):
+            await caller.socket.send(message)
+        assert len(await caller.talk(speech(0.16))) == 2 * FRAME
+
+
+@pytest.mark.parametrize("route", ["/ws/chat", "/api/chat"])
+async def test_a_request_without_an_upgrade_is_told_what_it_lacks(serve: Serve, route: str) -> None:
+    running = await serve()
+    status, headers, body = await get(running, route)
+    assert (status, headers["upgrade"]) == (426, "websocket")
+    assert "WebSocket" in json.loads(body)["error"]
+    [refusal] = running.record.service_events
+    assert refusal == CallRefused("upgrade_required", 426, route, "127.0.0.1")
+
+
+async def test_what_was_said_before_the_handshake_does_not_make_the_call_late(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LiveKit's plugin keeps all that is said in the queue, and sends it with the handshake."""
+    monkeypatch.setattr("core.session.ahead.LEAST_WAIT_S", 0.0)
+    engine = EchoEngine()
+    engine.prompts.clear()
+    running = await serve(engine, **PLAIN)
+    stored = 20
+    async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as caller:
+        begun = time.monotonic()
+        while time.monotonic() - begun < stored * 0.08:
+            await caller.next()
+        engine.prompts.set()
+        await caller.shake_hands()
+        level = np.float32(1 / 100)
+        for index in range(stored):
+            await caller.say(np.full(FRAME, (index + 1) * level))
+        heard = 0
+        for index in range(stored, stored + 12):  # and goes on in real time
+            await asyncio.sleep(0.08)
+            await caller.say(np.full(FRAME, (index + 1) * level))
+        while heard != stored + 12:
+            await caller.next()
+            heard = round(float(caller.heard[-1]) * 100)
+    frames = np.round(caller.heard[::FRAME] * 100).astype(int).tolist()
+    assert frames == sorted(frames)
+    assert frames[-12:] == list(range(stored + 1, stored + 13)), "all that was said since, and the newest of before"
+    assert len(frames) <= 12 + 7, "so the answers are late by 0.5 s at most"
+    [end] = await running.record.ended()
+    assert (end.reason, end.dropped) == ("left", stored + 12 - len(frames))
+
+
+async def test_the_voice_goes_on_through_a_flood_that_ends(serve: Serve) -> None:
+    """More than max_ahead_s at once: the rest is dropped, and nobody is hung up on."""
+    running = await serve(EchoEngine(max_waiting=1000), session={"max_ahead_s": 2}, **PLAIN)
+    async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as caller:
+        await caller.shake_hands()
+        for index in range(100):
+            await caller.say(np.full(FRAME, np.float32(index / 100)))
+        while len(caller.heard) < 24 * FRAME:
+            await caller.next()
+        while caller.heard[-1] < 0.985:  # the newest are kept, until their time has come
+            await caller.say(np.full(FRAME, np.float32(0.99)))
+            await caller.next()
+    [end] = await running.record.ended()
+    assert end.reason == "left"
+    assert end.dropped > 50
 
 
 async def test_the_longest_call_ends_after_a_warning(serve: Serve) -> None:
@@ -297,7 +395,7 @@ async def test_nobody_has_more_calls_than_allowed(serve: Serve) -> None:
         await second.shake_hands()
         async with dial(running.url("/api/chat"), additional_headers=ann) as third:
             assert await third.end() == CloseCode.BUSY
-            assert "You have 1 calls already" in third.error
+            assert "You have 1 call already" in third.error
         [end] = await running.record.ended()
         assert end.reason == "too_many_calls"
     await running.record.ended(3)

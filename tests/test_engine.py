@@ -13,6 +13,7 @@ import pytest
 
 from core.engine import scheduler
 from core.engine.call import Frame
+from core.engine.input_queue import InputQueue
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
@@ -136,14 +137,21 @@ async def test_reading_ends_when_the_call_is_closed(engine: SlotEngine) -> None:
 
 
 async def test_a_caller_who_lags_loses_the_oldest_frames(weights: Path) -> None:
+    """They are pushed while the engine cannot step, and have waited for longer than 320 ms when it can."""
     engine = tiny_engine(weights, slots=1, max_lag_ms=320)
     try:
         call = engine.open(persona(1), Sampling(seed=1))
+        clock = [0.0]
+        call.inputs = InputQueue(4, lambda: clock[0])
         dropped = sum(call.push(frame_of(codes)) for codes in speech(1))
+        assert dropped == 0
+        clock[0] = 0.33
         await call.ready()
         answers = call.frames()
-        said = [(await anext(answers)).tokens for _ in range(4)]
-        assert dropped == FRAMES - 4
+        outputs = [await anext(answers) for _ in range(4)]
+        said = [output.tokens for output in outputs]
+        assert [output.index for output in outputs] == [0, 1, 2, 3]
+        assert [output.position for output in outputs] == [FRAMES - 4, FRAMES - 3, FRAMES - 2, FRAMES - 1]
         await call.close()
         again = engine.open(persona(1), Sampling(seed=1))
         assert np.array_equal(said, await converse(again, speech(1)[-4:]))

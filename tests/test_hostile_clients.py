@@ -21,7 +21,7 @@ from core.session.protocol import CloseCode, Kind
 from core.testing import EchoEngine
 from tests.caller import FRAME, PLAIN, audio, dial, is_fine
 from tests.conftest import Running, Serve, speech
-from tests.test_audio import alike, coded
+from tests.test_audio import HEAD, alike, coded, opening, page
 
 
 @pytest.mark.parametrize(
@@ -104,14 +104,64 @@ async def test_a_truncated_stream_does_not_hold_anything(serve: Serve) -> None:
     assert running.engine.calls == []
 
 
-async def test_a_flood_of_audio_is_ended(serve: Serve) -> None:
-    running = await serve()
+async def test_a_flood_of_audio_that_goes_on_and_on_is_ended(serve: Serve) -> None:
+    running = await serve(session={"max_ahead_s": 0.5})
     async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as caller:
         await caller.shake_hands()
-        for _ in range(30):
-            await caller.socket.send(audio(bytes(48_000)))
-        assert await caller.end() == CloseCode.TOO_FAST
+        ending = asyncio.create_task(caller.end())
+        with contextlib.suppress(ConnectionClosed):
+            while not ending.done():
+                await caller.socket.send(audio(bytes(48_000)))
+                await asyncio.sleep(0.02)
+        assert await ending == CloseCode.TOO_FAST
         assert "real time" in caller.error
+    await is_fine(running)
+
+
+def empty_pages(size: int) -> bytes:
+    """Ogg that decodes to nothing."""
+    one = page([], flags=0)
+    return one * (size // len(one))
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+@pytest.mark.parametrize(
+    ("flood", "words"),
+    [
+        (opening() + empty_pages(60_000), "no sound"),
+        (page([HEAD], flags=2) * 1000, "no sound"),
+        (b"x" * 0, "messages a second"),
+    ],
+)
+async def test_what_is_no_sound_is_ended_soon(serve: Serve, waiting: bool, flood: bytes, words: str) -> None:
+    engine = EchoEngine()
+    if waiting:
+        engine.prompts.clear()
+    running = await serve(engine)
+    async with dial(running.url()) as caller:
+        if not waiting:
+            await caller.shake_hands()
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(3000):
+                await caller.socket.send(audio(flood))
+        assert await caller.end() == CloseCode.TOO_FAST
+        assert words in caller.error
+    engine.prompts.set()
+    await is_fine(running)
+
+
+@pytest.mark.parametrize("route", ["/ws/chat", "/api/chat"])
+@pytest.mark.parametrize(
+    ("message", "name"), [(coded(speech(0.2))[0], "Ogg"), (b"\x1aE\xdf\xa3\x01", "WebM"), (b"RIFF\0\0\0\0WAVE", "WAV")]
+)
+async def test_audio_without_its_kind_is_told_so(serve: Serve, route: str, message: bytes, name: str) -> None:
+    running = await serve()
+    async with dial(running.url(route)) as caller:
+        await caller.shake_hands()
+        await caller.socket.send(message)
+        assert await caller.end() == CloseCode.BAD_MESSAGE
+    assert "first byte" in caller.error
+    assert name in caller.error
 
 
 async def test_a_client_that_vanishes_gives_its_slot_back_in_every_phase(serve: Serve) -> None:

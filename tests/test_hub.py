@@ -18,7 +18,7 @@ from huggingface_hub.utils._http import reset_sessions
 
 from core.boot.checkpoint_source import NANO, find_checkpoint
 from core.engine.checkpoint import Checkpoint
-from core.engine.hub import fetch, is_cached
+from core.engine.hub import fetch, has_token, is_cached
 from core.errors import CheckpointError
 from core.settings.config import EngineConfig
 from core.settings.yaml_structs import Secret
@@ -303,3 +303,22 @@ def test_a_fetch_that_broke_off_goes_on(hub: Hub, tmp_path: Path, monkeypatch: p
     folder = get(tmp_path)
     assert (folder / "model.safetensors").read_bytes() == content
     assert hub.ranges == [f"bytes={len(content) // 2}-"]
+
+
+def test_without_a_home_the_hub_has_no_cache_and_no_folder_named_like_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # As the library leaves it then.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    with pytest.raises(CheckpointError, match="Set HOME or HF_HOME"):
+        fetch("owner/name", "main", None, None, offline=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_and_a_cache_that_may_not_be_read_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path))  # a folder: reading it is an OSError
+    assert not has_token(None)
+    (tmp_path / "cache").write_text("a file in its place")
+    assert not is_cached("owner/name", "main", tmp_path / "cache")

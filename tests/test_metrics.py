@@ -1,5 +1,6 @@
 """What `/metrics` says: of calls, refusals and faults; that documentation and dashboard speak of nothing else."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -109,7 +110,9 @@ async def test_refusals_drops_and_lost_transforms_are_counted(serve: Serve) -> N
         await caller.talk(speech(0.08))
         engine.steps.clear()
         await caller.say(speech(0.8))
-        await running.record.until(lambda: sum(event.count for event in running.record.of(FramesDropped)) >= 7)
+        while sum(event.count for event in running.record.of(FramesDropped)) < 7:
+            await caller.say(speech(0.08))  # the oldest must have waited for 160 ms
+            await asyncio.sleep(0.02)
         engine.steps.set()
     now = await scrape(running)
     assert value(now, "calls_refused_total", reason="not_found") == 1

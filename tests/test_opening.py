@@ -1,7 +1,7 @@
 """From config to a running engine, on nano's checkpoint."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,9 @@ from core.engine.mimi.voice_encoder import VoiceEncoder, drain
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.engine.weights import load_mimi
-from core.errors import CheckpointError, EngineError
+from core.errors import CheckpointError, EngineError, PromptError
 from core.media.voices import VoiceFolder
-from core.settings.config import EngineConfig
+from core.settings.config import Device, EngineConfig
 from tests.engines import CPU
 
 
@@ -96,7 +96,7 @@ def test_a_folder_is_a_checkpoint(cache: Path) -> None:
 @pytest.mark.parametrize("device", ["cuda:99", "potato", "meta"])
 def test_a_device_that_is_not_there_is_named(cache: Path, device: str) -> None:
     with pytest.raises(EngineError, match=device):
-        open_engine(EngineConfig(name="nano", cache=str(cache), device=device), lambda _: None)
+        open_engine(EngineConfig(name="nano", cache=str(cache), device=cast(Device, device)), lambda _: None)
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
@@ -115,6 +115,18 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 )
 def test_as_many_slots_as_a_step_carries(times: dict[int, float], slots: int) -> None:
     assert slots_in_time(times) == slots
+
+
+async def test_an_engine_says_how_long_a_call_its_memory_is_enough_for(cache: Path) -> None:
+    engine = open_engine(EngineConfig(name="nano", cache=str(cache), slots=1), lambda _: None, longest_s=10)
+    try:
+        longest_s = engine.info.longest_s
+        assert 10 <= longest_s < 30
+        await engine.open(Prompt("Hello."), Sampling(), longest_s).close()
+        with pytest.raises(PromptError, match="short calls only"):
+            engine.open(Prompt("Hello."), Sampling(), longest_s + 60)
+    finally:
+        engine.close()
 
 
 def test_short_calls_are_reckoned_shorter() -> None:

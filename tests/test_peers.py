@@ -250,8 +250,9 @@ def _checksum(data: bytes) -> int:
 
 @asynccontextmanager
 async def web_client(running: Running) -> AsyncIterator[WebClient]:
-    """NVIDIA's page, connected."""
-    async with dial(running.url(f"/api/chat?{urlencode(NVIDIA)}")) as caller:
+    """NVIDIA's page, connected from a browser."""
+    origin = f"http://127.0.0.1:{running.port}"
+    async with dial(running.url(f"/api/chat?{urlencode(NVIDIA)}"), origin=origin) as caller:
         yield WebClient(caller.socket)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.engine.sampling import Sampling
 from core.errors import ConfigError
-from core.plugin.personas import Persona, load_personas, read_persona
+from core.plugin.personas import Persona, PersonaFolder, invalid_field, load_personas, read_persona
 from core.settings.config import load_config, shipped
 
 VOICES = ["NATF2", "NATM2", "VARF0", "VARM0"]
@@ -58,6 +58,13 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
         "Bad Name.yaml": "name: A\nvoice: NATF2",
         "typo.yaml": "name: A\nvoice: NATF2\npromt: x\nsampling: {temprature: 1}",
         "types.yaml": "name: 3\nvoice: NATF2\nprompt: [a]",
+        "no.yaml": "name: No\nvoice: NATF2",
+        "agent.yaml": "name: 007\nvoice: NATF2",
+        "empty.yaml": "name:\nvoice: NATF2",
+        "notepad.yaml.txt": "name: A\nvoice: NATF2",
+        "Capital.YAML": "name: A\nvoice: NATF2",
+        "twice.yaml": "name: A\nvoice: NATF2",
+        "twice.yml": "name: A\nvoice: NATF2",
         "hot.yaml": "name: A\nvoice: NATF2\nsampling: {temperature: 9}",
         "voice.yaml": "name: A\nvoice: NATF9",
         "missing.yaml": "prompt: x",
@@ -74,6 +81,12 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
         "Bad Name.yaml": "the file's name is the persona's id",
         "typo.yaml": "promt: unknown key. Did you mean 'prompt'?",
         "types.yaml": "name: expected str, got int",
+        "no.yaml": "name: expected str, got bool; write it in quotes",
+        "agent.yaml": "name: expected str, got int; write it in quotes",
+        "empty.yaml": "name: missing",
+        "notepad.yaml.txt": "Rename it to notepad.yaml",
+        "Capital.YAML": "use small letters",
+        "twice.yml": "twice.yaml has the same name",
         "hot.yaml": "sampling: temperature must lie between",
         "voice.yaml": "voice: the voice 'NATF9' is not offered. Offered: NATF2",
         "missing.yaml": "voice: missing",
@@ -83,6 +96,32 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
         assert any(problem.startswith(f"{tmp_path / name}: ") and part in problem for problem in found), name
     assert any("sampling.temprature" in problem for problem in found)
     assert not any("good.yaml" in problem for problem in found)
+
+
+def test_files_beside_are_skipped_and_near_endings_taken(tmp_path: Path) -> None:
+    for name in ("ann.yaml", "bob.yml", "cat.YAML", "dan.YmL"):
+        (tmp_path / name).write_text("name: A\nvoice: NATF2\ndescription:\nsampling:\nprompt:")
+    for name in ("._ann.yaml", ".ann.yaml", ".ann.yaml.swp", "ann.yaml~", "ann.yaml.bak", "README.md"):
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07 no text")
+    (tmp_path / "old.yaml").mkdir()
+    found = load(tmp_path)
+    assert [persona.id for persona in found] == ["ann", "bob", "cat", "dan"]
+    assert {(persona.description, persona.prompt, persona.sampling) for persona in found} == {("", "", Sampling())}
+
+
+def test_only_what_has_changed_is_read_again(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"p{number}.yaml").write_text(f"name: P{number}\nvoice: NATF2")
+    folder = PersonaFolder(tmp_path, 4000)
+    before = folder.load(VOICES)
+    (tmp_path / "p7.yaml").write_text("name: Seven\nvoice: NATF2")
+    after = folder.load(VOICES)
+    assert [new.name for old, new in zip(before, after, strict=True) if old is not new] == ["Seven"]
+    (tmp_path / "p7.yaml").unlink()
+    assert len(folder.load(VOICES)) == 19
+    with pytest.raises(ConfigError, match="'NATF2' is not offered"):  # no file has changed, but what is offered has
+        folder.load(["NATM2"])
+    assert len(folder.load(VOICES)) == 19
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -104,7 +143,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_any_yaml_gives_a_persona_or_problems(tmp_path: Path, data: object) -> None:
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
     problems: list[str] = []
-    persona = read_persona(tmp_path / "a.yaml", VOICES, 4000, problems)
+    persona = read_persona(tmp_path / "a.yaml", 4000, problems)
     assert (persona is None) == bool(problems)
     assert all(problem.startswith(f"{tmp_path / 'a.yaml'}: ") for problem in problems)
-    assert persona is None or (persona.id == "a" and persona.voice in VOICES)
+    assert persona is None or (persona.id == "a" and invalid_field(persona) == "")

@@ -238,6 +238,10 @@ BROKEN = {
         "wrappers are not supported",
     ),
     "both": ("@hookimpl\ndef shutdown(): pass\nclass Plugin:\n  @hookimpl\n  def shutdown(self): pass", "both"),
+    **{
+        f"async {hook}": (f"@hookimpl\nasync def {hook}(): pass", f"the hook '{hook}' cannot be async")
+        for hook in hookspecs.SYNC_HOOKS
+    },
     "options": ("class Plugin:\n  Options = dict\n  @hookimpl\n  def shutdown(self): pass", "msgspec.Struct"),
 }
 
@@ -255,6 +259,12 @@ def test_a_broken_plugin_is_named_and_skipped_unless_strict(folder: Folder, kind
     found = folder.problems("plugins: {strict: true}")
     assert says in found
     assert "plugins.disabled" in found
+
+
+def test_the_hooks_that_may_be_async_are_those_whose_result_may_be_awaited() -> None:
+    hooks = {name: value for name, value in vars(hookspecs).items() if hasattr(value, hookspecs.PROJECT + "_spec")}
+    sync = {name for name, hook in hooks.items() if "Awaitable" not in str(hook.__annotations__["return"])}
+    assert sync == set(hookspecs.SYNC_HOOKS)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ from core.engine.prompt import Voice
 from core.errors import PersonaError, PluginError, VoiceError
 from core.events import CallRefused, FirstAudio, Identity, PluginFailed, SessionInfo
 from core.plugin import hookspecs
+from core.plugin.personas import Persona
+from tests.caller import refused
+from tests.conftest import Serve
 from tests.documents import codes, doc, rows, section
 from tests.plugin_folder import Folder
 
@@ -167,6 +170,66 @@ async def test_hook_resolve_persona_with_a_voice_that_is_not_offered_is_an_error
     assert "You were made" not in caplog.text
 
 
+PERSONA = "Persona('zoe', 'Zoe', '', 'NATF2', 'You keep a secret.')"
+WRONG_PERSONAS = {
+    "prompt": ("replace(persona, prompt=7)", "prompt: expected str, got int"),
+    "no prompt": ("replace(persona, prompt=None)", "prompt: expected str, got null"),
+    "name": ("replace(persona, name=b'Zoe')", "name: expected str, got bytes"),
+    "description": ("replace(persona, description=None)", "description: expected str, got null"),
+    "voice": ("replace(persona, voice=None)", "voice: expected str, got null"),
+    "id": ("replace(persona, id=None)", "id: expected str, got null"),
+    "capital id": ("replace(persona, id='Zoe')", "id: 'Zoe' has"),
+    "sampling": ("replace(persona, sampling={'temperature': 1})", "sampling: expected Sampling, got dict"),
+    "no sampling": ("replace(persona, sampling=None)", "sampling: expected Sampling, got NoneType"),
+    "half a sample": ("replace(persona, sampling=Sampling(top_k=2.5))", "sampling.top_k: expected int"),
+    "half a character": ("replace(persona, name='Zoe' + chr(0xd800))", "name: holds half a character"),
+    "another type": ("vars(persona)", "returned dict, not a Persona"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_PERSONAS)
+async def test_a_wrong_persona_is_left_out_and_its_field_is_named(
+    folder: Folder, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, says = WRONG_PERSONAS[kind]
+    folder.plugin(
+        "cast",
+        f"""
+from dataclasses import replace
+persona = {PERSONA}
+@hookimpl
+def list_personas(): return [{made}, replace(persona, id="fine")]
+@hookimpl
+def resolve_persona(name): return {made} if name == "zoe" else None
+""",
+    )
+    host = await folder.started()
+    personas = [persona.id for persona in await host.list_personas(CALLER)]
+    assert "fine" in personas
+    assert "zoe" not in personas
+    with pytest.raises(PersonaError, match="the plugin cast failed"):
+        await host.resolve_persona("zoe", CALLER)
+    assert says in caplog.text
+    assert "'plugin': 'cast'" in caplog.text
+    assert "You keep a secret" not in caplog.text
+
+
+async def test_a_caller_of_a_wrong_persona_gets_a_sentence(serve: Serve) -> None:
+    class Cast:
+        @hookspecs.hookimpl
+        def resolve_persona(self, name: str) -> Persona | None:
+            return Persona("zoe", "Zoe", "", "NATF2", 7) if name == "zoe" else None  # type: ignore[arg-type]
+
+    running = await serve(extra=(Cast(),))
+    said = "The persona 'zoe' cannot be used just now: the plugin Cast failed. The log says why."
+    assert await refused(running, "/ws/chat?persona=zoe") == (404, said)
+
+
+async def test_a_wrong_name_of_a_voice_costs_only_that_voice(folder: Folder) -> None:
+    folder.plugin("a", "@hookimpl\ndef list_voices(): return ['mine', None, 7, 'yours']")
+    assert {"mine", "yours"} <= set(await (await folder.started()).list_voices())
+
+
 async def test_hook_list_voices_joins_all_plugins_and_the_subset_decides(folder: Folder) -> None:
     folder.plugin("a", "@hookimpl\nasync def list_voices(): return ['mine', 'NATF2', '../x', 'a b']")
     host = folder.load("voices: {allow: [mine, NATF2]}")
@@ -220,9 +283,8 @@ def transform_input(session): return Count() if session.persona == "teacher" els
 
 
 @pytest.mark.parametrize("body", ["raise ValueError('x')", "return 3", "return object()"])
-@pytest.mark.parametrize("kind", ["def", "async def"])
-def test_hook_transform_output_that_fails_is_left_out(folder: Folder, kind: str, body: str) -> None:
-    folder.plugin("bad", f"@hookimpl\n{kind} transform_output(session): {body}")
+def test_hook_transform_output_that_fails_is_left_out(folder: Folder, body: str) -> None:
+    folder.plugin("bad", f"@hookimpl\ndef transform_output(session): {body}")
     chain = folder.load().output_chain(SESSION, folder.failures.append)
     assert chain.plugins == ("loudness",)
     assert [failure.plugin for failure in folder.failures] == ["bad"]
@@ -231,7 +293,7 @@ def test_hook_transform_output_that_fails_is_left_out(folder: Folder, kind: str,
 def test_hook_session_event_reaches_all_whatever_one_raises(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     log = folder.path / "log"
     folder.plugin("a", "@hookimpl\ndef session_event(session, event): raise ValueError('x')")
-    folder.plugin("b", "@hookimpl\nasync def session_event(event): pass")
+    folder.plugin("b", "async def late(): pass\n@hookimpl\ndef session_event(event): return late()")
     folder.plugin("c", NOTE + f"@hookimpl\ndef session_event(session, event): note({str(log)!r}, session.id)")
     host = folder.load()
     for _ in range(3):
@@ -274,7 +336,7 @@ def test_hook_notices_join_all_plugins_whatever_one_raises(
     folder.plugin("a", f"@hookimpl\ndef {hook}(): return ['One.', 'Two.']")
     folder.plugin("b", f"@hookimpl\ndef {hook}(): raise ValueError('x')")
     folder.plugin("c", f"@hookimpl\ndef {hook}(): return 'not a list'")
-    folder.plugin("d", f"@hookimpl\nasync def {hook}(): return ['Late.']")
+    folder.plugin("d", f"async def late(): return ['Late.']\n@hookimpl\ndef {hook}(): return late()")
     folder.plugin("e", f"@hookimpl\ndef {hook}(): return ['Three.']")
     assert getattr(folder.load(), hook)() == ["One.", "Two.", "Three."]
     assert [f"'plugin': '{name}'" in caplog.text for name in "abcde"] == [False, True, True, True, False]

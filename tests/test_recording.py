@@ -14,8 +14,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import FlacWriter
 from core.engine.call import Frame
-from core.events import Identity, SessionEnded, SessionInfo, SessionReady
+from core.events import Identity, SessionEnded, SessionInfo, SessionReady, TransformFailed
 from core.plugin.hookspecs import hookimpl
 from plugins import recording
 from plugins.recording import Recording, Tap, Writer
@@ -248,6 +249,48 @@ def test_a_slow_disk_stops_nobody_and_takes_no_memory_without_end(
     assert writer._queue.qsize() <= 10
     go_on.set()
     writer.stop()
+
+
+def test_what_a_slow_disk_has_lost_is_said_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(recording, "MAX_QUEUED", 10)
+    monkeypatch.setattr(recording, "FlacWriter", lambda *of, **named: go_on.wait() and FlacWriter(*of, **named))
+    writer = Writer(tmp_path)
+    tap = Tap(writer, info(), "caller")
+    for index in range(100):
+        tap.process(np.full(FRAME, (index + 1) / 200, np.float32))
+    go_on.set()
+    while not writer._queue.empty():
+        threading.Event().wait(0.01)
+    tap.process(np.full(FRAME, 0.75, np.float32))
+    writer.put(recording._Item(info(), "end", "left"))
+    writer.stop()
+    sound, transcript = files(tmp_path)
+    left, _ = soundfile.read(sound, dtype="float32", always_2d=True)[0].T
+    levels = left[::FRAME]
+    [lost] = [line for line in lines(transcript) if line["type"] == "lost"]
+    kept = 100 - lost["caller"]
+    assert 10 <= kept <= 12
+    assert levels[kept - 1] == pytest.approx(kept / 200, abs=0.001)
+    assert not levels[kept:100].any()
+    assert levels[100] == pytest.approx(0.75, abs=0.001)
+    assert "too slow" in lost["reason"]
+
+
+async def test_a_side_that_is_not_recorded_any_more_is_said(serve: Serve, tmp_path: Path) -> None:
+    running = await serve(**ON)
+    async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as caller:
+        await caller.shake_hands()
+        await caller.talk(noise(0.16))
+        [session] = running.service._sessions
+        running.service.host.event(session.info, TransformFailed("recording", "OSError: gone"))
+    await running.record.ended()
+    await written(running)
+    _, transcript = files(tmp_path / "recordings")
+    [lost] = [line for line in lines(transcript) if line["type"] == "lost"]
+    assert lost["reason"] == "OSError: gone"
 
 
 def test_frames_that_come_after_the_end_begin_no_new_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from typing import Any, get_args
 
 import msgspec
@@ -16,9 +17,10 @@ from core.errors import AudioError, EngineBusyError, EngineError, ProtocolError
 from core.events import EndReason
 from core.session import call_end
 from core.session.admission import Admission, Caller, TooManyCallsError
+from core.session.ahead import MOST_HELD, AudioClock
 from core.session.call_end import CallEnded
 from core.session.chat_request import parse_query
-from core.session.limits import BURST_S, Due, RateLimits, TimeLimits
+from core.session.limits import BURST_S, WORK_RATE, Due, RateLimits, TimeLimits
 from core.session.protocol import CloseCode, Echo, Preparing, Queued, Ready, ReadyEngine, ServerMetadata, Stats, Warned
 from core.settings.config import ServerConfig, SessionConfig
 from core.testing import EchoEngine
@@ -112,7 +114,7 @@ async def test_a_full_queue_and_a_long_wait_are_refused() -> None:
     engine = EchoEngine(slots=0)
     admission = queue(engine, 1, 0.01)
     waiting, refused = Guest(admission), Guest(admission)
-    with pytest.raises(EngineBusyError, match="1 callers wait"):
+    with pytest.raises(EngineBusyError, match="1 caller waits"):
         await refused.task
     with pytest.raises(EngineBusyError, match=r"0\.01 s"):
         await waiting.task
@@ -236,20 +238,96 @@ def test_a_hum_is_no_speech() -> None:
     assert limits.due() == [Due("idle", 0)]
 
 
-def test_messages_and_audio_may_not_come_faster_than_talk() -> None:
+def test_messages_without_sound_may_not_come_faster_than_talk() -> None:
     clock = Clock()
-    traffic = RateLimits(SessionConfig(max_messages_per_s=20, max_ahead_s=3), clock)
+    traffic = RateLimits(SessionConfig(max_messages_per_s=20), clock)
     for _ in range(round(20 * BURST_S)):
-        traffic.count_message()
-    with pytest.raises(CallEnded) as ended:
-        traffic.count_message()
+        assert traffic.count(2) == 0
+    with pytest.raises(CallEnded, match="too_fast") as ended:
+        traffic.count(2)
     assert ended.value.code == CloseCode.TOO_FAST
     clock.now += 1
     for _ in range(19):
-        traffic.count_message()
-    traffic.count_audio(3 * 24_000)
+        assert traffic.count(2) == 0
+
+
+def test_sound_that_comes_too_fast_is_held_up_and_only_ended_when_it_goes_on() -> None:
+    clock = Clock()
+    traffic = RateLimits(SessionConfig(max_messages_per_s=20, max_ahead_s=3), clock)
+    for _ in range(round(20 * BURST_S)):
+        assert traffic.count(100, 1920) == 0
+    held = traffic.count(100, 1920)
+    assert held == pytest.approx(1 / 20)
+    while clock.now < 102.9:
+        clock.now += traffic.count(100, 1920)
+    clock.now += 0.2
+    for _ in range(4):
+        traffic.count(0)  # what has come back in 0.2 s
     with pytest.raises(CallEnded, match="too_fast"):
-        traffic.count_audio(1920)
+        traffic.count(100, 1920)
+    clock.now += BURST_S
+    assert traffic.count(100, 1920) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "samples", "overhead"), [(0, 240_000, 0), (0, 0, 240_000), (640_000, 0, 0), (640_000, 24_000, 0)]
+)
+def test_bytes_pages_and_stream_starts_count_as_sound_does(size: int, samples: int, overhead: int) -> None:
+    traffic = RateLimits(SessionConfig(), Clock())
+    for _ in range(round(WORK_RATE * BURST_S / 10)):
+        assert traffic.count(size, samples, overhead) == 0
+    if samples:
+        assert traffic.count(size, samples, overhead) == pytest.approx(10 / WORK_RATE)
+    else:
+        with pytest.raises(CallEnded, match="too_fast"):
+            traffic.count(size, samples, overhead)
+
+
+def talk(audio: AudioClock[int], clock: Clock, frames: Iterable[int], pace_s: float) -> tuple[list[int], int]:
+    """Send frames at a pace; those that were passed on, and how many were dropped."""
+    passed: list[int] = []
+    dropped = 0
+    for frame in frames:
+        clock.now += pace_s
+        dropped += audio.add(frame)
+        passed += audio.due()
+    return passed, dropped
+
+
+def test_what_was_stored_while_waiting_is_dropped_oldest_first() -> None:
+    clock = Clock()
+    audio: AudioClock[int] = AudioClock(12.0, 15.0, clock)
+    passed, dropped = talk(audio, clock, range(150), 0.0001)
+    assert passed == [0, 1, 2]
+    assert dropped == 150 - 3 - MOST_HELD
+    live, lost = talk(audio, clock, range(150, 400), 0.08)
+    assert live[:4] == [147, 148, 149, 150]
+    assert (live[-1], lost) == (399, 0) or live[-1] >= 399 - MOST_HELD
+
+
+def test_a_client_that_waited_and_stored_nothing_loses_nothing() -> None:
+    clock = Clock()
+    audio: AudioClock[int] = AudioClock(30.0, 15.0, clock)
+    for second in range(5):  # pages of a second
+        clock.now += 1
+        assert talk(audio, clock, range(12), 0) == (list(range(12)), 0), second
+
+
+def test_a_network_that_stalled_delivers_all_of_it() -> None:
+    clock = Clock()
+    audio: AudioClock[int] = AudioClock(30.0, 0.5, clock)
+    clock.now += 10
+    assert talk(audio, clock, range(125), 0) == (list(range(125)), 0)
+
+
+def test_audio_may_run_ahead_so_far_and_no_further() -> None:
+    clock = Clock()
+    audio: AudioClock[int] = AudioClock(0.0, 4.0, clock)
+    passed, dropped = talk(audio, clock, range(1000), 0.04)  # twice as fast as real time
+    assert passed[:90] == list(range(90))
+    assert len(passed) == pytest.approx(1000 * 0.04 / 0.08 + 50, abs=2)
+    assert dropped == pytest.approx(450, abs=5)
+    assert passed[-1] >= 999 - 2 * MOST_HELD
 
 
 def test_both_sets_of_names_are_read() -> None:

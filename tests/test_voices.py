@@ -302,6 +302,13 @@ def test_an_archive_that_is_none_or_too_large(tmp_path: Path, monkeypatch: pytes
             unpack_voices(tmp_path / name, tmp_path / "out")
 
 
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    packed = archive(tmp_path / "voices.tgz", {"voices/NATF0.pt": saved(packaged())})
+    (tmp_path / "cache").write_text("a file in its place")
+    with pytest.raises(VoiceError, match="cannot be unpacked there: Not a directory"):
+        unpack_voices(packed, tmp_path / "cache")
+
+
 def test_a_folder_follows_its_files(tmp_path: Path) -> None:
     folder = VoiceFolder(tmp_path / "voices")
     assert folder.names() == []
@@ -329,12 +336,39 @@ def test_a_name_never_becomes_a_path(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_offered_are_named(tmp_path: Path) -> None:
-    for name in ("my voice.wav", "old.pt", "notes.txt"):
+    for name in ("my voice.wav", "old.pt", "notes.txt", "._anna.wav", ".anna.wav", "bob.MP3", "twice.WAV", "twice.wav"):
         (tmp_path / name).write_bytes(b"")
-    problems = VoiceFolder(tmp_path).problems()
-    assert len(problems) == 2
-    assert "my voice.wav" in problems[0]
-    assert "carry code" in problems[1]
+    (tmp_path / "lost.wav").symlink_to(tmp_path / "nowhere")
+    folder = VoiceFolder(tmp_path)
+    assert folder.names() == ["twice"]
+    problems = folder.problems()
+    for problem, (name, says) in zip(
+        problems,
+        (
+            ("bob.MP3", "Save the recording as .wav"),
+            ("lost.wav", "a link to nothing"),
+            ("my voice.wav", "only letters"),
+            ("old.pt", "carry code"),
+            ("twice.WAV", "twice.wav is the same voice's name"),
+        ),
+        strict=True,
+    ):
+        assert problem.startswith(f"{tmp_path / name}: ")
+        assert says in problem
+
+
+def test_endings_in_capital_letters_are_taken(tmp_path: Path) -> None:
+    write_voice(tmp_path / "bob.safetensors", Voice("bob", codes=np.zeros((9, 8), np.int64)))
+    (tmp_path / "bob.safetensors").rename(tmp_path / "bob.SafeTensors")
+    sphn.write_wav(tmp_path / "ANNA.wav", murmur(2.0), 24_000)
+    (tmp_path / "ANNA.wav").rename(tmp_path / "ANNA.WAV")
+    folder = VoiceFolder(tmp_path)
+    assert folder.names() == ["ANNA", "bob"]
+    assert folder.problems() == []
+    for name in ("ANNA", "bob"):
+        voice = folder.load(name)
+        assert voice is not None
+        assert voice.name == name
 
 
 def test_the_allowed_voices_come_in_the_order_of_the_list() -> None:

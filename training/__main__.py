@@ -8,6 +8,7 @@ import msgspec
 import torch
 
 from core.engine.sampling import Sampling
+from core.settings.config import Device
 from training.schedule import Schedule
 
 
@@ -134,7 +135,7 @@ def evaluate(
     keep: Path | None,
     temperature: float | None,
     text_temperature: float | None,
-    device: str,
+    device: Device,
 ) -> None:
     """Unseen personas are called, and it is measured how they do."""
     import training.evaluate as stage_of_calls

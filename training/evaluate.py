@@ -20,7 +20,7 @@ from core.engine.checkpoint import Checkpoint
 from core.engine.sampling import Sampling
 from core.engine.weights import load_mimi
 from core.media.voice_clips import read_voice_clip
-from core.settings.config import EngineConfig
+from core.settings.config import Device, EngineConfig
 from training.calls import CallerLine, CallRecord, ScriptedCaller, hold_call
 from training.figures import Figure, Heard, figures_of, hear
 from training.judge import Judge, WordErrors
@@ -50,7 +50,7 @@ class Options:
 
     checkpoint: Path
     personas: int = 100
-    device: str = "auto"
+    device: Device = "auto"
     sampling: Sampling = field(default_factory=Sampling)
     recording: Path | None = None
     keep: Path | None = None

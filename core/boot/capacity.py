@@ -38,6 +38,12 @@ def frames_per_call(architecture: Architecture, longest_s: float | None) -> int:
     return min(architecture.context, PROMPT_FRAMES + math.ceil(longest_s / FRAME_S))
 
 
+def longest_call_s(architecture: Architecture, blocks: int) -> float:
+    """The longest call with a large prompt, in seconds, that n blocks hold; infinite where they hold a full window."""
+    frames = blocks * BLOCK_FRAMES
+    return math.inf if frames >= architecture.context else (frames - PROMPT_FRAMES) * FRAME_S
+
+
 def slots_in_memory(
     wanted: int | str, architecture: Architecture, device: torch.device, dtype: torch.dtype, frames: int
 ) -> int:

@@ -1,12 +1,16 @@
 """Checks the settings of a service without starting its engine, for `personaplex check` and before `serve`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from core.errors import ConfigError, PersonaplexError
-from core.events import OPERATOR
 from core.http.static_files import StaticFiles
+from core.http.uvicorn_server import bind
+from core.plugin.host import Findings as HostFindings
 from core.plugin.host import PluginHost
 from core.session.addresses import is_loopback
 from core.settings.config import Config, ServerConfig, read_config
@@ -21,35 +25,76 @@ class Findings:
     """How many are on offer; 0 when the plugins that know it cannot be loaded or started."""
     voices: int
     problems: tuple[str, ...]
-    """A sentence for everything that is wrong, with what to do. With any, `serve` does not start."""
+    """A sentence for everything that is wrong, with what to do: `serve` would not start, or leave something out, or
+    refuse calls.
+    """
 
 
 async def check(path: Path | None, environ: Mapping[str, str]) -> Findings:
-    """Check config.yaml (found as by `load_config`), the page, plugins and their options, voices and personas."""
+    """Check config.yaml (found as by `load_config`), the page, the address, the engine's device and checkpoint, plugins
+    and their options, personas, and every voice on offer.
+    """
     config, problems = read_config(path, environ)
-    personas = voices = 0
+    offers: HostFindings | None = None
 
-    def note(error: PersonaplexError) -> None:
-        problems.extend(error.problems if isinstance(error, ConfigError) else [str(error)])
-
-    try:
-        StaticFiles(Path(config.server.web))
-    except ConfigError as error:
-        note(error)
-    try:
-        host = PluginHost.load(config)
+    @contextmanager
+    def noted() -> Iterator[None]:
         try:
-            require_protection(config.server, host.protected)
+            yield
         except ConfigError as error:
-            note(error)
-        await host.startup(None)
-        try:
-            personas, voices = len(await host.list_personas(OPERATOR)), len(await host.list_voices())
-        finally:
-            await host.shutdown()
-    except PersonaplexError as error:
-        note(error)
+            problems.extend(error.problems)
+        except PersonaplexError as error:
+            problems.append(str(error))
+
+    with noted():
+        StaticFiles(Path(config.server.web))
+    try:
+        bind(
+            replace(config.server, port=0)
+        ).close()  # the port itself may be in use, by the service that is to be edited
+    except ConfigError:
+        problems.append(
+            f"{config.source}: server.host: {config.server.host} is no address of this machine. 127.0.0.1 is the "
+            "machine itself, 0.0.0.0 every network."
+        )
+    with noted():
+        check_engine(config)
+    with noted():
+        offers = await PluginHost.check(config)
+        problems.extend(offers.problems)
+        require_protection(config.server, offers.protected)
+    personas, voices = (offers.personas, offers.voices) if offers else (0, 0)
     return Findings(config, personas, voices, tuple(dict.fromkeys(problems)))
+
+
+def check_engine(config: Config) -> None:
+    """Look for the device and the checkpoint, as far as that needs no network.
+
+    Raises CheckpointError or EngineError.
+    """
+    # The engine's libraries take seconds to load.
+    from core.boot.checkpoint_source import find_checkpoint, is_local
+    from core.boot.devices import pick_device
+    from core.boot.remote_engine import RemoteEngine
+    from core.engine.checkpoint import Checkpoint
+    from core.engine.hub import is_cached, require_repository
+
+    engine = config.engine
+    offline = replace(engine, offline=True)
+
+    def quietly(_line: str) -> None:
+        pass
+
+    if config.server.role == "page":
+        RemoteEngine.find(offline, quietly)
+        return
+    device, folder = pick_device(engine.device), Path(engine.checkpoint)
+    cache = Path(engine.cache) if engine.cache else None
+    if engine.name == "personaplex" and not (engine.offline or is_local(folder)):
+        require_repository(engine.checkpoint)
+        if not is_cached(engine.checkpoint, engine.revision, cache):
+            return  # it is fetched when the service starts
+    Checkpoint.read(find_checkpoint(offline, device, quietly))
 
 
 def require_protection(config: ServerConfig, protected: bool) -> None:

@@ -3,15 +3,18 @@
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from core.engine.hub import fetch, has_token, is_cached
+from core.errors import EngineError
 from core.media.voice_archive import unpack_voices
 from core.media.voices import VoiceFolder
 from core.settings.config import EngineConfig
 from core.settings.log import get_logger
+from core.settings.paths import is_folder
 
 NANO = Path(__file__).parent.parent / "nano"
 """The folder of the small checkpoint that comes with the package."""
@@ -20,25 +23,32 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 log = get_logger("engine")
 
 
+def is_local(checkpoint: Path) -> bool:
+    """Whether a checkpoint is a folder of this machine. The name of a repository may be too long to be one."""
+    with suppress(ValueError):
+        return is_folder(checkpoint)
+    return False
+
+
 def find_checkpoint(config: EngineConfig, device: torch.device, report: Callable[[str], None]) -> Path:
     """Return the folder of the checkpoint to run, downloading it if need be; `report` is told of a download.
 
     The name `auto` means PersonaPlex where both a GPU and its weights are available, else nano. Blocks. Raises
     CheckpointError.
     """
-    folder = Path(config.checkpoint).expanduser()
-    cache = Path(config.cache).expanduser() if config.cache else None
+    folder = Path(os.path.expanduser(config.checkpoint))  # noqa: PTH111 - which, unlike pathlib's, never raises
+    cache = Path(config.cache) if config.cache else None
     token = config.token.reveal() if config.token else None
     name = config.name
     if name == "auto":
-        here = folder.is_dir() or is_cached(config.checkpoint, config.revision, cache)
+        here = is_local(folder) or is_cached(config.checkpoint, config.revision, cache)
         available = here or (has_token(token) and not config.offline)
         name = "personaplex" if device.type == "cuda" and available else "nano"
         if name == "nano" and device.type == "cuda":
             report("No PersonaPlex weights and no token to fetch them: running nano. Set HF_TOKEN for the real model.")
     if name == "nano":
         return NANO
-    if folder.is_dir():
+    if is_local(folder):
         return folder
     report(f"Fetching {config.checkpoint} at {config.revision}")
     return fetch(config.checkpoint, config.revision, cache, token, config.offline)
@@ -61,7 +71,15 @@ def packaged_voices(folder: Path, config: EngineConfig) -> VoiceFolder:
 
 
 def cache_folder(config: EngineConfig) -> Path:
-    """The folder for files that the service derives from a checkpoint, such as unpacked voices."""
+    """The folder for files that the service derives from a checkpoint, such as unpacked voices.
+
+    Raises EngineError when no folder is known.
+    """
     if config.cache:
-        return Path(config.cache).expanduser() / "personaplex"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personaplex"
+        return Path(config.cache) / "personaplex"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personaplex"
+    except RuntimeError:
+        raise EngineError(
+            "The home folder is not known, so there is no folder for a cache. Set HOME, or engine.cache, to a folder."
+        ) from None

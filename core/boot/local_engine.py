@@ -8,7 +8,7 @@ from subprocess import SubprocessError
 
 import torch
 
-from core.boot.capacity import frames_per_call, slots_in_memory, slots_in_time, time_steps
+from core.boot.capacity import frames_per_call, longest_call_s, slots_in_memory, slots_in_time, time_steps
 from core.boot.checkpoint_source import find_checkpoint, packaged_voices
 from core.boot.devices import device_name, memory_in_use, pick_device, pick_dtype
 from core.boot.gpu_problems import explain_gpu_error
@@ -112,7 +112,8 @@ def load_engine(
         prefill = Prefill(lm, tokenizer, special, encode_voice, cache)
         prefill.warm_up()
         voices = packaged_voices(checkpoint.folder, config)
-    info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling)
+    longest = longest_call_s(checkpoint.architecture, slots * blocks_for(frames))
+    info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling, longest)
     measured = {"slots": slots, "step_ms": step_ms, **seconds, **memory_in_use(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
     return SlotEngine(info, model, prefill, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)

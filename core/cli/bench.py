@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from core.cli.options import password_option
+from core.client.climb import climb as find_most
+from core.client.climb import served_well
 from core.client.connection import CallOptions
 from core.client.frame_times import Percentiles
 from core.client.load_test import BenchReport, Load, run_load
@@ -20,6 +22,9 @@ from core.media.sound_files import read_sound
 
 SPEECH_S = 10.0
 """The length of the built-in speech, which is said over and over."""
+CLIMB_STEP_S = 5.0
+"""How long each number of callers talks on the way up, before the last is held for --seconds."""
+MOST_PROCESSES = 64
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,22 @@ class Bounds:
     metavar="IN.wav",
     help="What every caller says, over and over; without it something like speech.",
 )
+@click.option(
+    "--packet-ms",
+    type=click.Choice(["20", "40", "80"]),
+    default="20",
+    show_default=True,
+    help="The sound in each message; browsers send 20. Delays are those of whole frames of 80 ms.",
+)
+@click.option(
+    "--processes",
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    callback=lambda _context, _option, text: _processes(text),
+    help="Processes that call: a core each, where the callers need it.",
+)
+@click.option("--climb", is_flag=True, help="Find the most callers, up to --callers, with p99 under 80 ms and no gap.")
 @click.option("--persona", help="Whom to talk with; without it the server's default persona.")
 @click.option("--audio", type=click.Choice(["opus", "pcm"]), default="opus", show_default=True)
 @password_option
@@ -85,6 +106,9 @@ def bench(
     seconds: float,
     stagger: float,
     sound: Path | None,
+    packet_ms: str,
+    processes: int | None,
+    climb: bool,
     persona: str | None,
     audio: str,
     password: str | None,
@@ -97,23 +121,36 @@ def bench(
 ) -> None:
     """Call the server at URL with many callers at once, in real time, and print the delays.
 
-    The exit code is 1 when a bound is broken, or a call was not held to the end (see --min-held).
+    The exit code is 1 when a bound is broken, or a call was not held to the end (see --min-held). With --climb the
+    figures are those of the most callers that the server serves well for --seconds.
     """
     speech = read_sound(sound) if sound else synthetic_speech(SPEECH_S)
     options = CallOptions({"persona": persona} if persona else {}, "pcm" if audio == "pcm" else "opus", password)
-    load = Load(callers, seconds, stagger)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f} s"))
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=(callers - 1) * stagger + seconds)
-        report = asyncio.run(
-            run_load(
+        task = bar.add_task("starting")
+
+        async def run(count: int, for_s: float) -> BenchReport:
+            bar.reset(task, total=(count - 1) * stagger + for_s, description="starting")
+            report = await run_load(
                 url,
                 speech,
-                load,
+                Load(count, for_s, stagger, int(packet_ms), processes),
                 options,
                 lambda gone, talking: bar.update(task, description=f"{talking} talking", completed=gone),
             )
-        )
+            if climb:
+                _print_step(report, bar.console)
+            return report
+
+        if climb:
+            climbing = find_most(run, served_well, callers, CLIMB_STEP_S, seconds)
+            found = asyncio.run(climbing)
+            if found is None:
+                raise click.ClickException("Not even one caller was served with p99 under 80 ms and no gap.")
+            report = found
+        else:
+            report = asyncio.run(run(callers, seconds))
     broken = list(Bounds(max_p99_ms, max_first_audio_ms, max_drops, max_gaps, min_held).violations(report))
     if as_json:
         click.echo(json.dumps({**asdict(report), "broken": broken}))
@@ -121,6 +158,25 @@ def bench(
         _print(report)
     if broken:
         raise click.ClickException("\n".join(broken))
+
+
+def _processes(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_PROCESSES):
+        raise click.BadParameter(f"must be auto or a number from 1 to {MOST_PROCESSES}, not {text!r}.")
+    return int(text)
+
+
+def _print_step(report: BenchReport, console: Console) -> None:
+    """A line for one number of callers on the way to the most."""
+    p99 = f"{report.delay_ms.p99:.1f} ms" if report.delay_ms else "none"
+    console.print(
+        f"{report.callers} callers, {report.seconds:g} s: p99 {p99}, {report.gaps} gaps, {report.dropped} dropped, "
+        f"{report.held} held{'' if served_well(report) else ': too many'}",
+        markup=False,
+        highlight=False,
+    )
 
 
 def _print(report: BenchReport) -> None:
@@ -139,7 +195,7 @@ def _print(report: BenchReport) -> None:
         ("callers held", f"{report.held} of {report.callers}, {report.seconds:g} s all at once"),
         ("frames", f"{report.frames_sent} sent, {report.frames_answered} answered, {report.dropped} dropped"),
         ("gaps (80 ms of buffer)", f"{report.gaps}, {report.gap_ms:.0f} ms in all"),
-        ("this generator", f"{report.own_cpu:.0%} of a core"),
+        ("this generator", f"{report.own_cpu:.0%} of a core, processes: {report.processes}"),
         *((f"{count} failed", problem) for problem, count in report.errors.items()),
     ]
     counts = Table(box=None, show_header=False, pad_edge=False)

@@ -15,7 +15,7 @@ from core.cli.options import password_option, seed_option, silence_option, sound
 from core.client.connection import CallOptions
 from core.client.place_call import CallReport, place_call
 from core.engine.call import FRAME_S, SAMPLE_RATE
-from core.media.sound_files import read_sound, to_stereo, write_wav
+from core.media.sound_files import check_writable, read_sound, to_stereo, write_wav
 
 
 @click.command()
@@ -50,6 +50,7 @@ def call(
     URL is such as ws://localhost:8998 or https://example.com/api/chat. When the server ended the call, the exit code
     is 1.
     """
+    check_writable(target)
     speech = np.pad(read_sound(source), (0, round(silence * SAMPLE_RATE)))
     parameters = {"persona": persona, "voice": voice, "prompt": prompt, "seed": None if seed is None else str(seed)}
     options = CallOptions(

@@ -16,6 +16,7 @@ from core.errors import ConfigError
 from core.events import OPERATOR
 from core.plugin.host import PluginHost
 from core.settings.config import Config, load_config
+from core.settings.log import silenced
 
 _Result = TypeVar("_Result")
 
@@ -51,7 +52,8 @@ def plugins(config: Path | None) -> None:
 @config_option
 def check(config: Path | None) -> None:
     """Check configuration, personas, voices and plugins, and name everything that is wrong."""
-    found = asyncio.run(check_settings(config, os.environ))
+    with silenced():
+        found = asyncio.run(check_settings(config, os.environ))
     if found.problems:
         raise ConfigError(list(found.problems))
     click.echo(f"{found.config.source} is fine: {found.personas} personas, {found.voices} voices.")

@@ -1,6 +1,5 @@
 """`serve`: opens the engine, prints what is served, and serves until it gets a signal."""
 
-import asyncio
 import socket
 from collections.abc import Callable
 
@@ -16,10 +15,11 @@ from core.cli.standard_streams import lossy_standard_error
 from core.engine.call import Engine
 from core.events import OPERATOR
 from core.http.app import create_app
+from core.http.event_loop import run
 from core.http.uvicorn_server import GracefulServer, bind
 from core.plugin.host import PluginHost
 from core.settings.config import Config
-from core.settings.log import configure_logging
+from core.settings.log import configure_logging, get_logger
 
 
 def serve_until_stopped(config: Config) -> None:
@@ -31,7 +31,7 @@ def serve_until_stopped(config: Config) -> None:
         require_protection(config.server, host.protected)
         engine = _open(config, lambda line: console.print(line, markup=False))
         try:
-            asyncio.run(_serve(create_app(config, engine, host), config, engine, host, listener, console))
+            run(_serve(create_app(config, engine, host), config, engine, host, listener, console))
         finally:
             engine.close()
         console.print("Stopped.")
@@ -48,6 +48,8 @@ async def _serve(
     app: Starlette, config: Config, engine: Engine, host: PluginHost, listener: socket.socket, console: Console
 ) -> None:
     async with app.router.lifespan_context(app):
+        for fault in await host.faults():
+            get_logger("service").warning("calls would be refused", problem=fault)
         personas = [persona.id for persona in await host.list_personas(OPERATOR)]
         lines = {
             "engine": f"{engine.info.name} on {engine.info.device}, callers at once: {engine.info.slots}",

@@ -14,9 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from core.cli.offline import Conversation, converse
 from core.cli.options import config_option, seed_option, silence_option, sound_in, sound_out, stereo_option
 from core.engine.call import FRAME_S, SAMPLE_RATE
-from core.errors import AudioError
+from core.errors import AudioError, PersonaError
+from core.events import OPERATOR
 from core.media.audio_codecs import Samples
-from core.media.sound_files import read_sound, to_stereo, write_wav
+from core.media.sound_files import check_writable, read_sound, to_stereo, write_wav
 from core.media.voices import voice_name
 from core.plugin.host import PluginHost
 from core.settings.config import Config, load_config
@@ -47,8 +48,12 @@ def talk(
 ) -> None:
     """Say IN.wav to a persona and write its answer to OUT.wav, with the engine and transforms of the server."""
     loaded = load_config(config, os.environ)
+    for path in (target, transcript):
+        if path is not None:
+            check_writable(path)
     speech = np.pad(read_sound(source), (0, round(silence * SAMPLE_RATE)))
     console = Console(stderr=True)
+    asyncio.run(_check_persona(loaded, persona))
     conversation = _converse(loaded, speech, persona, voice, seed, console)
     write_wav(target, to_stereo(conversation.caller, conversation.agent) if stereo else conversation.agent[np.newaxis])
     if transcript is not None:
@@ -56,6 +61,21 @@ def talk(
     for failure in conversation.failures:
         console.print(f"The transform of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
     click.echo("".join(word.text for word in conversation.words).strip())
+
+
+async def _check_persona(config: Config, persona: str) -> None:
+    """Raise PersonaError when there is no such persona, before the model is loaded, which takes long."""
+    host = PluginHost.load(config)
+    await host.startup(None)
+    try:
+        await host.resolve_persona(persona, OPERATOR)
+    except PersonaError:
+        offered = [one.id for one in await host.list_personas(OPERATOR)]
+        if persona in offered or not offered:
+            raise
+        raise PersonaError(f"There is no persona {persona!r}. There are: {', '.join(offered)}.") from None
+    finally:
+        await host.shutdown()
 
 
 def _converse(

@@ -64,23 +64,31 @@ class Connection:
         while not self._begun:
             await self.receive()
 
-    async def send_frames(
-        self, messages: Iterable[bytes], times: FrameTimes, on_sent: Callable[[int], None] = lambda _frames: None
+    async def send_audio(
+        self,
+        messages: Iterable[bytes],
+        message_s: float,
+        times: FrameTimes,
+        on_sent: Callable[[int], None] = lambda _frames: None,
     ) -> None:
-        """Send AUDIO messages of one frame each, at the moments at which a microphone would have them whole.
+        """Send AUDIO messages of `message_s` seconds each, at the moments at which a microphone would have them whole.
 
-        The moments go to `times`; `on_sent` is called with the number of frames sent. Returns after the last one, or
-        when the server has ended the call, which `receive` reports.
+        The moments of each whole frame of 80 ms go to `times`; `on_sent` is called with the number of frames sent.
+        Returns after the last one, or when the server has ended the call, which `receive` reports.
         """
         start = monotonic()
+        messages_a_frame = round(FRAME_S / message_s)
         with contextlib.suppress(ConnectionClosed):
-            for index, message in enumerate(messages):
-                due = start + (index + 1) * FRAME_S
+            for count, message in enumerate(messages, start=1):
+                due = start + count * message_s
                 await asyncio.sleep(due - monotonic())
-                times.due.append(due)
-                times.sent.append(monotonic())
+                frames, part = divmod(count, messages_a_frame)
+                if part == 0:
+                    times.due.append(due)
+                    times.sent.append(monotonic())
                 await self._socket.send(message)
-                on_sent(index + 1)
+                if part == 0:
+                    on_sent(frames)
 
     async def receive(self, silence_s: float = SILENCE_S) -> bytes | None:
         """Wait for the next message; the payload if it is AUDIO. What other messages say is kept in the attributes.

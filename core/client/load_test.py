@@ -1,10 +1,17 @@
-"""A load test over the wire: callers who start one after another, then all talk at once, in real time."""
+"""A load test over the wire: callers who start one after another, then all talk at once, in real time.
+
+One process can hold some dozens of callers before it measures itself, so more callers are spread over several.
+"""
 
 import asyncio
 import math
+import multiprocessing
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -17,6 +24,8 @@ from core.errors import AudioError, CallError
 from core.media.audio_codecs import AudioFormat, Samples
 
 PROGRESS_S = 0.5
+CALLERS_A_PROCESS = 40
+"""With messages of 20 ms these take about half a core (`benchmarks/service.py` prints what it was)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,16 @@ class Load:
     """How long all of them talk at once, after the last has started."""
     stagger_s: float = 0.23
     """Between the starts of two callers. No multiple of a frame's 80 ms, so that their frames do not come together."""
+    message_ms: int = 20
+    """The sound in each message: 20 as browsers send, 40 or 80."""
+    processes: int | None = None
+    """How many processes call; None: as many as the callers need, and the cores allow."""
+
+    def process_count(self) -> int:
+        """How many processes call, at most one a caller."""
+        needed = -(-self.callers // CALLERS_A_PROCESS)
+        chosen = min(needed, max(1, (os.cpu_count() or 1) // 2)) if self.processes is None else self.processes
+        return min(chosen, self.callers)
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,10 @@ class BenchReport:
     own_lag_ms: Percentiles | None
     """How late this load generator itself sent the frames. It is part of `delay_ms`."""
     own_cpu: float
-    """What the generator took of one core."""
+    """What the generator took of one core, all its processes together."""
+    processes: int
+    """How many processes it was."""
+    message_ms: int
 
 
 @dataclass
@@ -86,37 +108,81 @@ async def run_load(
 ) -> BenchReport:
     """Call `url` (see `websocket_address`) with every caller of `load`, all saying `speech` over and over.
 
-    `progress` is called with the seconds passed and the number of callers that talk. Raises CallError when `url` is no
-    address; calls that fail are in the report.
+    `progress` is called with the seconds passed and the number of callers that have started. Raises CallError when
+    `url` is no address; calls that fail are in the report.
     """
     address = public_address(websocket_address(url, options))
     total_s = (load.callers - 1) * load.stagger_s + load.seconds
-    messages = await asyncio.to_thread(encode_messages, speech, math.ceil(total_s / FRAME_S), options.audio)
-    callers = [_Caller() for _ in range(load.callers)]
+    messages = await asyncio.to_thread(
+        encode_messages, speech, math.ceil(total_s / FRAME_S), options.audio, load.message_ms
+    )
+    talk = _Talk(url, options, messages, load.message_ms / 1000)
+    count = load.process_count()
+    with ExitStack() as opened:
+        if count == 1:
+            begun = monotonic()
+            groups = [asyncio.create_task(_call_all(talk, _starts(load, 0, 1, begun), begun + total_s))]
+        else:
+            spawn = multiprocessing.get_context("spawn")
+            pools = [opened.enter_context(ProcessPoolExecutor(1, spawn)) for _ in range(count)]
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(*(loop.run_in_executor(pool, _started) for pool in pools))
+            begun = monotonic()  # the system's, so that it means the same in every process
+            groups = [
+                asyncio.ensure_future(
+                    loop.run_in_executor(pool, _call_here, talk, _starts(load, index, count, begun), begun + total_s)
+                )
+                for index, pool in enumerate(pools)
+            ]
+        while (await asyncio.wait(groups, timeout=PROGRESS_S))[1]:
+            gone = monotonic() - begun
+            started = load.callers if load.stagger_s == 0 else min(load.callers, int(gone / load.stagger_s) + 1)
+            progress(min(gone, total_s), started)
+    callers = [caller for group in groups for caller in group.result()[0]]
+    return _report(address, load, options.audio, callers, sum(group.result()[1] for group in groups), count)
+
+
+@dataclass(frozen=True)
+class _Talk:
+    """What every caller says, and where."""
+
+    url: str
+    options: CallOptions
+    messages: Sequence[bytes]
+    message_s: float
+
+
+def _starts(load: Load, first: int, step: int, begun: float) -> list[float]:
+    """When each caller of one of `step` processes starts: neighbours in time are in different processes."""
+    return [begun + index * load.stagger_s for index in range(first, load.callers, step)]
+
+
+def _started() -> None:
+    """Returns when a process has started and imported all that it needs."""
+
+
+def _call_here(talk: _Talk, starts: Sequence[float], end: float) -> tuple[list[_Caller], float]:
+    """The callers of one process, which has no event loop yet."""
+    return asyncio.run(_call_all(talk, starts, end))
+
+
+async def _call_all(talk: _Talk, starts: Sequence[float], end: float) -> tuple[list[_Caller], float]:
+    """Call with every caller of this process, from its start to `end`. Also what that took of one core."""
+    callers = [_Caller() for _ in starts]
     cpu, begun = time.process_time(), monotonic()
     async with asyncio.TaskGroup() as group:
-        calls = [
-            group.create_task(_call(caller, url, options, messages, begun + index * load.stagger_s, begun + total_s))
-            for index, caller in enumerate(callers)
-        ]
-        while (await asyncio.wait(calls, timeout=PROGRESS_S))[1]:
-            talking = sum(
-                bool(caller.times.sent) and not call.done() for caller, call in zip(callers, calls, strict=True)
-            )
-            progress(min(monotonic() - begun, total_s), talking)
-    own_cpu = (time.process_time() - cpu) / (monotonic() - begun)
-    return _report(address, load, options.audio, callers, own_cpu)
+        for caller, start in zip(callers, starts, strict=True):
+            group.create_task(_call(caller, talk, start, end))
+    return callers, (time.process_time() - cpu) / (monotonic() - begun)
 
 
-async def _call(
-    caller: _Caller, url: str, options: CallOptions, messages: Sequence[bytes], start: float, end: float
-) -> None:
+async def _call(caller: _Caller, talk: _Talk, start: float, end: float) -> None:
     """One caller's conversation, from `start` to `end` on the clock of the event loop. Never raises what a server or
     network can cause."""
     await asyncio.sleep(start - monotonic())
     begun = monotonic()
     try:
-        async with connect(url, options) as connection:
+        async with connect(talk.url, talk.options) as connection:
             connected = monotonic()
             caller.connect_ms = (connected - begun) * 1000
             try:
@@ -125,22 +191,21 @@ async def _call(
             except TimeoutError:
                 return
             caller.handshake_ms = (monotonic() - connected) * 1000
-            await _converse(connection, caller.times, options.audio, messages, end)
+            await _converse(connection, caller.times, talk, end)
             caller.problem = ""
     except (CallError, AudioError) as error:
         caller.problem = str(error)
 
 
-async def _converse(
-    connection: Connection, times: FrameTimes, audio: AudioFormat, messages: Sequence[bytes], end: float
-) -> None:
+async def _converse(connection: Connection, times: FrameTimes, talk: _Talk, end: float) -> None:
     """Talk until the end, and keep the slot until then. Raises CallError or AudioError when the call ends before."""
-    messages = messages[: int((end - monotonic()) / FRAME_S)]
-    sending = asyncio.create_task(connection.send_frames(messages, times))
-    counter = open_sample_counter(audio)
+    frames = int((end - monotonic()) / FRAME_S)
+    messages = talk.messages[: round(frames * FRAME_S / talk.message_s)]
+    sending = asyncio.create_task(connection.send_audio(messages, talk.message_s, times))
+    counter = open_sample_counter(talk.options.audio)
     try:
         async with asyncio.timeout_at(end + LAST_ANSWERS_S):
-            while len(times.answered) < len(messages):
+            while len(times.answered) < frames:
                 payload = await connection.receive()
                 if payload is not None:
                     now = monotonic()
@@ -152,7 +217,9 @@ async def _converse(
         sending.cancel()
 
 
-def _report(address: str, load: Load, audio: AudioFormat, callers: Sequence[_Caller], own_cpu: float) -> BenchReport:
+def _report(
+    address: str, load: Load, audio: AudioFormat, callers: Sequence[_Caller], own_cpu: float, processes: int
+) -> BenchReport:
     held = [caller for caller in callers if not caller.problem]
     delays = [caller.times.delays_ms() for caller in callers]
     gaps = [caller.times.gaps() for caller in callers]
@@ -174,4 +241,6 @@ def _report(address: str, load: Load, audio: AudioFormat, callers: Sequence[_Cal
         errors=dict(Counter(caller.problem for caller in callers if caller.problem)),
         own_lag_ms=Percentiles.of([late for caller in callers for late in caller.times.lateness_ms()]),
         own_cpu=own_cpu,
+        processes=processes,
+        message_ms=load.message_ms,
     )

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
+from core.engine.call import FRAME_S, SAMPLE_RATE
 from core.errors import AudioError
-from core.media.audio_codecs import AudioFormat, Samples, open_writer
+from core.media.audio_codecs import PACKET_MS, AudioFormat, Samples, open_writer
 from core.media.ogg import PacketReader
 from core.session.protocol import Kind
 
@@ -32,11 +32,12 @@ def synthetic_speech(seconds: float) -> Samples:
     return speech
 
 
-def encode_messages(speech: Samples, frames: int, audio: AudioFormat) -> list[bytes]:
-    """n AUDIO messages of one frame each, in which `speech` is said over and over."""
-    writer = open_writer(audio)
-    looped = np.resize(speech, (frames, FRAME_SAMPLES))
-    return [bytes([Kind.AUDIO]) + writer.write(frame) for frame in looped]
+def encode_messages(speech: Samples, frames: int, audio: AudioFormat, message_ms: int = 80) -> list[bytes]:
+    """The AUDIO messages of n frames, `message_ms` of sound in each (20, 40 or 80), in which `speech` is said over and
+    over. An Opus message of 20 or 40 ms is one packet, as browsers send them; one of 80 ms is two."""
+    writer = open_writer(audio, min(message_ms, PACKET_MS))
+    looped = np.resize(speech, (frames * round(FRAME_S * 1000) // message_ms, SAMPLE_RATE * message_ms // 1000))
+    return [bytes([Kind.AUDIO]) + writer.write(piece) for piece in looped]
 
 
 class SampleCounter(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.client.connection import SILENCE_S, CallOptions, Connection, connect, public_address, websocket_address
 from core.client.frame_times import FrameTimes, Percentiles
-from core.engine.call import frames_of
+from core.engine.call import FRAME_S, frames_of
 from core.errors import CallError
 from core.media.audio_codecs import AudioFormat, Samples, open_reader, open_writer
 from core.session.protocol import Kind
@@ -71,7 +71,7 @@ async def place_call(
         begun = monotonic()
         messages = _encode(speech, options.audio)
         sending = asyncio.create_task(
-            connection.send_frames(messages, times, lambda frames: progress("talking", frames))
+            connection.send_audio(messages, FRAME_S, times, lambda frames: progress("talking", frames))
         )
         try:
             answer = await _receive_answer(connection, options.audio, times, sending)

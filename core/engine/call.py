@@ -1,5 +1,6 @@
 """The seam between a session and the engine: one conversation's call, and the engine that opens it."""
 
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,6 +42,11 @@ class OutputFrame:
     """Milliseconds from `push` to the start of the step."""
     step_ms: float
     """Milliseconds that the step itself takes: encoding, language model and decoding."""
+    position: int | None = None
+    """The number of the user's frame that it answers among all that were pushed, from 0, dropped ones counted.
+
+    None where the engine does not tell: then only `push` says what was dropped.
+    """
 
 
 class Call(Protocol):
@@ -53,10 +59,11 @@ class Call(Protocol):
         """Wait until the prompt is in the slot and frames may be pushed. Raises PromptError or EngineError."""
 
     def push(self, frame: Frame) -> int:
-        """Pass on the user's next frame. Returns how many of the oldest waiting frames were dropped to bound the lag.
+        """Pass on the user's next frame. Returns how many of the oldest waiting frames were dropped since the last one.
 
-        Samples beyond full scale are clipped, and those that are not numbers become silence. Raises ValueError for an
-        array of another shape.
+        Frames that come together are caught up as fast as the engine steps; the oldest are dropped when that takes
+        longer than the lag allowed (`engine.max_lag_ms`). Samples beyond full scale are clipped, and those that are not
+        numbers become silence. Raises ValueError for an array of another shape.
         """
 
     def frames(self) -> AsyncIterator[OutputFrame]:
@@ -84,6 +91,8 @@ class EngineInfo:
     slots: int
     sampling: Sampling = USUAL
     """The default sampling of calls."""
+    longest_s: float = math.inf
+    """The longest call that the memory is enough for, in seconds of audio."""
 
 
 @dataclass(frozen=True)

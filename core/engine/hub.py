@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # not in its __all__
 
 from core.errors import CheckpointError
 
@@ -30,9 +31,20 @@ def is_cached(repository: str, revision: str, cache: Path | None) -> bool:
     return any(Path(folder).glob("*.safetensors"))
 
 
+def require_repository(name: str) -> None:
+    """Raise CheckpointError unless `name` has the form of a repository's name on the hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise CheckpointError(_not_a_repository(name)) from error
+
+
 def has_token(token: str | None) -> bool:
     """Whether there is a token: from config, from HF_TOKEN, or from `hf auth login`."""
-    return (token or get_token()) is not None
+    try:
+        return (token or get_token()) is not None
+    except OSError:  # the file of `hf auth login` may not be read
+        return False
 
 
 def fetch(repository: str, revision: str, cache: Path | None, token: str | None, offline: bool) -> Path:
@@ -42,6 +54,10 @@ def fetch(repository: str, revision: str, cache: Path | None, token: str | None,
     of the libraries below stands in it, nor is their error its cause: they put headers into theirs, and with them the
     token.
     """
+    if cache is None and constants.HF_HUB_CACHE.startswith("~"):  # else a folder called `~` is made
+        raise CheckpointError(
+            "The home folder is not known, so the hub has no cache. Set HOME or HF_HOME, or engine.cache, to a folder."
+        )
     try:
         folder = snapshot_download(
             repository,
@@ -65,7 +81,7 @@ def _explain(
     otherwise = "Or put the files into a folder and name it in engine.checkpoint."
     match error:
         case HFValidationError():
-            return f"engine.checkpoint {repository!r} is neither a folder nor a repository's name like owner/name."
+            return _not_a_repository(repository)
         case GatedRepoError():
             action = "with the account of your token" if with_token else f", {make_one}"
             return f"{repository} is gated: open {page}, accept its licence there {action}, then start again."
@@ -159,3 +175,7 @@ def _place(error: BaseException) -> str:
     """The file and line that raised an error, such as `_sessions.py:7`."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def _not_a_repository(name: str) -> str:
+    return f"engine.checkpoint {name!r} is neither a folder nor a repository's name like owner/name."

@@ -15,7 +15,8 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator
 
-from core.engine.call import FRAME_S, EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.call import FRAME_S, EngineHealth, EngineInfo, OutputFrame
+from core.engine.input_queue import WaitingFrame
 from core.engine.kv_cache import blocks_for
 from core.engine.model import Model
 from core.engine.prefill import Prefill
@@ -156,7 +157,7 @@ class SlotEngine:
                 if self._stopping:
                     break
                 self._release_closed()
-                batch = {slot: call.inputs.popleft() for slot, call in self._waiting().items()}
+                batch = {slot: call.inputs.pop() for slot, call in self._waiting().items()}
                 arrival = self._arrivals[0] if self._arrivals else None
             self._busy_since = time.monotonic()
             try:
@@ -194,17 +195,17 @@ class SlotEngine:
             call.tell(call.released)
         self._closing.clear()
 
-    def _step(self, batch: dict[int, tuple[Frame, float]]) -> None:
+    def _step(self, batch: dict[int, WaitingFrame]) -> None:
         start = time.perf_counter()
-        pcm, tokens = self._model.step({slot: frame for slot, (frame, _) in batch.items()})
+        pcm, tokens = self._model.step({slot: waiting.frame for slot, waiting in batch.items()})
         step_ms = (time.perf_counter() - start) * 1000
         self._failures = 0
         deliveries: Deliveries = defaultdict(list)
-        for slot, (_, pushed) in batch.items():
+        for slot, waiting in batch.items():
             call = self._calls[slot]
             text = call.detokenizer.decode(int(tokens[slot, 0]))
-            wait_ms = (start - pushed) * 1000
-            output = OutputFrame(call.next_index(), pcm[slot], text, tokens[slot], wait_ms, step_ms)
+            wait_ms = (start - waiting.pushed) * 1000
+            output = OutputFrame(call.next_index(), pcm[slot], text, tokens[slot], wait_ms, step_ms, waiting.position)
             deliveries[call.loop].append((call, output))
         for loop, outputs in deliveries.items():
             with contextlib.suppress(RuntimeError):  # The loop has closed without closing its calls.

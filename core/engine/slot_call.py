@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.engine.call import FRAME_SAMPLES, Frame, OutputFrame
+from core.engine.input_queue import InputQueue
 from core.engine.tokenizer import Detokenizer
 from core.errors import EngineError, PersonaplexError
 
@@ -40,11 +40,11 @@ class SlotCall:
     def __init__(self, engine: Slots, slot: int, seed: int, max_waiting: int, detokenizer: Detokenizer) -> None:
         self.slot, self.seed, self.detokenizer = slot, seed, detokenizer
         self.loop = asyncio.get_running_loop()
-        self.inputs: deque[tuple[Frame, float]] = deque()
+        self.inputs = InputQueue(max_waiting)
         self.begun = False
-        self._engine, self._max_waiting = engine, max_waiting
+        self._engine = engine
         self._answered = 0
-        self._unanswered = 0
+        self._pushed = self._settled = 0
         self._waiting_since = 0.0
         self._outputs: deque[OutputFrame] = deque(maxlen=MAX_UNREAD)
         self._changed = asyncio.Event()
@@ -61,14 +61,11 @@ class SlotCall:
         # The one place where samples are made harmless: behind it, the codec trusts them.
         pcm = np.clip(np.nan_to_num(frame, nan=0.0), -1.0, 1.0).astype(np.float32)
         with self._engine.inputs_changed() as changed:
-            self.inputs.append((pcm, time.perf_counter()))
-            dropped = max(0, len(self.inputs) - self._max_waiting)
-            for _ in range(dropped):
-                self.inputs.popleft()
+            dropped = self.inputs.push(pcm)
             changed.notify()
-        if self._unanswered == 0:
+        if self._pushed == self._settled:
             self._waiting_since = self.loop.time()
-        self._unanswered += 1 - dropped
+        self._pushed += 1
         return dropped
 
     async def frames(self) -> AsyncIterator[OutputFrame]:
@@ -84,7 +81,7 @@ class SlotCall:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._changed.wait()
             except TimeoutError:
-                if self._unanswered > 0 and self.loop.time() - self._waiting_since >= ANSWER_SECONDS:
+                if self._pushed > self._settled and self.loop.time() - self._waiting_since >= ANSWER_SECONDS:
                     raise EngineError("The engine does not answer. Please call again in a moment.") from None
 
     async def close(self) -> None:
@@ -119,7 +116,7 @@ class SlotCall:
 
     def receive(self, output: OutputFrame) -> None:
         """Take over the answer to a frame."""
-        self._unanswered -= 1
+        self._settled = output.index + 1 if output.position is None else output.position + 1
         self._waiting_since = self.loop.time()
         self._outputs.append(output)
         self._changed.set()

@@ -55,6 +55,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
     routes: list[BaseRoute] = [Route("/health", api.health)]
     if role != "page":
         routes += [WebSocketRoute(route, service.chat) for route in ROUTES]
+        routes += [Route(route, service.upgrade_required) for route in ROUTES]
     if role != "gpu":
         routes += [Route("/personas", api.personas), Route("/voices", api.voices), Route("/session", api.session)]
     routes.append(PluginRoutes(lambda: service.host))

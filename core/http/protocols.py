@@ -35,6 +35,8 @@ SLOWEST_BYTES = 4096
 HTTP_READ_BYTES = 16_384
 WEBSOCKET_READ_BYTES = 4096
 """How much is read at once. All of it is parsed before anything else happens, and it may be frames of six bytes."""
+MOST_UNREAD = 8
+"""Messages that may wait for the app before its connection is read no further."""
 MOST_FRAGMENTS = 1000
 """Fragments of one message; a client that sends an endless message of empty ones is closed."""
 FRAMES_PER_MESSAGE = 2
@@ -235,7 +237,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 _log.info("a text message that is no UTF-8", address=self.client[0] if self.client else "")
                 self._fail(CloseCode.NOT_TEXT, "not UTF-8")
                 return
-        super().send_receive_event_to_app()
+        if self.queue.qsize() >= MOST_UNREAD:
+            super().send_receive_event_to_app()
+            return
+        # uvicorn stops reading after each message, at two system calls a message; some may wait before it does.
+        paused, self.read_paused = self.read_paused, True
+        try:
+            super().send_receive_event_to_app()
+        finally:
+            self.read_paused = paused
 
     def _fail(self, code: CloseCode, reason: str) -> None:
         """End the connection at once; what came and what comes is dropped."""

@@ -4,7 +4,7 @@ A reader or writer serves one direction of one conversation. None of them is saf
 frame takes half a millisecond, so it belongs in a thread; decoding one takes a fifth of that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from core.media.opus import OpusDecoder, OpusEncoder
 
 MAX_MESSAGE_SAMPLES = 10 * SAMPLE_RATE
 """What one message may decode to. A few bytes of Opus can stand for many seconds; this bounds the memory they take."""
-PACKET_SAMPLES = SAMPLE_RATE * 40 // 1000
+PACKET_MS = 40
 """Of the packets that we send: two a frame."""
 MIN_PACKET_SAMPLES = SAMPLE_RATE * 25 // 10_000
 """Samples in an Opus packet of 2.5 ms, the shortest there is. A page costs as much, however little it holds."""
@@ -27,6 +27,7 @@ STREAM_START_SAMPLES = FRAME_SAMPLES
 AudioFormat = Literal["opus", "pcm"]
 Samples = npt.NDArray[np.float32]
 """float32[n], mono, 24 kHz, full scale at 1.0."""
+_NOTHING: Samples = np.empty(0, np.float32)
 
 
 class AudioReader(Protocol):
@@ -34,6 +35,9 @@ class AudioReader(Protocol):
 
     def read(self, data: bytes) -> Samples:
         """The samples completed by `data`, maybe none. Raises AudioError, after which the reader must not be used."""
+
+    def skip(self, data: bytes) -> None:
+        """Follow the stream without decoding, for sound that nobody will hear. Raises AudioError as `read` does."""
 
     @property
     def overhead(self) -> int:
@@ -57,6 +61,11 @@ class PcmReader:
         if len(data) > 2 * MAX_MESSAGE_SAMPLES:
             raise _message_too_long()
         return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
+
+    def skip(self, data: bytes) -> None:
+        """See AudioReader."""
+        if len(data) % 2:
+            self.read(data)
 
     @property
     def overhead(self) -> int:
@@ -82,7 +91,7 @@ class OpusReader:
 
     def read(self, data: bytes) -> Samples:
         """See AudioReader."""
-        pieces: list[Samples] = [np.empty(0, np.float32)]
+        pieces: list[Samples] = []
         samples = 0
         for packet in self._packets.read(data):
             if self._packets.streams != self._streams:
@@ -92,7 +101,12 @@ class OpusReader:
             samples += len(pieces[-1])
             if samples > MAX_MESSAGE_SAMPLES:
                 raise _message_too_long()
-        return np.concatenate(pieces)
+        return pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, _NOTHING])
+
+    def skip(self, data: bytes) -> None:
+        """See AudioReader."""
+        for _packet in self._packets.read(data):
+            pass
 
     @property
     def overhead(self) -> int:
@@ -101,9 +115,11 @@ class OpusReader:
 
 
 class OpusWriter:
-    """Encodes an Ogg/Opus stream: two packets of 40 ms for each frame, one page each."""
+    """Encodes an Ogg/Opus stream, one page a packet."""
 
-    def __init__(self) -> None:
+    def __init__(self, packet_ms: int = PACKET_MS) -> None:
+        """`packet_ms`: the sound in each packet, 10, 20, 40 or 60 ms."""
+        self._packet_samples = SAMPLE_RATE * packet_ms // 1000
         self._encoder = OpusEncoder()
         self._pages = PageWriter(pre_skip=self._encoder.lookahead * OPUS_RATE // SAMPLE_RATE)
         self._rest: Samples = np.empty(0, np.float32)
@@ -111,24 +127,32 @@ class OpusWriter:
     def write(self, samples: Samples) -> bytes:
         """See AudioWriter."""
         waiting = np.concatenate([self._rest, _finite_and_clipped(samples)])
-        whole = len(waiting) // PACKET_SAMPLES * PACKET_SAMPLES
+        size = self._packet_samples
+        whole = len(waiting) // size * size
         self._rest = waiting[whole:]
-        packets = (self._encoder.encode(packet) for packet in waiting[:whole].reshape(-1, PACKET_SAMPLES))
-        return b"".join(self._pages.write(packet, PACKET_SAMPLES * OPUS_RATE // SAMPLE_RATE) for packet in packets)
+        packets = (self._encoder.encode(packet) for packet in waiting[:whole].reshape(-1, size))
+        return b"".join(self._pages.write(packet, size * OPUS_RATE // SAMPLE_RATE) for packet in packets)
 
 
 class Framer:
     """Cuts samples into frames; the rest that does not fill a frame waits for the next samples."""
 
     def __init__(self) -> None:
-        self._rest: Samples = np.empty(0, np.float32)
+        self._pieces: list[Samples] = []
+        self._waiting = 0
+        """Samples in the pieces, less than a frame."""
 
-    def frames(self, samples: Samples) -> Iterator[Frame]:
+    def frames(self, samples: Samples) -> Sequence[Frame]:
         """The frames completed by `samples`, each float32[1920]."""
-        self._rest = np.concatenate([self._rest, samples])
-        whole = len(self._rest) // FRAME_SAMPLES * FRAME_SAMPLES
-        frames, self._rest = self._rest[:whole], self._rest[whole:].copy()
-        yield from frames.reshape(-1, FRAME_SAMPLES)
+        self._pieces.append(samples)
+        self._waiting += len(samples)
+        if self._waiting < FRAME_SAMPLES:
+            return ()
+        together = np.concatenate(self._pieces)
+        whole = self._waiting // FRAME_SAMPLES * FRAME_SAMPLES
+        self._pieces = [together[whole:].copy()]
+        self._waiting -= whole
+        return list(together[:whole].reshape(-1, FRAME_SAMPLES))
 
 
 def open_reader(audio: AudioFormat) -> AudioReader:
@@ -136,9 +160,9 @@ def open_reader(audio: AudioFormat) -> AudioReader:
     return OpusReader() if audio == "opus" else PcmReader()
 
 
-def open_writer(audio: AudioFormat) -> AudioWriter:
-    """A writer for one conversation."""
-    return OpusWriter() if audio == "opus" else PcmWriter()
+def open_writer(audio: AudioFormat, packet_ms: int = PACKET_MS) -> AudioWriter:
+    """A writer for one conversation. `packet_ms` is for Opus alone."""
+    return OpusWriter(packet_ms) if audio == "opus" else PcmWriter()
 
 
 def _finite_and_clipped(samples: Samples) -> Samples:

@@ -79,6 +79,13 @@ class PageReader:
         return page
 
 
+def container_name(start: bytes) -> str:
+    """What a stream of audio that begins with these bytes is, such as `a WAV file`; "" when it is none known."""
+    if start.startswith(CAPTURE):
+        return "Ogg"
+    return next((name for magic, name in _FOREIGN.items() if len(magic) > 3 and start.startswith(magic)), "")
+
+
 def not_ogg(start: bytes) -> str:
     """A sentence about audio that begins with these four bytes and is no Ogg: what it is, and what to send."""
     for magic, name in _FOREIGN.items():

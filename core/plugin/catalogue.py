@@ -6,11 +6,12 @@ from typing import Any, TypeGuard
 from pluggy import HookImpl
 
 from core.engine.prompt import Voice
-from core.errors import ConfigError, PersonaError, VoiceError
+from core.errors import ConfigError, PersonaError, PersonaplexError, VoiceError
 from core.events import Identity
 from core.media.voices import VOICE_NAME, not_offered, offered
-from core.plugin.hook_calls import HookCaller
-from core.plugin.personas import PERSONA_ID, Persona
+from core.plugin.hook_calls import HookCaller, describe_error
+from core.plugin.personas import PERSONA_ID, Persona, invalid_field
+from core.plugin.worker_threads import HangingError
 from core.settings.config import Config
 from core.settings.yaml_structs import suggest
 
@@ -71,17 +72,12 @@ class Catalogue:
         """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
         if name not in voices:
             raise VoiceError(not_offered(name, voices))
-        for hook in self._hooks.implementations("load_voice"):
-            try:
-                voice = await self._hooks.call(hook, name=name)
-            except Exception as error:
-                self._hooks.report_failure(hook, error)
-                continue
-            if isinstance(voice, Voice):
-                return voice
-            if voice is not None:
-                self._hooks.report_invalid_result(hook, f"returned {type(voice).__name__}, not a Voice")
-        raise VoiceError(f"The voice {name!r} cannot be read just now. The log says why.")
+        voice, failures = await self._read_voice(name)
+        for hook, error in failures:
+            self._hooks.report_failure(hook, error)
+        if voice is None:
+            raise VoiceError(f"The voice {name!r} cannot be read just now. The log says why.")
+        return voice
 
     async def check(self) -> list[str]:
         """Problems of settings that only plugins know about: the allowed voices, and the personas."""
@@ -108,12 +104,59 @@ class Catalogue:
             )
         return problems
 
+    async def faults(self, complete: bool) -> list[str]:
+        """What a call would be refused for: voices on offer that cannot be read, personas that cannot be used, and
+        plugins that fail. `complete`: a voice that no plugin has is a fault too, as it is where there is an engine.
+        """
+        found: list[str] = []
+        voices = await self.list_voices()
+        personas: list[Persona] = []
+        for hook in self._hooks.implementations("list_voices"):
+            try:
+                list(await self._hooks.call(hook))
+            except Exception as error:
+                found.extend(_sentences(hook, error))
+        for hook in (personas_hooks := self._hooks.implementations("list_personas")):
+            try:
+                offers = list(await self._hooks.call(hook, identity=STARTUP, voices=tuple(voices)))
+            except Exception as error:
+                found.extend(_sentences(hook, error))
+                continue
+            problems = [_problem_with(persona, voices) for persona in offers]
+            found.extend(f"plugin {hook.plugin_name}: list_personas {problem}." for problem in problems if problem)
+            personas.extend(persona for persona, problem in zip(offers, problems, strict=True) if not problem)
+        if not (found or personas or self._config.personas.custom) and len(personas_hooks) == 1:
+            folder = self._config.personas.folder
+            found.append(f"{folder}: there is no persona (NAME.yaml) to talk with. Add one, or set personas.custom.")
+        for name in voices:
+            voice, failures = await self._read_voice(name)
+            found.extend(sentence for hook, error in failures for sentence in _sentences(hook, error))
+            if voice is None and not failures and complete:
+                found.append(f"the voice {name!r} is on offer, but no plugin can load it.")
+        return found
+
+    async def _read_voice(self, name: str) -> tuple[Voice | None, list[tuple[HookImpl, Exception]]]:
+        """The voice of that name from the first plugin that has it, and what those before raised."""
+        failures: list[tuple[HookImpl, Exception]] = []
+        for hook in self._hooks.implementations("load_voice"):
+            try:
+                voice = await self._hooks.call(hook, name=name)
+                if voice is not None and not isinstance(voice, Voice):
+                    raise TypeError(f"returned {type(voice).__name__}, not a Voice")
+            except Exception as error:
+                failures.append((hook, error))
+                continue
+            if voice is not None:
+                return voice, failures
+        return None, failures
+
     async def _available_voices(self) -> list[str]:
         """Names of all voices that the plugins can load, whether the settings allow them or not."""
         names: list[str] = []
         for hook in self._hooks.implementations("list_voices"):
             try:
-                names.extend(name for name in await self._hooks.call(hook) if VOICE_NAME.fullmatch(name))
+                found = await self._hooks.call(hook)
+                names.extend(name for name in found if isinstance(name, str) and VOICE_NAME.fullmatch(name))
             except Exception as error:
                 self._hooks.report_failure(hook, error)
         return names
@@ -122,13 +165,29 @@ class Catalogue:
         """Whether a plugin returned a persona that can be used now. None is no persona; anything else is reported."""
         if persona is None:
             return False
-        problem = ""
-        if not isinstance(persona, Persona):
-            problem = f"returned {type(persona).__name__}, not a Persona"
-        elif not PERSONA_ID.fullmatch(persona.id):
-            problem = f"returned a persona with the id {persona.id!r}: only small letters, digits, '-' and '_'"
-        elif persona.voice not in voices:
-            problem = f"returned the persona {persona.id!r}: {not_offered(persona.voice, voices)}"
+        problem = _problem_with(persona, voices)
         if problem:
             self._hooks.report_invalid_result(hook, problem)
         return not problem
+
+
+def _sentences(hook: HookImpl, error: Exception) -> tuple[str, ...]:
+    """What a hook raised, for the operator."""
+    if isinstance(error, HangingError):  # which says what is wrong, and not with which plugin
+        return (f"plugin {hook.plugin_name}: {hook.function.__name__} {error}.",)
+    if isinstance(error, ConfigError):
+        return error.problems
+    if isinstance(error, PersonaplexError):
+        return (str(error),)
+    return (f"plugin {hook.plugin_name}: {hook.function.__name__} failed: {describe_error(error)}.",)
+
+
+def _problem_with(persona: Any, voices: Sequence[str]) -> str:
+    """Why a persona of a plugin's cannot be used, or "" when it can. Its prompt is not repeated."""
+    if not isinstance(persona, Persona):
+        return f"returned {type(persona).__name__}, not a Persona"
+    if problem := invalid_field(persona):
+        return f"returned a persona that cannot be used: {problem}"
+    if persona.voice not in voices:
+        return f"returned the persona {persona.id!r}: {not_offered(persona.voice, voices)}"
+    return ""

@@ -38,8 +38,25 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a function, or a method of a class `Plugin`, as the implementation of the hook of its name."""
 
 
+SYNC_HOOKS = (
+    "register_routes",
+    "notices",
+    "problems",
+    "login_path",
+    "transform_input",
+    "transform_output",
+    "session_event",
+    "service_event",
+)
+"""Hooks that are called where nothing can be awaited, so that a plugin with an `async def` for one is not loaded."""
+
+
 class Transform(Protocol):
-    """What `transform_input` and `transform_output` return: an object with one session's state and a `process`."""
+    """What `transform_input` and `transform_output` return: an object with one session's state and a `process`.
+
+    One that only listens says so with an attribute `observes = True`: what its `process` returns is ignored, and it is
+    no part of the time that transforms may take.
+    """
 
     def process(self, frame: Frame) -> Frame:
         """Transform one frame: float32[1920], 80 ms, mono, 24 kHz, in and out.

@@ -18,15 +18,17 @@ Every failure of a hook is also a PluginFailed event for `service_event`; a tran
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from pluggy import HookImpl
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
 from core.engine.call import Engine
 from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError, PluginError, RefusedError
-from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
+from core.events import OPERATOR, Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
 from core.plugin.catalogue import Catalogue
 from core.plugin.discovery import Candidate, find_plugins
 from core.plugin.hook_calls import HookCaller, describe_error
@@ -42,10 +44,23 @@ from core.settings.log import get_logger
 ANONYMOUS = Identity("anonymous")
 
 
+@dataclass(frozen=True)
+class Findings:
+    """The result of `PluginHost.check`."""
+
+    protected: bool
+    """Whether any plugin authenticates callers."""
+    personas: int
+    """How many are on offer."""
+    voices: int
+    problems: tuple[str, ...]
+
+
 class PluginHost:
     """All plugins of one app and the settings they run with. Neither changes: `reloaded` makes a host for new settings.
 
-    Created by `load`; `startup` comes before the first caller, `shutdown` after the last.
+    Created by `load`; `startup` comes before the first caller, `shutdown` after the last. Hosts may share plugin
+    objects: `startup` starts those that no host has started, `shutdown` shuts down those that no other host uses.
     """
 
     def __init__(self, config: Config, plugins: PluginSet, shared: Store) -> None:
@@ -55,8 +70,7 @@ class PluginHost:
         self._manager = plugins.manager
         self._hooks = HookCaller(plugins.manager, plugins.threads, config.session.auth_s)
         self._catalogue = Catalogue(config, self._hooks)
-        self._running: set[str] = set()
-        self._routes: list[BaseRoute] | None = None
+        self._lifetimes = {one.info.name: one.lifetime for one in plugins.loaded if one.plugin is not None}
 
     @classmethod
     def load(
@@ -68,93 +82,144 @@ class PluginHost:
         all that must stop the boot.
         """
         found = find_plugins(config) if candidates is None else candidates
-        host = cls(config, load_plugins(config, found), shared or MemoryStore())
+        problems: list[str] = []
+        host = cls(config, load_plugins(config, found, problems), shared or MemoryStore())
+        if problems:
+            raise ConfigError(problems)
         for info in host.describe():
             if info.problem:
                 get_logger("plugins").warning("plugin skipped", plugin=info.name, problem=info.problem)
         return host
 
     def reloaded(self, config: Config) -> "PluginHost":
-        """A host for new settings, not started yet. It shares the plugin instances with this host, except those that
-        depend on what changed: their own options or, where their `startup` takes `config`, any setting.
+        """A host for new settings, not started yet. It shares the plugin objects with this host, except for new
+        instances of the classes that depend on what changed: their own options or, where their `startup` takes
+        `config`, any setting. A plugin that is a module is always shared, since there is only one of it.
 
-        Raises ConfigError with everything that is wrong.
+        Raises ConfigError with everything that is wrong. Blocks while the classes are instantiated.
         """
         names = [one.info.name for one in self._plugins.loaded]
         changed = {name for name in names if config.options(name) != self.config.options(name)}
         changed |= {hook.plugin_name for hook in self._hooks.implementations("startup") if "config" in hook.argnames}
-        host = PluginHost(config, reload_plugins(self._plugins, changed, config), self._shared)
-        host._running = self._running - changed
-        return host
+        return PluginHost(config, reload_plugins(self._plugins, changed, config), self._shared)
 
     def describe(self) -> list[PluginInfo]:
         """Every plugin that was found, in order of precedence."""
         return [one.info for one in self._plugins.loaded]
 
     async def startup(self, engine: Engine | None) -> None:
-        """Start every plugin that is not running yet, and check the personas and voices. `engine` is None where only
+        """Start every plugin that no host has started, and check the personas and voices. `engine` is None where only
         settings are checked.
 
         Raises PluginError naming the plugin that failed, or ConfigError with every problem, after shutting down the
         plugins that this call started.
         """
-        already_running = frozenset(self._running)
-        starts = [hook for hook in self._hooks.implementations("startup") if hook.plugin_name not in already_running]
-        self._running |= {name for name, _ in self._manager.list_name_plugin()} - {hook.plugin_name for hook in starts}
-        problems: list[str] = []
         try:
-            for hook in starts:
-                try:
-                    await self._hooks.call(hook, config=self.config, engine=engine, shared=self._shared)
-                except ConfigError as error:
-                    problems.extend(error.problems)
-                except Exception as error:
-                    raise PluginError(f"plugin {hook.plugin_name}: startup failed: {describe_error(error)}") from error
-                else:
-                    self._running.add(hook.plugin_name)
+            problems: list[str] = []
+            for failure in await self._start(engine):
+                if isinstance(failure, PluginError):
+                    raise failure
+                problems.extend(failure.problems)
             problems.extend(await self._catalogue.check())
             if problems:
                 raise ConfigError(problems)
         except BaseException:
-            self._running -= already_running  # the host that started them still uses them
             await self.shutdown()
             raise
 
-    async def shutdown(self, successor: "PluginHost | None" = None) -> None:
-        """Shut down every plugin that has started, the last one first, except those that `successor` shares.
-
-        What a plugin raises is logged.
+    @classmethod
+    async def check(cls, config: Config) -> Findings:
+        """Load all plugins that `find_plugins` finds, start them without an engine, look for everything that is wrong,
+        and shut them down again. Raises ConfigError when not even the plugins can be found.
         """
+        problems: list[str] = []
+        host = cls(config, load_plugins(config, find_plugins(config), problems), MemoryStore())
+        for info in host.describe():
+            if info.problem and not any(problem.startswith(info.problem) for problem in problems):
+                problems.append(info.problem)
+        try:
+            host.routes()
+        except PluginError as error:
+            problems.append(str(error))
+        try:
+            for failure in await host._start(None):
+                problems.extend(failure.problems if isinstance(failure, ConfigError) else [f"{failure}."])
+            problems.extend(await host._catalogue.check())
+            problems.extend(await host._catalogue.faults(complete=False))
+            problems.extend(host.problems())
+            voices = await host.list_voices()
+            personas, _ = await host._catalogue.list_personas(OPERATOR, voices)
+        finally:
+            await host.shutdown()
+        return Findings(host.protected, len(personas), len(voices), tuple(problems))
+
+    async def faults(self) -> list[str]:
+        """What a call would be refused for now, a sentence each. Reads every voice that is on offer."""
+        return await self._catalogue.faults(complete=True)
+
+    async def _start(self, engine: Engine | None) -> list[ConfigError | PluginError]:
+        """Start every plugin that no host has started, and return what kept some from starting."""
+        starts = self._hooks.implementations("startup")
+        with_startup = {hook.plugin_name for hook in starts}
+        for name, lifetime in self._lifetimes.items():
+            lifetime.hosts.add(self)
+            lifetime.started = lifetime.started or name not in with_startup
+        failures: list[ConfigError | PluginError] = []
+        for hook in starts:
+            lifetime = self._lifetimes[hook.plugin_name]
+            if lifetime.started:
+                continue
+            try:
+                await self._hooks.call(hook, config=self.config, engine=engine, shared=self._shared)
+            except ConfigError as error:
+                failures.append(error)
+            except Exception as error:
+                failure = PluginError(f"plugin {hook.plugin_name}: startup failed: {describe_error(error)}")
+                failure.__cause__ = error
+                failures.append(failure)
+            else:
+                lifetime.started = True
+        return failures
+
+    async def shutdown(self) -> None:
+        """Let go of every plugin, and shut down those that have started and that no other host uses, the last one
+        first. What a plugin raises is logged.
+        """
+        unused = set()
+        for name, lifetime in self._lifetimes.items():
+            lifetime.hosts.discard(self)
+            if lifetime.started and not lifetime.hosts:
+                lifetime.started = False
+                unused.add(name)
         for hook in reversed(self._hooks.implementations("shutdown")):
-            shared = successor is not None and successor._manager.is_registered(hook.plugin)
-            if hook.plugin_name in self._running and not shared:
+            if hook.plugin_name in unused:
                 try:
                     await self._hooks.call(hook)
                 except Exception as error:
                     self._hooks.report_failure(hook, error)
-        self._running = set()
 
     def routes(self) -> list[BaseRoute]:
-        """The routes that plugins serve. Raises PluginError naming the plugin that failed."""
-        if self._routes is None:
-            self._routes = self._collect_routes()
-        return self._routes
-
-    def _collect_routes(self) -> list[BaseRoute]:
+        """The routes that plugins serve; each plugin object is asked once. Raises PluginError naming the plugin that
+        failed.
+        """
         routes: list[BaseRoute] = []
         for hook in self._hooks.implementations("register_routes"):
-            try:
-                result: list[Any] = list(self._hooks.call_on_loop(hook))
-            except Exception as error:
-                raise PluginError(
-                    f"plugin {hook.plugin_name}: register_routes failed: {describe_error(error)}"
-                ) from error
-            wrong = [route for route in result if not isinstance(route, BaseRoute)]
-            if wrong:
-                raise PluginError(
-                    f"plugin {hook.plugin_name}: register_routes returned {wrong[0]!r}, not a Starlette route."
-                )
-            routes.extend(result)
+            lifetime = self._lifetimes[hook.plugin_name]
+            if lifetime.routes is None:
+                lifetime.routes = self._register_routes(hook)
+            routes.extend(lifetime.routes)
+        return routes
+
+    def _register_routes(self, hook: HookImpl) -> list[BaseRoute]:
+        try:
+            routes: list[Any] = list(self._hooks.call_on_loop(hook))
+        except Exception as error:
+            raise PluginError(f"plugin {hook.plugin_name}: register_routes failed: {describe_error(error)}") from error
+        wrong = [route for route in routes if not isinstance(route, BaseRoute)]
+        if wrong:
+            raise PluginError(
+                f"plugin {hook.plugin_name}: register_routes returned {wrong[0]!r}, not a Starlette route."
+            )
         return routes
 
     @property

@@ -10,13 +10,14 @@ import inspect
 import traceback
 import warnings
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import pluggy
+from starlette.routing import BaseRoute
 
 from core.errors import ConfigError, PluginError
 from core.plugin import hookspecs
@@ -48,6 +49,17 @@ class PluginInfo:
     problem: str = ""
 
 
+@dataclass(eq=False)
+class Lifetime:
+    """What one plugin object has been through. It starts once and shuts down once, however many hosts share it."""
+
+    started: bool = False
+    hosts: set[object] = field(default_factory=set)
+    """The hosts that use the object. It is shut down when the last of them has let go of it."""
+    routes: list[BaseRoute] | None = None
+    """What `register_routes` returned; None before it is called."""
+
+
 @dataclass(frozen=True)
 class LoadedPlugin:
     """The result of loading a candidate. `plugin` is the object with the hooks, or None when it is not used."""
@@ -55,6 +67,7 @@ class LoadedPlugin:
     candidate: Candidate
     info: PluginInfo
     plugin: Any = None
+    lifetime: Lifetime = field(default_factory=Lifetime, compare=False)
 
 
 @dataclass(frozen=True)
@@ -67,9 +80,8 @@ class PluginSet:
     """What runs the plugins' blocking hooks."""
 
 
-def load_plugins(config: Config, candidates: Iterable[Candidate]) -> PluginSet:
-    """Load the candidates, which come in order of precedence. Raises ConfigError with all that must stop the boot."""
-    problems: list[str] = []
+def load_plugins(config: Config, candidates: Iterable[Candidate], problems: list[str]) -> PluginSet:
+    """Load the candidates, which come in order of precedence. All that must stop the boot is added to `problems`."""
     by_name: dict[str, list[LoadedPlugin]] = {}
     for candidate in candidates:
         name = candidate.name
@@ -82,8 +94,6 @@ def load_plugins(config: Config, candidates: Iterable[Candidate]) -> PluginSet:
             by_name[name] = [load_plugin(candidate, config, problems)]
     problems.extend(_unknown_names(config, "disabled", config.plugins.disabled, by_name))
     problems.extend(_unknown_names(config, "options", list(config.plugins.options), by_name))
-    if problems:
-        raise ConfigError(problems)
     loaded = tuple(one for same_name in by_name.values() for one in same_name)
     return PluginSet(_register(loaded), loaded, PluginThreads())
 
@@ -91,7 +101,8 @@ def load_plugins(config: Config, candidates: Iterable[Candidate]) -> PluginSet:
 def reload_plugins(plugins: PluginSet, names: Collection[str], config: Config) -> PluginSet:
     """The same plugins, where those of `names` are new instances with the options that `config` has for them.
 
-    No plugin's file is run again. Raises ConfigError with everything that is wrong; `plugins` is left as it was.
+    No plugin's file is run again, so a plugin that is a module, or an object that was passed in, stays the same object
+    with the same lifetime. Raises ConfigError with everything that is wrong; `plugins` is left as it was.
     """
     known = [one.info.name for one in plugins.loaded]
     problems = _unknown_names(config, "options", list(config.plugins.options), known)
@@ -99,9 +110,11 @@ def reload_plugins(plugins: PluginSet, names: Collection[str], config: Config) -
     for one in plugins.loaded:
         if one.info.name in names and one.info.state in ("on", "off"):
             before = len(problems)
-            one = load_plugin(one.candidate, config, problems)
-            if one.info.state == "failed" and len(problems) == before:
-                problems.append(one.info.problem)
+            new = load_plugin(one.candidate, config, problems)
+            if new.info.state == "failed" and len(problems) == before:
+                problems.append(new.info.problem)
+            if new.plugin is None or new.plugin is not one.plugin:
+                one = new
         loaded.append(one)
     if problems:
         raise ConfigError(problems)
@@ -199,6 +212,8 @@ def _check_hooks(name: str, plugin: Any, hooks: tuple[str, ...]) -> None:
         for implementation in getattr(scratch.hook, hook).get_hookimpls():
             if implementation.hookwrapper or implementation.wrapper:
                 raise PluginError(f"the hook '{hook}' is a wrapper; wrappers are not supported.")
+            if hook in hookspecs.SYNC_HOOKS and inspect.iscoroutinefunction(implementation.function):
+                raise PluginError(f"the hook '{hook}' cannot be async. Define it with def.")
 
 
 def _new_manager() -> pluggy.PluginManager:

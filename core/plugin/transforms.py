@@ -14,7 +14,7 @@ from core.plugin.hook_calls import describe_error
 from core.plugin.hookspecs import Transform
 
 Times = tuple[tuple[str, float], ...]
-"""Names of plugins, each with the milliseconds that its transform took for one frame."""
+"""Names of plugins, each with the milliseconds of CPU time that its transform took for one frame."""
 OVERRUNS = 5
 """A transform that makes the chain overrun its budget in this many of the last WINDOW frames is left out."""
 WINDOW = 50
@@ -27,6 +27,8 @@ class _Stage:
     def __init__(self, plugin: str, transform: Transform) -> None:
         self.plugin = plugin
         self.transform = transform
+        self.observes = bool(getattr(transform, "observes", False))
+        """Whether it only listens: it changes nothing, and its time is no part of the budget."""
         self.seconds = 0.0
         """What the last frame took."""
         self.overruns: deque[bool] = deque(maxlen=WINDOW)
@@ -37,7 +39,11 @@ class Chain:
     """Runs each frame through the transforms in order. A transform that fails is left out from then on.
 
     A transform fails when it raises, when it returns anything but finite float32[1920], or when in 5 of 50 frames the
-    chain took longer than its budget and this transform was the slowest. `on_failure` is called once for each.
+    chain took longer than its budget and this transform was the slowest. `on_failure` is called once for each. Time is
+    the CPU time of the thread: on a busy machine a transform waits for others, which is not its doing.
+
+    A transform whose attribute `observes` is true, such as a recording's, gets each frame and gives nothing back. It is
+    no part of the budget, and left out only when it raises.
     """
 
     def __init__(
@@ -45,7 +51,7 @@ class Chain:
         transforms: Sequence[tuple[str, Transform]],
         budget_ms: float,
         on_failure: Callable[[TransformFailed], None],
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._stages = [_Stage(plugin, transform) for plugin, transform in transforms]
         self._budget = budget_ms / 1000
@@ -54,7 +60,7 @@ class Chain:
         self.running = ""
         """The plugin whose transform is processing a frame now, or ""."""
         self.times: Times = ()
-        """How long each transform took for the last frame, those that failed in it included."""
+        """The CPU time that each transform took for the last frame, those that failed in it included."""
 
     @property
     def plugins(self) -> tuple[str, ...]:
@@ -70,13 +76,13 @@ class Chain:
             try:
                 with foreign_code():  # the copy: a failure half-way leaves the frame whole
                     transformed = stage.transform.process(frame.copy())
-                problem = _problem_with(transformed)
+                problem = "" if stage.observes else _problem_with(transformed)
             except Exception as error:  # whatever a plugin raises ends only its transform
-                problem = describe_error(error)
+                problem = describe_error(error) or type(error).__name__
             stage.seconds = self._clock() - began
             if problem:
                 self._leave_out(stage, problem)
-            else:
+            elif not stage.observes:
                 frame = transformed
         self.running = ""
         self.times = tuple((stage.plugin, stage.seconds * 1000) for stage in stages)
@@ -85,11 +91,12 @@ class Chain:
 
     def _check_budget(self) -> None:
         """Note whether the last frame overran the budget, and leave out a transform that caused too many overruns."""
-        if not self._stages:
+        stages = [stage for stage in self._stages if not stage.observes]
+        if not stages:
             return
-        overrun = sum(stage.seconds for stage in self._stages) > self._budget
-        slowest = max(self._stages, key=lambda stage: stage.seconds)
-        for stage in self._stages:
+        overrun = sum(stage.seconds for stage in stages) > self._budget
+        slowest = max(stages, key=lambda stage: stage.seconds)
+        for stage in stages:
             stage.overruns.append(overrun and stage is slowest)
         if sum(slowest.overruns) >= OVERRUNS:
             self._leave_out(slowest, f"too slow: over {self._budget * 1000:g} ms in {OVERRUNS} of {WINDOW} frames")

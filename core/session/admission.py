@@ -88,10 +88,14 @@ class Admission:
         callers = [*self._running, *(waiter.caller for waiter in self._queue)]
         same_identity = sum(other.identity == caller.identity for other in callers)
         if 0 < self._per_identity <= same_identity:
-            raise TooManyCallsError(f"You have {same_identity} calls already, and may have no more. End one first.")
+            raise TooManyCallsError(
+                f"You have {_count(same_identity, 'call')} already, and may have no more. End one first."
+            )
         same_address = sum(other.address == caller.address for other in callers)
         if 0 < self._per_address <= same_address:
-            raise TooManyCallsError(f"{same_address} calls come from your address already. End one first.")
+            raise TooManyCallsError(
+                f"{_count(same_address, 'call comes', 'calls come')} from your address already. End one first."
+            )
 
     async def _enter(self, caller: Caller, open_call: Callable[[], Call], on_queued: OnQueued) -> Call:
         if not self._queue:
@@ -117,7 +121,8 @@ class Admission:
                 waiter.wake.clear()
                 if waiter not in self._queue:
                     raise EngineBusyError(
-                        f"Every slot is taken and {len(self._queue)} callers wait. Try again in a minute."
+                        f"Every slot is taken and {_count(len(self._queue), 'caller waits', 'callers wait')}. "
+                        "Try again in a minute."
                     )
                 place = self._queue.index(waiter) + 1
                 if place == 1:
@@ -148,6 +153,11 @@ class Admission:
             self._arrivals.remove(waiter)
         self._queue = waiters[: self._max_waiting]
         _wake(waiters)
+
+
+def _count(number: int, one: str, more: str = "") -> str:
+    """A number and its noun."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
 
 
 def _wake(waiters: Iterable[_Waiter]) -> None:

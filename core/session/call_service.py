@@ -5,7 +5,8 @@ import contextlib
 import os
 import secrets
 
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from core.engine.call import Engine
@@ -96,7 +97,7 @@ class CallService:
     def refused(self, connection: HTTPConnection, refusal: RefusedError) -> None:
         """Report a call that was refused to the plugins; refusals of other requests are not reported."""
         route = connection.scope["path"]
-        if connection.scope["type"] == "websocket" and route in ROUTES:
+        if route in ROUTES:
             self.host.service_event(CallRefused(refusal.reason, refusal.status, route, client_address(connection)))
 
     async def chat(self, websocket: WebSocket) -> None:
@@ -109,6 +110,17 @@ class CallService:
                 await refuse(websocket.scope, websocket.receive, websocket.send, refusal)
             else:
                 await self._converse(websocket, host, request)
+
+    async def upgrade_required(self, request: Request) -> Response:
+        """The endpoint of both routes for a request that is no WebSocket's. Raises RefusedError."""
+        refusal = RefusedError(
+            426,
+            "This address takes calls over a WebSocket: connect with one (ws:// or wss://). Where you did, a proxy on "
+            "the way has dropped the Upgrade header.",
+            headers={"upgrade": "websocket", "connection": "upgrade"},
+        )
+        self.refused(request, refusal)
+        raise refusal
 
     async def _resolve(self, websocket: WebSocket, host: PluginHost) -> ChatRequest:
         if self.stopping:

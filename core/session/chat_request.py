@@ -25,6 +25,8 @@ from core.settings.config import PersonasConfig
 CUSTOM = "custom"
 """The id of a persona whose prompt the caller sends."""
 BASIC = 'Basic realm="PersonaPlex", charset="UTF-8"'
+WEB_CLIENT_PARAMETERS = frozenset({"pad_mult", "repetition_penalty", "repetition_penalty_context"})
+"""What only NVIDIA's web client, and Kyutai's from which it comes, puts into the query."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class ChatRequest:
     """With the voice and the sampling that the caller chose."""
     prompt: Prompt
     audio: AudioFormat
+    web_client: bool = False
+    """Whether this is NVIDIA's web client, which has to hear something every 10 s while it waits."""
 
 
 def parse_query(query: Mapping[str, str]) -> ChatQuery:
@@ -104,7 +108,8 @@ async def resolve_request(connection: HTTPConnection, host: PluginHost, personas
         if not await host.authorize(identity, persona):
             raise RefusedError(403, f"You may not talk with {persona.name}.")
         voice = await host.load_voice(persona.voice, voices)
-        return ChatRequest(identity, persona, Prompt(persona.prompt, voice), query.audio)
+        web_client = "origin" in connection.headers and connection.query_params.keys() >= WEB_CLIENT_PARAMETERS
+        return ChatRequest(identity, persona, Prompt(persona.prompt, voice), query.audio, web_client)
     except (ProtocolError, SamplingError) as error:
         raise RefusedError(400, str(error)) from None
     except (PersonaError, VoiceError) as error:

@@ -34,28 +34,38 @@ class FrameInFlight:
 
 
 class FramesInFlight:
-    """The frames in flight of one call, oldest first."""
+    """The frames of one call that were given to the engine and are not settled: neither answered nor dropped."""
 
     def __init__(self) -> None:
         self._frames: deque[FrameInFlight] = deque()
-        self._next_index = 0
-        """The index of the output frame that answers the oldest one."""
+        """Oldest first; those that were dropped stay until a later one is answered."""
+        self._pushed = self._settled = self._answered = 0
+        self._reported = 0
+        """How many were dropped, as the engine said when frames were pushed."""
+
+    @property
+    def dropped(self) -> int:
+        """How many of the frames were dropped so far: as the engine said, or as its answers show."""
+        return max(self._reported, self._settled - self._answered)
 
     @property
     def lag_ms(self) -> float:
         """How much of the caller's audio waits for its answer."""
-        return len(self._frames) * FRAME_S * 1000
+        return (self._pushed - self._answered - self.dropped) * FRAME_S * 1000
 
     def push(self, frame: FrameInFlight, dropped: int) -> None:
-        """Add a frame that was given to the engine, which dropped that many of the oldest to bound the lag."""
+        """Add a frame that was given to the engine, which has dropped that many older ones since the last."""
         self._frames.append(frame)
-        for _ in range(min(dropped, len(self._frames))):
-            self._frames.popleft()
+        self._pushed += 1
+        self._reported += dropped
 
     def answered(self, output: OutputFrame) -> FrameInFlight | None:
-        """Remove and return the frame that `output` answers, and remove those whose answers the engine left out."""
+        """Remove and return the frame that `output` answers, and remove all before it: they were dropped, or their
+        answers were left out."""
+        self._answered = output.index + 1
+        settled = output.index + 1 + self._reported if output.position is None else output.position + 1
         frame = None
-        while self._frames and self._next_index <= output.index:
+        while self._frames and self._settled < settled:
             frame = self._frames.popleft()
-            self._next_index += 1
+            self._settled += 1
         return frame

@@ -18,6 +18,12 @@ SPEECH_RMS = 10 ** (-46 / 20)
 """A frame louder than -46 dBFS counts as speech: quiet talk is above it, the hum of a muted room below."""
 BURST_S = 5.0
 """The messages of this many seconds may come at once: a network that stalled delivers them together."""
+WORK_RATE = 20
+"""Seconds of sound that may be decoded in one second: 3 % of a core. What a client has stored is soon taken."""
+MOST_BYTES_PER_S = 64_000
+"""Opus at its highest rate, 510 kbit/s; PCM has 48,000."""
+BREAK_S = 2.0
+"""After so long without it, audio that comes too fast is a new event."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class TimeLimits:
 
     def observe(self, frame: Frame) -> None:
         """Note whether a frame of the caller is speech, which ends the silence."""
-        if float(np.sqrt(np.mean(np.square(frame)))) > SPEECH_RMS:
+        if float(np.dot(frame, frame)) > SPEECH_RMS**2 * len(frame):
             self._last_speech = self._clock()
             self._warned.discard("idle")
 
@@ -71,29 +77,51 @@ class TimeLimits:
 
 
 class RateLimits:
-    """How fast a client may send messages and audio: two token buckets that refill with the clock."""
+    """How much a client may send: two token buckets that refill with the clock, of messages and of work.
+
+    Work is what decoding costs, as seconds of sound that cost as much. Who sends sound too fast is read more slowly, so
+    that a client that has stored some may go on; who sends what is no sound, or goes on and on, is hung up on.
+    """
 
     def __init__(self, config: SessionConfig, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._last = clock()
         self._rate = config.max_messages_per_s
+        self._patience_s = config.max_ahead_s
         self._messages = self._rate * BURST_S
-        self._ahead_s = self._audio_s = config.max_ahead_s
+        self._work_s = WORK_RATE * BURST_S
+        self._too_fast: tuple[float, float] | None = None
+        """When it began to be too fast, and when it last was."""
 
-    def count_message(self) -> None:
-        """Count a message. Raises CallEnded when there are too many."""
+    def count(self, size: int, samples: int = 0, overhead: int = 0) -> float:
+        """Count a message of n bytes, with what its sound and the rest of its stream cost, in samples at 24 kHz.
+
+        Returns for how many seconds the client is not to be read. Raises CallEnded.
+        """
         now = self._clock()
         passed, self._last = now - self._last, now
+        sound_s = max(samples / SAMPLE_RATE, size / MOST_BYTES_PER_S)
         self._messages = min(self._messages + passed * self._rate, self._rate * BURST_S) - 1
-        self._audio_s = min(self._audio_s + passed, self._ahead_s)
-        if self._messages < 0:
-            raise _too_fast(f"More than {self._rate} messages a second. Put more audio in each.")
+        self._work_s = min(self._work_s + passed * WORK_RATE, WORK_RATE * BURST_S) - sound_s - overhead / SAMPLE_RATE
+        if self._messages >= 0 and self._work_s >= 0:
+            return 0.0
+        if samples == 0:
+            raise _too_fast(
+                f"More than {self._rate} messages a second. Put more audio in each."
+                if self._messages < 0
+                else "Too much came that is no sound: empty pages, or streams begun again and again."
+            )
+        self.too_fast()
+        return max(-self._messages / self._rate, -self._work_s / WORK_RATE)
 
-    def count_audio(self, samples: int) -> None:
-        """Count n samples at 24 kHz. Raises CallEnded when they come faster than they can have been spoken."""
-        self._audio_s -= samples / SAMPLE_RATE
-        if self._audio_s < 0:
-            raise _too_fast("Audio came faster than real time. Send it as it is spoken.")
+    def too_fast(self) -> None:
+        """Note that audio came faster than it can have been spoken. Raises CallEnded when that goes on and on."""
+        now = self._clock()
+        if self._too_fast is None or now - self._too_fast[1] > BREAK_S:
+            self._too_fast = (now, now)
+        self._too_fast = (self._too_fast[0], now)
+        if now - self._too_fast[0] > self._patience_s:
+            raise _too_fast("Audio came faster than real time, on and on. Send it as it is spoken.")
 
 
 def _too_fast(message: str) -> CallEnded:

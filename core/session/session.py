@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from core.engine.call import Call, EngineInfo, OutputFrame
+from core.engine.call import Call, EngineInfo, Frame, OutputFrame
 from core.errors import EngineError
 from core.events import (
     FirstAudio,
@@ -28,11 +28,13 @@ from core.events import (
 )
 from core.plugin.foreign_code import foreign_code
 from core.plugin.host import PluginHost
+from core.plugin.transforms import Times
 from core.plugin.worker_threads import HangingError, Job, WorkerThreads
 from core.session import call_end
 from core.session.addresses import neighbourhood
 from core.session.admission import Admission, Caller
-from core.session.audio_streams import AgentAudio, CallerAudio, EncodedFrame
+from core.session.ahead import AudioClock
+from core.session.audio_streams import SMALL_MESSAGE_BYTES, AgentAudio, CallerAudio, EncodedFrame
 from core.session.call_end import CallEnded
 from core.session.chat_request import ChatRequest
 from core.session.frames_in_flight import FrameInFlight, FramesInFlight
@@ -48,6 +50,8 @@ HANGING_S = 10.0
 """A frame whose coding and transforms take longer than this will not come; an engine's step has as long."""
 PING_S = 3.0
 """The longest silence on the wire: NVIDIA's client gives up after 10 s."""
+LONGEST_TURN_S = 0.002
+"""How long one client's messages may be taken one after another before others have a turn."""
 
 _Result = TypeVar("_Result")
 _log = get_logger("session")
@@ -87,6 +91,8 @@ class Session:
         """Set while frames may be pushed."""
         self._time_limits = TimeLimits(config)
         self._rate_limits = RateLimits(config)
+        self._clock: AudioClock[tuple[Frame, float, float]] = AudioClock(0.0, config.max_ahead_s)
+        """Frames, each with the moment at which it came and the milliseconds that its decoding took."""
         self._in_flight = FramesInFlight()
         self._requested = self._handshake = time.monotonic()
         self._frames_in = self._frames_out = self._dropped = 0
@@ -116,6 +122,7 @@ class Session:
             self._expect_audio,
             self._watch_time_limits,
             self._send_heartbeats,
+            self._wire.watch,
             self._wait_for_end,
         )
         try:
@@ -146,29 +153,63 @@ class Session:
 
     async def _receive(self) -> None:
         """Read the client's messages, also in the queue, so that a client that leaves it is noticed."""
+        busy_s = 0.0
         while True:
-            kind, payload = await self._wire.receive()
+            if (next_s := self._clock.next_s) is None:
+                kind, payload = await self._wire.receive()
+            else:
+                try:
+                    async with asyncio.timeout(next_s + 0.001):
+                        kind, payload = await self._wire.receive()
+                except TimeoutError:
+                    await self._push_due()
+                    continue
             received = time.monotonic()
-            self._rate_limits.count_message()
             if kind == Kind.AUDIO:
-                await self._receive_audio(payload, received)
-            elif kind == Kind.METADATA:
-                await self._wire.answer_metadata(payload)
+                hold_s = await self._receive_audio(payload, received)
+            else:
+                hold_s = self._rate_limits.count(len(payload))
+                if kind == Kind.METADATA:
+                    await self._wire.answer_metadata(payload)
+            busy_s += time.monotonic() - received
+            if hold_s or busy_s > LONGEST_TURN_S:  # messages that are there already come without giving others a turn
+                busy_s = 0.0
+                await asyncio.sleep(hold_s)
 
-    async def _receive_audio(self, payload: bytes, received: float) -> None:
-        audio = self._caller_audio
-        message = await self._in_thread(audio, audio.decode, payload, self._call is not None)
-        self._rate_limits.count_audio(message.samples)
-        if self._call is None:
-            return
-        for frame, transforms in message.frames:
+    async def _receive_audio(self, payload: bytes, received: float) -> float:
+        """Take an AUDIO message. Returns for how many seconds the client is not to be read."""
+        caller = self._caller_audio
+        if self._call is None:  # nobody hears it: who waits costs no decoding
+            return self._rate_limits.count(len(payload), overhead=caller.skip(payload))
+        small = len(payload) <= SMALL_MESSAGE_BYTES
+        message = caller.decode(payload) if small else await self._in_thread(caller, caller.decode, payload)
+        hold_s = self._rate_limits.count(len(payload), message.samples, message.overhead)
+        for frame in message.frames:
+            if dropped := self._clock.add((frame, received, message.decode_ms)):
+                self._note_dropped(dropped)
+                self._rate_limits.too_fast()
+            await self._push_due()
+        return hold_s
+
+    async def _push_due(self) -> None:
+        """Give the engine the frames whose time has come."""
+        caller = self._caller_audio
+        for frame, received, decode_ms in self._clock.due():
+            transforms: Times = ()
+            if caller.transforms:
+                frame, transforms = await self._in_thread(caller, caller.transform, frame)
+            if self._call is None:
+                return
             self._time_limits.observe(frame)
             self._frames_in += 1
-            dropped = self._call.push(frame)
-            self._in_flight.push(FrameInFlight(received, message.decode_ms, transforms), dropped)
-            if dropped:
-                self._dropped += dropped
-                self._event(FramesDropped(dropped))
+            before = self._in_flight.dropped
+            self._in_flight.push(FrameInFlight(received, decode_ms, transforms), self._call.push(frame))
+            self._note_dropped(self._in_flight.dropped - before)
+
+    def _note_dropped(self, count: int) -> None:
+        if count:
+            self._dropped += count
+            self._event(FramesDropped(count))
 
     async def _answer(self) -> None:
         """Wait for a slot and for its prompt, send the handshake, and then what the agent says."""
@@ -210,6 +251,7 @@ class Session:
         )
         self._handshake = time.monotonic()
         self._time_limits = TimeLimits(self._config)
+        self._clock = AudioClock(self._handshake - self._requested, self._config.max_ahead_s)
         self._call = call  # before the handshake is sent: the client's first audio may come at once
         await self._wire.send(Kind.HANDSHAKE)
         self._ready.set()
@@ -225,7 +267,9 @@ class Session:
         if output.text:
             await self._wire.send(Kind.TEXT, output.text.encode())
             self._event(TextSaid(output.text, output.index))
+        before = self._in_flight.dropped
         answered = self._in_flight.answered(output)
+        self._note_dropped(self._in_flight.dropped - before)
         if answered is not None:
             self._event(answered.timed(output, encoded, now, self._in_flight.lag_ms))
 
@@ -252,9 +296,15 @@ class Session:
             await asyncio.sleep(min(self._time_limits.next_s(), HEARTBEAT_S))
 
     async def _send_heartbeats(self) -> None:
-        """Send Stats during the conversation, and a PING whenever nothing else was sent for long."""
+        """Send Stats during the conversation, and a PING whenever nothing else was sent for long.
+
+        Before the handshake a client of `/api/chat` gets nothing, as from NVIDIA's server: many take the first message
+        for the handshake. Only NVIDIA's web client gets PING, since it gives up after 10 s without a message.
+        """
         while True:
             await asyncio.sleep(HEARTBEAT_S)
+            if not (self.talking or self._wire.metadata or self._request.web_client):
+                continue
             if self._call is not None:
                 await self._wire.send_metadata(
                     Stats(

@@ -8,8 +8,10 @@ by two underscores. The text of a variable is used as it is where the key takes 
 ends at its end are removed, since secrets made from files have one.
 """
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from ipaddress import ip_network
@@ -20,6 +22,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from core.errors import ConfigError
+from core.settings.paths import absolute_path, is_folder
 from core.settings.yaml_structs import EnvironmentText, FromEnvironment, OptionalToken, decode, read_yaml
 
 ENVIRONMENT_PREFIX = "PERSONAPLEX_"
@@ -28,9 +31,24 @@ NotNegative = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Name = Annotated[str, Meta(min_length=1)]
-WebOrigin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.:\[\]_-]+$")]
+WebOrigin = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[a-z0-9.:\[\]_-]+$",
+        description="an origin such as https://example.com or http://10.0.0.7:8080: small letters, no / at the end",
+    ),
+]
 """An origin as browsers send it: in small letters, without a path and without a default port."""
-SocketOrigin = Annotated[str, Meta(pattern=r"^(wss?://[a-z0-9.:\[\]_-]+)?$")]
+SocketOrigin = Annotated[
+    str,
+    Meta(
+        pattern=r"^(wss?://[a-z0-9.:\[\]_-]+)?$",
+        description="an address such as wss://calls.example.com: small letters, no path, no / at the end",
+    ),
+]
+
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,8 +117,8 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     offline: bool = False
     token: Annotated[OptionalToken, FromEnvironment("HF_TOKEN")] = None
     """For the hub; not given, it is the variable HF_TOKEN."""
-    device: Name = "auto"
-    """`auto`, `cpu` or `cuda`. The environment variable CUDA_VISIBLE_DEVICES selects a GPU."""
+    device: Device = "auto"
+    """The environment variable CUDA_VISIBLE_DEVICES selects a GPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     weights: Literal["auto", "int8"] = "auto"
     """`int8` halves the memory of the weights and the memory traffic of a step, at a small loss of precision; `auto`
@@ -112,7 +130,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     prompt_cache_mb: NotNegative = 2048
     """Memory for the prefix cache: later calls of a persona start without a prefill of its prompt."""
     max_lag_ms: Annotated[int, Meta(ge=80)] = 400
-    """When a caller's frames wait longer than this, the oldest are dropped."""
+    """A burst of frames is caught up; of what still waits after this time, the oldest are dropped."""
 
     def __post_init__(self) -> None:
         # A header cannot carry anything else, and the libraries that refuse to send it print it.
@@ -163,7 +181,8 @@ class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_messages_per_s: Positive = 400
     """The default is twice the rate of a client that sends each 128 samples of a browser's audio worklet."""
     max_ahead_s: Seconds = 15
-    """How far the caller's audio may run ahead of real time, as it does when a network delivers late audio at once."""
+    """How far the caller's audio may run ahead of the clock. What is further ahead is dropped, oldest first, and a
+    client that goes on with it for as long is hung up on."""
     transform_budget_ms: Seconds = 8
     """How much of a frame's 80 ms the plugins' audio transforms may take in each direction."""
 
@@ -247,11 +266,14 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
 
 def read_config(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, list[str]]:
     """The settings as in `load_config`, and every problem. A section with a problem has its default values."""
-    if path is None:
-        here = Path("config.yaml")
-        path = here if here.is_file() else shipped("config.yaml")
-    path = path.absolute()
     problems: list[str] = []
+    try:
+        if path is None:
+            here = Path("config.yaml")
+            path = here if os.path.lexists(here) else shipped("config.yaml")
+        path = absolute_path(Path(), path)
+    except ValueError as error:
+        return Config(source=str(path)), [str(error)]
     data = read_yaml(path, problems)
     data = {key: _substitute_environment(value, environ, f"{path}: {key}", problems) for key, value in data.items()}
     _apply_overrides(data, environ, problems)
@@ -307,30 +329,46 @@ def _apply_overrides(data: dict[str, Any], environ: Mapping[str, str], problems:
 
 
 def _resolve_paths(config: Config, base: Path, problems: list[str]) -> Config:
-    """The settings with absolute paths. A missing folder that must exist is added to `problems`."""
+    """The settings with absolute paths. A path that cannot be used, or a missing folder that must exist, is added to
+    `problems`.
+    """
 
-    def folder(key: str, given: str, default: Path) -> str:
-        if given and not (base / given).expanduser().is_dir():
-            problems.append(
-                f"{config.source}: {key}: the folder {base / given} does not exist. Make it, or correct it."
-            )
-        return str((base / Path(given).expanduser()).absolute() if given else default.absolute())
+    def path(key: str, given: str, default: Path | str, must_exist: bool = True) -> str:
+        with _noted(f"{config.source}: {key}", problems):
+            if given:
+                found = absolute_path(base, given)
+                if must_exist and not is_folder(found):
+                    raise ValueError(f"the folder {found} does not exist. Make it, or correct it.")
+                return str(found)
+        return str(default)
 
-    personas = base / "personas" if (base / "personas").is_dir() else shipped("personas")
-    beside = (str(base / "plugins"),) if (base / "plugins").is_dir() else ()
-    folders = tuple(folder("plugins.folders", name, base) for name in config.plugins.folders)
-    checkpoint = (base / Path(config.engine.checkpoint).expanduser()).absolute()
-    cache = config.engine.cache and str((base / Path(config.engine.cache).expanduser()).absolute())
+    def beside(name: str) -> Path | None:
+        with _noted(config.source, problems):
+            return base / name if is_folder(base / name) else None
+        return None
+
+    plugins, personas, engine = beside("plugins"), beside("personas") or shipped("personas").absolute(), config.engine
+    folders = tuple(filter(None, (path("plugins.folders", name, "") for name in config.plugins.folders)))
+    checkpoint = path("engine.checkpoint", engine.checkpoint, base, must_exist=False)
+    with suppress(ValueError):  # a repository's name, which may be too long for a folder's
+        if is_folder(Path(checkpoint)):
+            engine = msgspec.structs.replace(engine, checkpoint=checkpoint)
+    cache = engine.cache and path("engine.cache", engine.cache, base, must_exist=False)
     replace = msgspec.structs.replace
     return replace(
         config,
-        server=replace(config.server, web=folder("server.web", config.server.web, shipped("web"))),
-        engine=replace(
-            config.engine,
-            checkpoint=str(checkpoint) if checkpoint.is_dir() else config.engine.checkpoint,
-            cache=cache,
-        ),
-        voices=replace(config.voices, folder=str((base / (config.voices.folder or "voices")).absolute())),
-        personas=replace(config.personas, folder=folder("personas.folder", config.personas.folder, personas)),
-        plugins=replace(config.plugins, folders=folders or beside),
+        server=replace(config.server, web=path("server.web", config.server.web, shipped("web").absolute())),
+        engine=replace(engine, cache=cache),
+        voices=replace(config.voices, folder=path("voices.folder", config.voices.folder, base / "voices", False)),
+        personas=replace(config.personas, folder=path("personas.folder", config.personas.folder, personas)),
+        plugins=replace(config.plugins, folders=folders or ((str(plugins),) if plugins else ())),
     )
+
+
+@contextmanager
+def _noted(where: str, problems: list[str]) -> Iterator[None]:
+    """Add what a ValueError says to `problems`, and go on."""
+    try:
+        yield
+    except ValueError as error:
+        problems.append(f"{where}: {error}")

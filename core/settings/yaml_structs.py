@@ -7,12 +7,14 @@ struct field by field and leaves only single values to msgspec. Each problem is 
 import dataclasses
 import difflib
 import math
+import os
 import re
+import stat
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -143,14 +145,24 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("not valid YAML") from None
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a settings file. Raises OSError, or ValueError for what is no file of settings.
+
+    A pipe or a device is refused, since reading one may never end.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a regular file, but a folder, pipe or device. Save the settings as a file")
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES} bytes; this cannot be right")
+    return content
+
+
 def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
     """The mapping in a YAML file; an empty one after adding what is wrong with the file to `problems`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise ValueError(f"larger than {MAX_FILE_BYTES} bytes; this cannot be right")
-        data = parse_yaml(content.decode("utf-8-sig"))
+        data = parse_yaml(read_file(path).decode("utf-8-sig"))
     except UnicodeDecodeError:
         problems.append(f"{path}: not UTF-8 text. Save it as UTF-8.")
         return {}
@@ -178,10 +190,12 @@ def decode(
 ) -> T | None:
     """Decode `data` into a `kind`, a msgspec struct or dataclass; None after adding what is wrong to `problems`.
 
-    A problem reads `{where}: {prefix}{key}: what is wrong`, with a prefix such as `plugins.options.loudness.`.
-    `environ` has the variables that are the defaults of `FromEnvironment` fields.
+    A problem reads `{where}: {prefix}{key}: what is wrong`, with a prefix such as `plugins.options.loudness.`. A key
+    without a value counts as left out, unless its type has None. `environ` has the variables that are the defaults of
+    `FromEnvironment` fields.
     """
     hints = get_type_hints(kind, include_extras=True)
+    data = {key: value for key, value in data.items() if value is not None or key not in hints or _has_none(hints[key])}
     data = {**_defaults(hints, environ or {}), **data}
     required = _required_fields(kind)
     before = len(problems)
@@ -285,9 +299,7 @@ def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
             problems.append(f"{where}: {error}{_origin(value)}.")
             return None
     message, _, place = str(problem).partition(" - at `$")
-    message = re.sub(r"`", "", message).replace("Expected", "expected", 1)
-    if _origin(value):  # perhaps a secret, in the wrong variable
-        message = re.sub(r"(?<=Invalid enum value) .*", "", message, flags=re.DOTALL)
+    message = _explain(message.replace("`", "").replace("Expected", "expected", 1), value, kind)
     problems.append(f"{where}{place.rstrip('`')}: {message}{_origin(value)}.")
     return None
 
@@ -297,6 +309,50 @@ def _is_secret(kind: Any) -> bool:
     if get_origin(kind) in (Annotated, UnionType):
         return any(_is_secret(one) for one in get_args(kind))
     return kind is Secret
+
+
+def _explain(message: str, value: Any, kind: Any) -> str:
+    """msgspec's message with what is allowed in its place: the values of a Literal, or a pattern in words."""
+    scalar = isinstance(value, str | int | float)
+    if (allowed := _literals(kind)) and (scalar or message.startswith("Invalid enum value")):
+        hidden = not scalar or isinstance(value, EnvironmentText)  # which may be a secret in the wrong place
+        return f"expected {', '.join([*allowed, *_numbers(kind)])}" + ("" if hidden else f", got {value!r}")
+    if " matching regex " in message:
+        words = [meta.description for meta in _metadata(kind) if meta.pattern and meta.description]
+        return f"expected {words[0]}" if words else message
+    if re.match(r"expected str\b.*, got (bool|int|float|date|datetime|time|timedelta)$", message):
+        return f"{message}; write it in quotes to make it text"
+    return message
+
+
+def _literals(kind: Any) -> list[str]:
+    """The values of every Literal in a type."""
+    if get_origin(kind) is Literal:
+        return [str(value) for value in get_args(kind)]
+    return [value for part in get_args(kind) for value in _literals(part)]
+
+
+def _numbers(kind: Any) -> list[str]:
+    """What a type takes beside the values of a Literal, in words."""
+    if kind in (int, float):
+        return ["or a number"]
+    return [] if get_origin(kind) is Literal else [words for part in get_args(kind) for words in _numbers(part)][:1]
+
+
+def _metadata(kind: Any) -> list[msgspec.Meta]:
+    """Every constraint in a type."""
+    own = [one for one in getattr(kind, "__metadata__", ()) if isinstance(one, msgspec.Meta)]
+    return own + [meta for part in get_args(kind) for meta in _metadata(part)]
+
+
+def _has_none(kind: Any) -> bool:
+    """Whether None is a value of a type, or stands for all defaults of a section."""
+    return _is_struct(kind) or kind is Any or type(None) in get_args(kind) or any(map(_has_none, _unions(kind)))
+
+
+def _unions(kind: Any) -> tuple[Any, ...]:
+    """What an annotated type, or each part of a union, consists of."""
+    return get_args(kind) if get_origin(kind) in (Annotated, Union, UnionType) else ()
 
 
 def _convert_finite(value: Any, kind: Any) -> Any:

@@ -1,18 +1,19 @@
 """An engine without a model: it answers each frame with the same frame.
 
 It fulfils the protocols in `core.engine.call`, so the service treats it as any other engine. It needs no memory for a
-call, so `longest_s` does not matter to it.
+call, so the `longest_s` of `open` does not matter to it.
 """
 
 import asyncio
+import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from core.engine.call import FRAME_SAMPLES, Call, EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.input_queue import InputQueue
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError
@@ -56,6 +57,8 @@ class EchoEngine:
     max_waiting: int = 5
     """Frames of a call that may wait; beyond them the oldest are dropped."""
     notice: str = "This is an echo."
+    longest_s: float = math.inf
+    """The longest call that it says it has the memory for."""
     faults: EngineFaults = field(default_factory=EngineFaults)
     calls: list["EchoCall"] = field(default_factory=list)
     """The calls that hold a slot."""
@@ -72,7 +75,7 @@ class EchoEngine:
     @property
     def info(self) -> EngineInfo:
         """See Engine."""
-        return EngineInfo("echo", self.notice, "cpu", self.slots)
+        return EngineInfo("echo", self.notice, "cpu", self.slots, longest_s=self.longest_s)
 
     def health(self) -> EngineHealth:
         """See Engine."""
@@ -118,7 +121,7 @@ class EchoCall:
         self.prompt = prompt
         self.seed = seed
         self._engine = engine
-        self._waiting: deque[tuple[Frame, float]] = deque()
+        self._waiting = InputQueue(engine.max_waiting)
         self._changed = asyncio.Event()
         self._error: Exception | None = None
         self._closed = False
@@ -138,12 +141,8 @@ class EchoCall:
         faults = self._engine.faults
         if faults.push is not None and faults.applies_to(self):
             raise faults.push
-        self._waiting.append((frame.copy(), time.perf_counter()))
         self._changed.set()
-        dropped = max(0, len(self._waiting) - self._engine.max_waiting)
-        for _ in range(dropped):
-            self._waiting.popleft()
-        return dropped
+        return self._waiting.push(frame.copy())
 
     async def frames(self) -> AsyncIterator[OutputFrame]:
         """See Call."""
@@ -157,13 +156,14 @@ class EchoCall:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            frame, pushed = self._waiting.popleft()
+            waiting = self._waiting.pop()
             faults = self._engine.faults
             if faults.frames is not None and faults.applies_to(self) and self._index >= faults.frames_at:
                 raise faults.frames
             text = f" word{self._index // WORD_INTERVAL}" if self._index % WORD_INTERVAL == 0 else ""
             tokens = np.full(9, self._index, np.int64)
-            yield OutputFrame(self._index, frame, text, tokens, (time.perf_counter() - pushed) * 1000, 0.1)
+            wait_ms = (time.perf_counter() - waiting.pushed) * 1000
+            yield OutputFrame(self._index, waiting.frame, text, tokens, wait_ms, 0.1, waiting.position)
             self._index += 1
 
     async def close(self) -> None:
