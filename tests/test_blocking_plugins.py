@@ -368,6 +368,8 @@ async def test_a_hook_that_never_returns_is_named_and_the_next_plugin_is_asked(
     [problem] = await problems(running)
     assert "The plugin EndlessVoice hangs: load_voice has not returned" in problem
     assert "'hook': 'load_voice', 'error': 'has not returned for" in caplog.text
+    [fault] = await running.service.host.faults()
+    assert fault.startswith("plugin EndlessVoice: load_voice has not returned for ")
     await is_fine(running)
     await running.service.stop()
     assert "'plugin': 'EndlessVoice', 'hook': 'shutdown'" in caplog.text

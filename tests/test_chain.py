@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.engine.call import Frame
+from core.errors import PluginError
 from core.events import TransformFailed
 from core.plugin.transforms import OVERRUNS, WINDOW, Chain
 
@@ -38,6 +39,7 @@ class Returns:
         np.full(1920, np.inf, np.float32),
         RuntimeError("x"),
         SystemExit(1),
+        PluginError(""),
     ],
 )
 def test_a_transform_that_gives_no_frame_is_left_out_and_the_frame_goes_on(result: object) -> None:
@@ -132,12 +134,13 @@ def test_an_observer_is_no_part_of_the_budget_and_changes_nothing() -> None:
     assert [name for name, _ in chain.times] == ["listens", "half"]
 
 
-def test_an_observer_that_raises_is_left_out() -> None:
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, StopIteration])
+def test_an_observer_that_raises_is_left_out(error: type[BaseException]) -> None:
     failures: list[TransformFailed] = []
-    raises = type("Raises", (Returns,), {"observes": True})(RuntimeError("disk"))
+    raises = type("Raises", (Returns,), {"observes": True})(error("disk"))
     chain = Chain([("raises", raises)], 8, failures.append)
     assert np.array_equal(chain.process(FRAME), FRAME)
-    assert [failure.reason for failure in failures] == ["RuntimeError: disk"]
+    assert [failure.reason for failure in failures] == [f"{error.__name__}: disk"]
     assert chain.plugins == ()
 
 
