@@ -13,9 +13,10 @@ import torch
 import yaml
 from hypothesis import settings as hypothesis_settings
 
+from core.boot.listening import bind
 from core.events import ServiceEvent, SessionEnded, SessionEvent, SessionInfo
 from core.http.app import create_app
-from core.http.uvicorn_server import Server, bind
+from core.http.uvicorn_server import Server
 from core.plugin.hookspecs import hookimpl
 from core.plugin.host import PluginHost
 from core.session.service import Service

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.engine.call import Call, EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.call import Call, DeviceHealth, EngineHealth, EngineInfo, Frame, OutputFrame
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError
@@ -60,6 +60,9 @@ class EchoEngine:
 
     def health(self) -> EngineHealth:
         return EngineHealth(len(self.calls), self.slots, "The engine is closed." if self.closed else "")
+
+    def devices(self) -> tuple[DeviceHealth, ...]:
+        return (DeviceHealth("0 cpu", len(self.calls), self.slots, self.health().problem),)
 
     def voices(self) -> tuple[str, ...]:
         return VOICES

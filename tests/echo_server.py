@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.boot.listening import bind
 from core.http.app import create_app
-from core.http.uvicorn_server import Server, bind
+from core.http.uvicorn_server import Server
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.settings.log import configure_logging

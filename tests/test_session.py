@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError, ProtocolError
-from core.session.admission import Admission, Party, TooManyCallsError
+from core.session.admission import EngineAdmission, Party, TooManyCallsError
 from core.session.chat_request import parse_query
 from core.session.limits import BURST_S, Due, TimeLimits, Traffic
 from core.session.protocol import CloseCode
@@ -32,14 +32,14 @@ class Clock:
 class Guest:
     """Somebody in the queue, and the places heard of."""
 
-    def __init__(self, admission: Admission, name: str = "ann", address: str = "192.0.2.1") -> None:
+    def __init__(self, admission: EngineAdmission, name: str = "ann", address: str = "192.0.2.1") -> None:
         self.party = Party(name, address)
         self.places: list[int] = []
         self.inside = asyncio.Event()
         self.leave = asyncio.Event()
         self.task = asyncio.create_task(self._visit(admission))
 
-    async def _visit(self, admission: Admission) -> None:
+    async def _visit(self, admission: EngineAdmission) -> None:
         async def moved(place: int) -> None:
             self.places.append(place)
 
@@ -48,8 +48,8 @@ class Guest:
             await self.leave.wait()
 
 
-def queue(engine: EchoEngine, places: int = 3, wait_s: float = 60, **limits: int) -> Admission:
-    return Admission(engine, ServerConfig(queue=places, queue_wait_s=wait_s, **limits))
+def queue(engine: EchoEngine, places: int = 3, wait_s: float = 60, **limits: int) -> EngineAdmission:
+    return EngineAdmission(engine, ServerConfig(queue=places, queue_wait_s=wait_s, **limits))
 
 
 async def settle() -> None:

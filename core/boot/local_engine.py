@@ -14,7 +14,7 @@ import torch
 from moshi.models.compression import MimiModel
 
 from core.engine.architecture import Architecture
-from core.engine.call import FRAME_S, FRAME_SAMPLES, EngineInfo
+from core.engine.call import FRAME_S, FRAME_SAMPLES, EngineInfo, SlotLimits
 from core.engine.checkpoint import Checkpoint
 from core.engine.hub import fetch, has_token, is_cached
 from core.engine.kv_cache import BLOCK, BlockCache, blocks_for
@@ -59,11 +59,14 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 log = get_logger("engine")
 
 
-def open_engine(config: EngineConfig, report: Callable[[str], None], longest_s: float | None = None) -> SlotEngine:
+def open_engine(
+    config: EngineConfig, report: Callable[[str], None], longest_s: float | None = None, carried: int | None = None
+) -> SlotEngine:
     """Start the engine that `config` asks for, telling `report` what is being done.
 
     `longest_s` is how many seconds of sound a call may take at most: calls shorter than the model's window take less
-    memory, so that more fit. Blocks, for minutes when it fetches. Raises CheckpointError or EngineError, saying what
+    memory, so that more fit. `carried` is how many callers the rest of the service carries, where that is known: `auto`
+    offers no more slots. Blocks, for minutes when it fetches. Raises CheckpointError or EngineError, saying what
     to do.
     """
     device = pick_device(config.device)
@@ -74,7 +77,7 @@ def open_engine(config: EngineConfig, report: Callable[[str], None], longest_s: 
     checkpoint = Checkpoint.read(find_checkpoint(config, device, report))
     report(f"Loading {checkpoint.name} on {device}, {str(dtype).removeprefix('torch.')}")
     try:
-        return assemble(checkpoint, config, device, dtype, longest_s)
+        return assemble(checkpoint, config, device, dtype, longest_s, carried)
     except torch.cuda.OutOfMemoryError as error:
         raise EngineError(
             f"{checkpoint.name} does not fit on {device}: take a card with more memory, or end what else runs on it."
@@ -89,7 +92,12 @@ def open_voice_encoder(config: EngineConfig, report: Callable[[str], None]) -> V
 
 
 def assemble(
-    checkpoint: Checkpoint, config: EngineConfig, device: torch.device, dtype: torch.dtype, longest_s: float | None
+    checkpoint: Checkpoint,
+    config: EngineConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    longest_s: float | None,
+    carried: int | None,
 ) -> SlotEngine:
     """Load all parts of a checkpoint and put them together."""
     seconds: dict[str, float] = {}
@@ -101,22 +109,31 @@ def assemble(
         encode_voice = VoiceEncoder(mimi)
         special = checkpoint.special or measure_special_codes(encode_voice)
     frames = longest_call(checkpoint.architecture, longest_s)
-    slots = count_slots(config.slots, checkpoint.architecture, device, dtype, frames)
+    automatic = config.slots == "auto"
+    memory_slots = count_slots(config.slots, checkpoint.architecture, device, dtype, frames)
+    slots = min(memory_slots, carried or memory_slots) if automatic else memory_slots
     with timed("step_s", seconds):
         model, times = start(lm, mimi, special, slots, frames)
-        carried = carried_slots(times)
-        if config.slots == "auto" and device.type == "cuda" and carried < slots:
-            log.info("fewer slots, for time", slots=carried, step_ms=times)
-            slots = carried
+        step_slots = carried_slots(times)
+        if automatic and device.type == "cuda" and step_slots < slots:
+            log.info("fewer slots, for time", slots=step_slots, step_ms=times)
+            slots = step_slots
             del model
             model, times = start(lm, mimi, special, slots, frames)
+    limits = SlotLimits()
+    if automatic:
+        limits = SlotLimits(
+            memory=memory_slots if device.type == "cuda" else None,
+            step=step_slots if device.type == "cuda" else CPU_SLOTS,
+            service=carried,
+        )
     with timed("prompts_s", seconds):
         tokenizer = SentencePieceTokenizer(checkpoint.tokenizer)
         store = SnapshotStore(checkpoint.architecture, config.prompt_cache_mb << 20, device, dtype)
         preparation = Preparation(lm, tokenizer, special, encode_voice, store)
         preparation.warm_up()
         voices = packaged_voices(checkpoint.folder, config)
-    info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling)
+    info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling, limits)
     measured = {"slots": slots, "step_ms": times, **seconds, **memory(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
     return SlotEngine(info, model, preparation, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)

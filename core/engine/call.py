@@ -1,7 +1,7 @@
 """One conversation's place in the engine, as a session sees it."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -68,6 +68,18 @@ class Call(Protocol):
 
 
 @dataclass(frozen=True)
+class SlotLimits:
+    """How many callers each part can take; `engine.slots: auto` takes the least. None where a part sets no limit."""
+
+    memory: int | None = None
+    """The device's memory."""
+    step: int | None = None
+    """The time of a step."""
+    service: int | None = None
+    """The machine's cores, which code the audio and serve the sockets."""
+
+
+@dataclass(frozen=True)
 class EngineInfo:
     """What runs: for `/health`, the log, the page and the command line."""
 
@@ -79,6 +91,8 @@ class EngineInfo:
     slots: int
     sampling: Sampling = USUAL
     """How calls are sampled that do not ask otherwise."""
+    limits: SlotLimits = SlotLimits()
+    """What `slots` was taken from, where it is `auto`."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,19 @@ class EngineHealth:
     problem: str
 
 
+@dataclass(frozen=True)
+class DeviceHealth:
+    """How one device of an engine is now, for the operator's metrics."""
+
+    device: str
+    """Its number among those in use, and what a person calls it: `0 NVIDIA H100`."""
+    busy: int
+    slots: int
+    problem: str
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of a GPU's memory, by kind: `total`, `reserved`, `allocated`."""
+
+
 class Engine(Protocol):
     """Slots behind one thread that owns the device."""
 
@@ -97,6 +124,9 @@ class Engine(Protocol):
     def info(self) -> EngineInfo: ...
 
     def health(self) -> EngineHealth: ...
+
+    def devices(self) -> tuple[DeviceHealth, ...]:
+        """How each device is now; quick, from any thread."""
 
     def voices(self) -> tuple[str, ...]:
         """Names of the voices packaged with the checkpoint."""

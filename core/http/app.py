@@ -24,6 +24,7 @@ from core.http.plugin_routes import PluginRoutes
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.reload import RefreshFirst
+from core.session.admission import Admission
 from core.session.chat_request import authenticate
 from core.session.service import ROUTES, Service
 from core.settings.config import Config, shipped
@@ -32,12 +33,14 @@ LOGIN = "/login"
 """Where an auth plugin that has a login page serves it."""
 
 
-def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
+def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admission | None = None) -> Starlette:
     """The service as an ASGI app; `app.state.service` is its `Service`.
+
+    `admission` None is a queue of this process alone, before `engine`.
 
     Raises ConfigError when the page's folder cannot be used, and PluginError when a plugin's routes cannot.
     """
-    service = Service(config, engine, host)
+    service = Service(config, engine, host, admission)
     api = _Api(service)
     role, remote = config.server.role, config.server.socket
 

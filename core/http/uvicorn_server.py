@@ -17,7 +17,6 @@ from websockets.frames import Frame
 from websockets.http11 import Response
 from websockets.server import ServerProtocol
 
-from core.errors import ConfigError
 from core.http.headers import HEADERS
 from core.session.protocol import CloseCode
 from core.session.service import GOODBYE_S, Service
@@ -27,6 +26,8 @@ HEARTBEAT_S = 5.0
 """A client is pinged this often, and gone when it has not answered for as long: half-open connections end in 10 s."""
 LAST_BYTES_S = 5.0
 """How long a finished connection may take to read what is left for it."""
+BACKLOG = 256
+"""Connections that may wait to be accepted."""
 MOST_FRAGMENTS = 1000
 """Pieces of one message; a client that sends an endless message of empty pieces is closed."""
 
@@ -140,8 +141,19 @@ class ConversationProtocol(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """uvicorn's server, which lets the service say goodbye before connections are cut."""
 
-    def __init__(self, app: Starlette, config: ServerConfig, ready: Callable[[], None] = lambda: None) -> None:
-        """`ready` is called once, when callers can connect. The app's lifespan is for the caller to run."""
+    def __init__(
+        self,
+        app: Starlette,
+        config: ServerConfig,
+        ready: Callable[[], None] = lambda: None,
+        *,
+        shared: bool = False,
+    ) -> None:
+        """`ready` is called once, when callers can connect. The app's lifespan is for the caller to run.
+
+        `shared`: other processes listen on the same socket. Each then accepts one connection at a time, so that one
+        that is busy leaves the next to the others.
+        """
         self._service: Service = app.state.service
         self._ready = ready
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # below, it prints queries: prompts, tickets
@@ -159,6 +171,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=round(2 * GOODBYE_S),
                 log_config=None,
                 access_log=False,
+                backlog=1 if shared else BACKLOG,
                 server_header=False,
                 proxy_headers=False,  # the app sees to them, so that it may run in other servers too
             )
@@ -172,6 +185,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio takes one number for this and for how many it accepts at a time
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -182,22 +197,3 @@ class Server(uvicorn.Server):
         draining.cancel()
         await self._service.say_goodbye()
         await super().shutdown(sockets)
-
-
-def bind(config: ServerConfig) -> socket.socket:
-    """The socket to listen on, taken before anything slow starts. Raises ConfigError when it cannot be had."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    # Named as TCP, asyncio sends at once on its connections; else small messages would wait for the client's ACK.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((config.host, config.port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            [
-                f"server: cannot listen on {config.host}:{config.port}: {error.strerror or error}. "
-                "Stop the program that holds the port, or choose another with --port."
-            ]
-        ) from None
-    return listener

@@ -57,6 +57,12 @@ class Reloader:
         """Start the plugins. Raises PluginError or ConfigError."""
         await self.host.startup(self._engine)
 
+    async def catch_up(self) -> None:
+        """Take the file as it is now, also if it was edited before this process began: one that is started again has
+        its settings from the first start."""
+        self._seen = None
+        await self.refresh()
+
     async def stop(self) -> None:
         """Stop the plugins."""
         self._calls.clear()

@@ -3,9 +3,9 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Protocol, TypeVar
 
 from core.engine.call import Call, Engine
 from core.engine.prompt import Prompt
@@ -37,20 +37,68 @@ class _Guest:
     turn: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Admission:
-    """The queue before an engine's slots. Belongs to one event loop.
+class Admission(Protocol):
+    """How a session gets its slot, wherever the slots and their queue are."""
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+
+    def slot(
+        self, party: Party, prompt: Prompt, sampling: Sampling, moved: Moved, longest_s: float | None = None
+    ) -> AbstractAsyncContextManager[Call]:
+        """A slot, held until the context is left; the next caller then gets it at once.
+
+        Prompt, sampling and `longest_s` are for `Engine.open`. `moved` hears the place while there is a wait, at first
+        and whenever it changes. Leaving before the slot is there frees the place. Raises TooManyCallsError,
+        EngineBusyError when the queue is full or the wait too long, and what `Engine.open` raises.
+        """
+
+
+class Slot(Protocol):
+    """What the queue gives out."""
+
+    async def close(self) -> None:
+        """Give it back."""
+
+
+_Slot = TypeVar("_Slot", bound=Slot)
+
+
+class EngineAdmission:
+    """See Admission: the queue before an engine of this process. Belongs to one event loop."""
+
+    def __init__(self, engine: Engine, config: ServerConfig) -> None:
+        self._engine = engine
+        self._queue = CallQueue(config)
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.waiting
+
+    def slot(
+        self, party: Party, prompt: Prompt, sampling: Sampling, moved: Moved, longest_s: float | None = None
+    ) -> AbstractAsyncContextManager[Call]:
+        async def open_call() -> Call:
+            return self._engine.open(prompt, sampling, longest_s)
+
+        return self._queue.slot(party, open_call, moved)
+
+
+class CallQueue:
+    """The queue before some slots. Belongs to one event loop.
 
     The next slot goes to the identity with the fewest calls running; among callers of one identity, to the address with
     the fewest; and else to whoever came first.
     """
 
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
-        self._engine = engine
+    def __init__(self, config: ServerConfig) -> None:
         self._places = config.queue
         self._wait_s = config.queue_wait_s
         self._per_identity = config.calls_per_identity
         self._per_address = config.calls_per_address
         self._talking: list[Party] = []
+        """Whose slot is open, or being opened."""
         self._queue: list[_Guest] = []
         """The next to be served first."""
         self._arrived: list[_Guest] = []
@@ -62,26 +110,22 @@ class Admission:
         return len(self._queue)
 
     @asynccontextmanager
-    async def slot(
-        self, party: Party, prompt: Prompt, sampling: Sampling, moved: Moved, longest_s: float | None = None
-    ) -> AsyncIterator[Call]:
-        """A slot, held until the context is left; the next caller then gets it at once.
-
-        Prompt, sampling and `longest_s` are for `Engine.open`. `moved` hears the place while there is a wait, at first
-        and whenever it changes. Leaving before the slot is there frees the place. Raises TooManyCallsError,
-        EngineBusyError when the queue is full or the wait too long, and what `Engine.open` raises.
-        """
+    async def slot(self, party: Party, open_slot: Callable[[], Awaitable[_Slot]], moved: Moved) -> AsyncIterator[_Slot]:
+        """As `Admission.slot`. `open_slot` raises EngineBusyError while there is none."""
         self._check(party)
-        open_call = partial(self._open, party, prompt, sampling, longest_s)
-        call = await self._enter(party, open_call, moved)
+        slot = await self._enter(party, lambda: self._open(party, open_slot), moved)
         try:
-            yield call
+            yield slot
         finally:
             try:
-                await call.close()
+                await slot.close()
             finally:
                 self._talking.remove(party)
-                _wake(self._queue)  # in the order as it is: whoever was told to be the next one is
+                self.wake()
+
+    def wake(self) -> None:
+        """Let everyone look whether a slot is free, in the order as it is: whoever was told to be the next one is."""
+        _wake(self._queue)
 
     def _check(self, party: Party) -> None:
         parties = [*self._talking, *(guest.party for guest in self._queue)]
@@ -92,19 +136,19 @@ class Admission:
         if 0 < self._per_address <= same_address:
             raise TooManyCallsError(f"{same_address} calls come from your address already. End one first.")
 
-    async def _enter(self, party: Party, open_call: Callable[[], Call], moved: Moved) -> Call:
+    async def _enter(self, party: Party, open_slot: Callable[[], Awaitable[_Slot]], moved: Moved) -> _Slot:
         if not self._queue:
             try:
-                return open_call()
+                return await open_slot()
             except EngineBusyError:
                 pass
         try:
             async with asyncio.timeout(self._wait_s):
-                return await self._wait(_Guest(party), open_call, moved)
+                return await self._wait(_Guest(party), open_slot, moved)
         except TimeoutError:
             raise EngineBusyError(f"No slot became free in {self._wait_s:g} s. Try again in a few minutes.") from None
 
-    async def _wait(self, guest: _Guest, open_call: Callable[[], Call], moved: Moved) -> Call:
+    async def _wait(self, guest: _Guest, open_slot: Callable[[], Awaitable[_Slot]], moved: Moved) -> _Slot:
         """Stand in the queue until a slot is free at its head."""
         self._arrived.append(guest)
         self._arrange()
@@ -119,7 +163,7 @@ class Admission:
                 place = self._queue.index(guest) + 1
                 if place == 1:
                     try:
-                        return open_call()
+                        return await open_slot()
                     except EngineBusyError:
                         pass
                 if place != told:
@@ -131,10 +175,13 @@ class Admission:
                 self._arrived.remove(guest)
             self._arrange()
 
-    def _open(self, party: Party, prompt: Prompt, sampling: Sampling, longest_s: float | None) -> Call:
-        call = self._engine.open(prompt, sampling, longest_s)
-        self._talking.append(party)
-        return call
+    async def _open(self, party: Party, open_slot: Callable[[], Awaitable[_Slot]]) -> _Slot:
+        self._talking.append(party)  # before it is open, so that limits hold for those who come meanwhile
+        try:
+            return await open_slot()
+        except BaseException:
+            self._talking.remove(party)
+            raise
 
     def _arrange(self) -> None:
         """Put the queue in order, send away the last when there are too many, and let everyone look again."""

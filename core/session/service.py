@@ -15,7 +15,7 @@ from core.events import CallRefused, SessionInfo
 from core.plugin.host import PluginHost
 from core.plugin.reload import Reloader
 from core.session.addresses import client_address
-from core.session.admission import Admission
+from core.session.admission import Admission, EngineAdmission
 from core.session.chat_request import ChatRequest, resolve_request
 from core.session.protocol import CloseCode
 from core.session.refusal import refuse
@@ -36,10 +36,11 @@ _log = get_logger("service")
 class Service:
     """One engine, its plugins, its queue and its sessions. Made by `create_app`; `start` and `stop` by its lifespan."""
 
-    def __init__(self, config: Config, engine: Engine, host: PluginHost) -> None:
+    def __init__(self, config: Config, engine: Engine, host: PluginHost, admission: Admission | None = None) -> None:
+        """`admission` None is a queue of this process alone, before `engine`."""
         self.reloader = Reloader(host, engine)
         self.engine = engine
-        self.admission = Admission(engine, config.server)
+        self.admission = admission or EngineAdmission(engine, config.server)
         self._coders = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="audio")
         self._sessions: set[Session] = set()
         self._nobody = asyncio.Event()

@@ -55,6 +55,9 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """A client must have sent its whole request in this time, and may keep an unused connection for as long."""
     drain_s: Annotated[float, Meta(ge=0)] = 8
     """How long running calls may go on when the service is told to stop."""
+    workers: NotNegative | Literal["auto"] = "auto"
+    """Processes that serve the sockets, beside one for each engine; 0 is everything in one process. `auto` is 0 where
+    slots are few, and else as many as the cores and slots call for."""
     web: str = ""
     """The folder of the page; "" is the one that comes with the package."""
     role: Literal["all", "page", "gpu"] = "all"
@@ -91,6 +94,8 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     token: Secret | None = None
     device: Name = "auto"
     """`auto`, `cpu` or `cuda`; the variable CUDA_VISIBLE_DEVICES picks a card."""
+    devices: Annotated[tuple[NotNegative, ...], Meta(min_length=1)] | Literal["all", "one"] = "one"
+    """The GPUs to use, each with an engine of its own: numbers among those that are visible, or `all`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     weights: Literal["auto", "int8"] = "auto"
     """`int8` halves what the weights take and what a frame reads, at a little precision; `auto` is `dtype`."""
@@ -102,6 +107,12 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Memory for prepared prompts, so that a persona's later calls start at once."""
     max_lag_ms: Annotated[int, Meta(ge=80)] = 400
     """A caller whose frames wait longer than this loses the oldest."""
+
+    def __post_init__(self) -> None:
+        if self.devices != "one" and self.device == "cpu":
+            raise ValueError("devices: only GPUs have numbers, and device is cpu. Leave one of the two out.")
+        if isinstance(self.devices, tuple) and len(set(self.devices)) < len(self.devices):
+            raise ValueError("devices: names a GPU twice.")
 
 
 class VoicesConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -30,19 +30,26 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def configure_logging(config: LogConfig, stream: TextIO = sys.stderr) -> None:
-    """Send every log line of the process, uvicorn's too, to `stream`: columns for people, JSON for machines."""
+def configure_logging(config: LogConfig, stream: TextIO = sys.stderr, process: str = "") -> None:
+    """Send every log line of the process, uvicorn's too, to `stream`: columns for people, JSON for machines.
+
+    `process` names the process in each line, such as `worker 1`, where a service has several.
+    """
     console = config.format == "console" or (config.format == "auto" and stream.isatty())
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
     )
+
+    def name_process(_logger: Any, _method: str, line: Any) -> Any:
+        return line | {"process": process} if process else line
+
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_LINE,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_process, *last],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -1,0 +1,344 @@
+"""The supervisor's part in calls: one queue before the slots of all engines, and who has which.
+
+It holds no audio: once a call is open, its frames go between worker and engine directly.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from core.engine.call import DeviceHealth
+from core.errors import EngineBusyError, EngineError
+from core.session.admission import CallQueue
+from core.settings.config import ServerConfig
+from core.settings.log import get_logger
+from core.workers.connection import Connection
+from core.workers.messages import (
+    Ask,
+    Broken,
+    Close,
+    Closed,
+    EngineState,
+    EngineUp,
+    Failure,
+    Granted,
+    Heartbeat,
+    Hello,
+    Leave,
+    Left,
+    Message,
+    NotOpened,
+    Open,
+    Opened,
+    Refused,
+    Report,
+    Started,
+    State,
+    Stop,
+    Waits,
+)
+
+OPEN_S = 10.0
+"""How long an engine may take to open a call: it reads the voice, and takes a slot."""
+CLOSE_S = 2.0
+"""How long a slot may take to come back before whoever waits for that goes on."""
+STATE_S = 0.05
+"""Workers hear at most so often how engines and queue are."""
+GONE = "The engine has stopped and is being started again. Call again in a minute."
+_log = get_logger("front desk")
+
+
+class Slot:
+    """A call that is open on an engine. See `core.session.admission.Slot`."""
+
+    def __init__(self, engine: "_Engine", call: int, seed: int) -> None:
+        self.engine, self.call, self.seed = engine, call, seed
+
+    async def close(self) -> None:
+        """Give the slot back."""
+        await self.engine.close_call(self.call)
+
+
+class FrontDesk:
+    """Where engines and workers report, and workers ask for slots."""
+
+    def __init__(self, config: ServerConfig, engines: int, told: Callable[[Hello, Message], None]) -> None:
+        """`told` hears what concerns whoever started the processes: Started, Broken and Report."""
+        self.queue = CallQueue(config)
+        self.told = told
+        self.engines: list[_Engine | None] = [None] * engines
+        self.states: list[EngineState | None] = [None] * engines
+        self._workers: dict[int, _Worker] = {}
+        self._connected: dict[tuple[str, int], _Visitor] = {}
+        self._stopping: dict[str, Stop] = {}
+        """By role, what its processes have been told."""
+        self._calls = 0
+        self._telling: asyncio.TimerHandle | None = None
+
+    def accept(self) -> Connection:
+        """A process has connected."""
+        return _Visitor(self)
+
+    def stop(self, role: str, *, at_once: bool) -> None:
+        """Tell all processes of a role to end, those too that are still to connect."""
+        self._stopping[role] = Stop(at_once)
+        for (other, _), connection in self._connected.items():
+            if other == role:
+                connection.send(self._stopping[role])
+
+    async def open(self, ask: Ask) -> Slot:
+        """Open a call where most slots are free. Raises EngineBusyError when there is none, and EngineError."""
+        engines = sorted((one for one in self.engines if one is not None), key=lambda one: one.free, reverse=True)
+        if not engines:
+            raise EngineError(GONE)
+        for engine in engines:
+            self._calls += 1
+            try:
+                return await engine.open_call(Open(self._calls, ask.prompt, ask.sampling, ask.longest_s))
+            except EngineBusyError:
+                continue
+        raise EngineBusyError("Every slot is taken. Try again in a moment.")
+
+    def changed(self) -> None:
+        """Tell the workers soon how engines and queue are now."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(STATE_S, self._tell)
+
+    def state(self) -> State:
+        """What workers are told."""
+        states = [
+            replace_device(state, busy=engine.busy if engine else 0)
+            for state, engine in zip(self.states, self.engines, strict=True)
+        ]
+        return State(tuple(states), self.queue.waiting)
+
+    def _tell(self) -> None:
+        self._telling = None
+        state = self.state()
+        for worker in self._workers.values():
+            if worker.connection.congested:  # it is told when it reads again
+                self.changed()
+            else:
+                worker.connection.send(state)
+
+    # What the connections report.
+
+    def arrived(self, connection: "_Visitor", hello: Hello) -> "_Engine | _Worker":
+        """Somebody has said who it is."""
+        self._connected[hello.role, hello.number] = connection
+        if hello.role in self._stopping:
+            connection.send(self._stopping[hello.role])
+        if hello.role == "engine":
+            return _Engine(self, connection, hello.number)
+        worker = self._workers[hello.number] = _Worker(self, connection, hello.number)
+        self.changed()
+        return worker
+
+    def left(self, connection: "_Visitor", hello: Hello) -> None:
+        """A process has ended."""
+        if self._connected.get((hello.role, hello.number)) is connection:
+            del self._connected[hello.role, hello.number]
+
+    def engine_up(self, engine: "_Engine", up: EngineUp) -> None:
+        """An engine takes calls."""
+        number = engine.number
+        name = f"{number} {up.info.device}"
+        self.engines[number] = engine
+        self.states[number] = EngineState(up.info, DeviceHealth(name, 0, up.info.slots, ""), up.voices)
+        _log.info("engine up", engine=number, device=up.info.device, slots=up.info.slots)
+        self.queue.wake()
+        self.changed()
+
+    def engine_beat(self, engine: "_Engine", beat: Heartbeat) -> None:
+        """How an engine is."""
+        state = self.states[engine.number]
+        if state is not None:
+            device = replace(beat.device, device=state.device.device, problem=beat.health.problem)
+            self.states[engine.number] = EngineState(state.info, device, state.voices)
+            if device != state.device:
+                self.changed()
+
+    def engine_gone(self, engine: "_Engine") -> None:
+        """An engine's process has ended."""
+        if self.engines[engine.number] is engine:
+            self.engines[engine.number] = None
+            self.states[engine.number] = replace_device(self.states[engine.number], problem=GONE)
+            if "engine" not in self._stopping:
+                _log.error("engine gone", engine=engine.number)
+            self.changed()
+
+    def worker_gone(self, worker: "_Worker") -> None:
+        """A worker's process has ended."""
+        if self._workers.get(worker.number) is worker:
+            del self._workers[worker.number]
+
+
+def replace_device(state: EngineState | None, **changes: object) -> EngineState | None:
+    """The state with another health of its device."""
+    return state and EngineState(state.info, replace(state.device, **changes), state.voices)  # type: ignore[arg-type]
+
+
+class _Visitor(Connection):
+    """A connection, and who is behind it once that is known."""
+
+    def __init__(self, desk: FrontDesk) -> None:
+        super().__init__()
+        self._desk = desk
+        self._party: _Engine | _Worker | None = None
+        self._hello = Hello("", 0)
+
+    def received(self, message: Message) -> None:
+        if isinstance(message, Hello):
+            self._hello = message
+            self._party = self._desk.arrived(self, message)
+        elif isinstance(message, Started | Broken | Report):
+            self._desk.told(self._hello, message)
+        elif self._party is not None:
+            self._party.received(message)
+
+    def lost(self) -> None:
+        if self._party is not None:
+            self._desk.left(self, self._hello)
+            self._party.lost()
+
+
+class _Engine:
+    """An engine process."""
+
+    def __init__(self, desk: FrontDesk, connection: Connection, number: int) -> None:
+        self.connection, self.number = connection, number
+        self._desk = desk
+        self._slots = 0
+        self._opening: dict[int, asyncio.Future[int]] = {}
+        self._open: set[int] = set()
+        self._closing: dict[int, asyncio.Future[None]] = {}
+
+    @property
+    def busy(self) -> int:
+        """Slots that are taken, or on the way in or out."""
+        return len(self._open) + len(self._opening) + len(self._closing)
+
+    @property
+    def free(self) -> int:
+        return self._slots - self.busy
+
+    async def open_call(self, order: Open) -> Slot:
+        """Open a call. Raises EngineError, and EngineBusyError at once when every slot is taken."""
+        if self.free <= 0:
+            raise EngineBusyError("Every slot is taken.")
+        opened = self._opening[order.call] = asyncio.get_running_loop().create_future()
+        self.connection.send(order)
+        try:
+            async with asyncio.timeout(OPEN_S):
+                seed = await opened
+        except EngineError:
+            del self._opening[order.call]
+            raise
+        except BaseException as error:
+            del self._opening[order.call]
+            self._ask_to_close(order.call)
+            if isinstance(error, TimeoutError):
+                raise EngineError("The engine does not answer. Call again in a moment.") from None
+            raise
+        del self._opening[order.call]
+        self._open.add(order.call)
+        self._desk.changed()
+        return Slot(self, order.call, seed)
+
+    async def close_call(self, call: int) -> None:
+        """Close a call; returns when its slot is free, or soon when the engine does not answer."""
+        self._open.discard(call)
+        closed = self._ask_to_close(call)
+        await asyncio.wait([closed], timeout=CLOSE_S)
+
+    def _ask_to_close(self, call: int) -> "asyncio.Future[None]":
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.connection.alive:
+            self._closing[call] = closed
+            self.connection.send(Close(call))
+        else:
+            closed.set_result(None)
+        return closed
+
+    def received(self, message: Message) -> None:
+        match message:
+            case EngineUp(info=info):
+                self._slots = info.slots
+                self._desk.engine_up(self, message)
+            case Heartbeat():
+                self._desk.engine_beat(self, message)
+            case Opened(call=call, seed=seed):
+                _answer(self._opening.get(call), seed)
+            case NotOpened(call=call, failure=failure):
+                _answer(self._opening.get(call), failure.error())
+            case Closed(call=call):
+                _answer(self._closing.pop(call, None), None)
+                self._desk.queue.wake()
+                self._desk.changed()
+
+    def lost(self) -> None:
+        for opening in self._opening.values():
+            _answer(opening, EngineError(GONE))
+        for closing in self._closing.values():
+            _answer(closing, None)
+        self._closing.clear()
+        self._open.clear()
+        self._desk.engine_gone(self)
+
+
+class _Worker:
+    """A worker process, and those of its callers who talk or wait."""
+
+    def __init__(self, desk: FrontDesk, connection: Connection, number: int) -> None:
+        self.connection, self.number = connection, number
+        self._desk = desk
+        self._asks: dict[int, asyncio.Task[None]] = {}
+
+    def received(self, message: Message) -> None:
+        match message:
+            case Ask(ask=number):
+                task = self._asks[number] = asyncio.get_running_loop().create_task(self._serve(message))
+                task.add_done_callback(lambda done: self._served(number, done))
+            case Leave(ask=number):
+                if number in self._asks:
+                    self._asks[number].cancel()
+                else:
+                    self.connection.send(Left(number))
+
+    def lost(self) -> None:
+        for task in self._asks.values():
+            task.cancel()
+        self._desk.worker_gone(self)
+
+    async def _serve(self, ask: Ask) -> None:
+        """Find the caller a slot and hold it; being cancelled is the caller's leaving."""
+
+        async def moved(place: int) -> None:
+            if not self.connection.congested:
+                self.connection.send(Waits(ask.ask, place))
+            self._desk.changed()
+
+        try:
+            async with self._desk.queue.slot(ask.party, lambda: self._desk.open(ask), moved) as slot:
+                self.connection.send(Granted(ask.ask, slot.engine.number, slot.call, slot.seed))
+                await asyncio.Event().wait()
+        except EngineError as error:
+            self.connection.send(Refused(ask.ask, Failure.of(error)))
+
+    def _served(self, ask: int, task: "asyncio.Task[None]") -> None:
+        del self._asks[ask]
+        self._desk.changed()
+        if task.cancelled():
+            self.connection.send(Left(ask))
+        elif task.exception() is not None:
+            _log.error("a call could not be opened", exc_info=task.exception())
+            self.connection.send(Refused(ask, Failure("engine", "Something failed in the server. Call again.")))
+
+
+def _answer(waiting: "asyncio.Future[int] | asyncio.Future[None] | None", answer: int | Exception | None) -> None:
+    if waiting is None or waiting.done():
+        return
+    if isinstance(answer, Exception):
+        waiting.set_exception(answer)
+    else:
+        waiting.set_result(answer)  # type: ignore[arg-type] # each kind gets its own
