@@ -23,6 +23,8 @@ class Orders:
     number: int
     folder: Path
     """The service's private folder."""
+    supervisor: int
+    """Its process id."""
     engine_factory: str = ""
     """For an engine: `module:function`, called like `core.boot.local_engine.open_engine`."""
     carried: int = 0
@@ -39,13 +41,19 @@ def receive_orders(role: str, grace_s: float) -> Orders:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders: Orders = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent, by a pipe
     configure_logging(orders.config.log, process=f"{role} {orders.number}")
-    threading.Thread(target=_outlive, args=(orders.folder, grace_s), name="lifeline", daemon=True).start()
+    threading.Thread(target=_outlive, args=(orders, grace_s), name="lifeline", daemon=True).start()
     return orders
 
 
-def _outlive(folder: Path, grace_s: float) -> None:
+def tidy_up(orders: Orders) -> None:
+    """Called at the end: where the supervisor is gone, remove its folder for it."""
+    if os.getppid() != orders.supervisor:
+        shutil.rmtree(orders.folder, ignore_errors=True)
+
+
+def _outlive(orders: Orders, grace_s: float) -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
     time.sleep(grace_s)  # for the goodbye, which the end of the connection to the supervisor sets off
-    shutil.rmtree(folder, ignore_errors=True)
+    tidy_up(orders)
     os._exit(1)

@@ -6,7 +6,7 @@ import pkgutil
 import signal
 from collections.abc import Callable
 
-from core.boot.child_process import Orders, receive_orders
+from core.boot.child_process import Orders, receive_orders, tidy_up
 from core.engine.call import Engine
 from core.errors import ConfigError, PersonaplexError
 from core.settings.log import get_logger
@@ -23,6 +23,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all processes of a service at once, while calls still end
     orders = receive_orders("engine", grace_s=0)
     problem = asyncio.run(_serve(orders))
+    tidy_up(orders)
     os._exit(1 if problem else 0)  # an engine that is stuck has a thread that does not end
 
 

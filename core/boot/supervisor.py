@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from core.boot.child_process import Orders
 from core.boot.sizing import Processes, carried_callers, count_cores, count_workers
@@ -125,23 +125,28 @@ class Supervisor:
         carried = max(1, carried_callers(cores, one_process=False) // len(engines))
         for number, visible in enumerate(engines):
             environment = {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
-            orders = Orders(self._config, number, folder, engine_factory=self._factory, carried=carried)
+            orders = Orders(self._config, number, folder, os.getpid(), engine_factory=self._factory, carried=carried)
             self._keep(_Child("engine", number, orders, environment))
-        self._add_worker(1, listener, folder)  # it finds out what is wrong with plugins while engines load
+        for number in range(1, (self._processes.workers or 1) + 1):  # they find faults in plugins while engines load
+            self._add_worker(number, listener, folder)
         waiting = asyncio.gather(*(self._first(child) for child in list(self._children.values())))
         if not await self._unless_stopped(waiting):
             return
         slots = sum(state.info.slots for state in self._desk.states if state is not None)
         count = self._processes.workers or count_workers(slots, cores)
-        for number in range(2, count + 1):
+        for number in range(self._workers + 1, count + 1):
             self._add_worker(number, listener, folder)
         waiting = asyncio.gather(*(self._first(child) for child in list(self._children.values())))
         if await self._unless_stopped(waiting):
             about = self._children["worker", 1].started
             self._announce({**about.result(), "processes": f"engines {len(engines)}, workers {count}"})
 
+    @property
+    def _workers(self) -> int:
+        return sum(child.role == "worker" for child in self._children.values())
+
     def _add_worker(self, number: int, listener: socket.socket, folder: Path) -> None:
-        orders = Orders(self._config, number, folder, listener=listener.fileno())
+        orders = Orders(self._config, number, folder, os.getpid(), listener=listener.fileno())
         self._keep(_Child("worker", number, orders))
 
     def _keep(self, child: _Child) -> None:
@@ -155,7 +160,8 @@ class Supervisor:
         """Wait, but not beyond a signal; whether what was waited for is there. Raises what that raises."""
         stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [waiting, stopping]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 waiting.cancel()
                 return False
@@ -227,7 +233,8 @@ class Supervisor:
         self._desk.stop(role, at_once=self._at_once.is_set())
         hurry = asyncio.create_task(self._at_once.wait())
         all_ended = asyncio.gather(*waits)
-        await asyncio.wait([all_ended, hurry], timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [all_ended, hurry]
+        await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         if not all_ended.done() and hurry.done():
             self._desk.stop(role, at_once=True)
             await asyncio.wait([all_ended], timeout=AT_ONCE_S)

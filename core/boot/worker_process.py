@@ -8,9 +8,10 @@ import os
 import signal
 import socket
 from types import FrameType
+from typing import Any
 
 from core.boot.check import require_protection
-from core.boot.child_process import Orders, receive_orders
+from core.boot.child_process import Orders, receive_orders, tidy_up
 from core.boot.summary import summary
 from core.errors import ConfigError, PersonaplexError
 from core.http.app import create_app
@@ -31,7 +32,9 @@ def main() -> None:
     """Run until the supervisor says stop."""
     orders = receive_orders("worker", grace_s=2 * GOODBYE_S)
     os.environ[METRICS] = str(metrics_folder(orders.folder))
-    raise SystemExit(asyncio.run(_serve(orders)))
+    code = asyncio.run(_serve(orders))
+    tidy_up(orders)
+    raise SystemExit(code)
 
 
 class WorkerServer(Server):
@@ -70,7 +73,8 @@ async def _serve_with(desk: Desk, orders: Orders) -> None:
     host = PluginHost.load(config)
     require_protection(config.server, host.protected)
     complete = asyncio.create_task(desk.complete.wait())
-    await asyncio.wait([complete, desk.stopped], return_when=asyncio.FIRST_COMPLETED)
+    either: list[asyncio.Future[Any]] = [complete, desk.stopped]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not complete.done():
         complete.cancel()
         return

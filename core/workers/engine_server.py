@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from pathlib import Path
 
-from core.engine.call import Call, Engine
+from core.engine.call import Call, Engine, Frame
 from core.errors import EngineError, PromptError, VoiceError
 from core.settings.log import get_logger
 from core.workers import messages
@@ -45,7 +44,7 @@ class EngineServer:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[str] = self._loop.create_future()
 
-    async def serve(self, desk: "DeskLink", path: Path) -> str:
+    async def serve(self, desk: "DeskLink", path: str) -> str:
         """Serve; `desk` is connected, `path` is where workers find the engine. Returns why it ended, "" if told to."""
         desk.serve(self)
         server = await self._loop.create_unix_server(lambda: WorkerLink(self), path)
@@ -181,7 +180,7 @@ class _HostedCall:
         self._opening = asyncio.get_running_loop().create_task(self._open(order, desk))
         self._closing: asyncio.Task[None] | None = None
 
-    def push(self, frame: messages.Frame) -> None:
+    def push(self, frame: Frame) -> None:
         """Take the caller's next frame."""
         if self._call is not None:
             self._call.push(frame)

@@ -1,0 +1,210 @@
+"""A service in several processes: real ones, over real sockets, and what becomes of calls when one of them ends."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from core.session.protocol import CloseCode
+from tests.caller import FRAME, Caller
+from tests.conftest import speech
+from tests.service_processes import ServiceProcesses, gone, several_processes, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServiceProcesses]:
+    """Two workers and an engine of two slots, which one test after another uses."""
+    async with several_processes(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+async def echoes(caller: Caller) -> None:
+    """The caller hears what it says."""
+    said = speech(0.4)
+    heard = await caller.talk(said)
+    assert len(heard) == 5 * FRAME
+    np.testing.assert_allclose(heard, said, atol=1e-4)
+
+
+async def metric(service: ServiceProcesses, name: str) -> float:
+    """The sum of all samples of that name."""
+    status, text = await service.get("/metrics")
+    assert status == 200
+    return sum(float(value) for value in re.findall(rf"^personaplex_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+async def test_workers_share_slots_queue_and_metrics(service: ServiceProcesses) -> None:
+    frames = await metric(service, "frame_seconds_count")
+    assert set(service.parts()) == {"engine 0", "worker 1", "worker 2"}
+    async with service.dial_at(1) as first, service.dial_at(2) as second:
+        await asyncio.gather(first.shake_hands(), second.shake_hands())
+        await asyncio.gather(echoes(first), echoes(second))
+        async with service.dial_at(1) as third:
+            assert (await third.told("queued"))["place"] == 1
+            async with service.dial_at(2) as fourth:
+                assert (await fourth.told("queued"))["place"] == 2
+
+                async def counted() -> bool:
+                    names = ("calls_active", "calls_waiting", "engine_busy_slots", "frame_seconds_count")
+                    return [await metric(service, name) for name in names] == [2, 2, 2, frames + 10]
+
+                await until(counted)
+                for _ in range(4):
+                    status, health = await service.health()
+                    engine = health["engine"]
+                    assert (status, engine["slots"], engine["busy"], health["waiting"]) == (200, 2, 2, 2)
+                await first.socket.close()
+                await third.shake_hands()
+                assert (await fourth.told("queued"))["place"] == 1
+                await third.socket.close()
+                await fourth.shake_hands()
+                await asyncio.gather(echoes(fourth), echoes(second))
+
+
+async def test_a_killed_worker_takes_its_own_calls_alone_and_is_started_again(
+    service: ServiceProcesses,
+) -> None:
+    async with service.dial_at(1) as lost, service.dial_at(2) as other:
+        await asyncio.gather(lost.shake_hands(), other.shake_hands())
+        killed = service.parts()["worker 1"]
+        service.kill("worker 1")
+        async with asyncio.timeout(10):
+            assert await lost.end() == 1006
+        await echoes(other)
+
+        async def free() -> bool:
+            return (await service.health())[1]["engine"]["busy"] == 1
+
+        await until(free)
+        assert await metric(service, "calls_active") == 1
+
+    async def again() -> bool:
+        return service.parts().get("worker 1", killed) != killed and await metric(service, "engine_up") == 1
+
+    await until(again)
+    with service.stopped("worker 2"):  # so that it is the new one that answers
+        assert (await service.health())[0] == 200
+    async with service.dial_at(1) as caller:
+        await caller.shake_hands()
+        await echoes(caller)
+
+
+async def test_when_the_engine_is_killed_callers_hear_so_and_it_is_started_again(service: ServiceProcesses) -> None:
+    async with service.dial_at(1) as first, service.dial_at(2) as second:
+        await asyncio.gather(first.shake_hands(), second.shake_hands())
+        service.kill("engine 0")
+        async with asyncio.timeout(10):
+            assert await asyncio.gather(first.end(), second.end()) == [CloseCode.INTERNAL] * 2
+        assert first.error == second.error
+        assert "engine has stopped" in first.error
+
+    async def unwell() -> bool:
+        status, health = await service.health()
+        return status == 503 and "started again" in health["problem"]
+
+    async def well() -> bool:
+        return (await service.health())[0] == 200
+
+    await until(unwell)
+    await until(well)
+    for worker in (1, 2):
+        async with service.dial_at(worker) as caller:
+            await caller.shake_hands()
+            await echoes(caller)
+
+
+async def test_an_engine_less_is_not_a_service_less(tmp_path: Path) -> None:
+    async with several_processes(tmp_path, engine={"slots": 1, "devices": [0, 1]}) as service:
+        assert (await service.health())[1]["engine"]["slots"] == 2
+        async with service.dial_at(1) as first, service.dial_at(2) as second:
+            await asyncio.gather(first.shake_hands(), second.shake_hands())
+            assert 'engine_busy_slots{device="0 cpu"} 1.0' in (await service.get("/metrics"))[1]
+            assert 'engine_busy_slots{device="1 cpu"} 1.0' in (await service.get("/metrics"))[1]
+            service.kill("engine 1")
+            ended = [asyncio.create_task(caller.end()) for caller in (first, second)]
+            [over], [going] = await asyncio.wait(ended, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            assert over.result() == CloseCode.INTERNAL
+            going.cancel()
+            await asyncio.wait([going])
+            await echoes(first if going is ended[0] else second)
+
+            async def one() -> bool:
+                status, health = await service.health()
+                return (status, health["engine"]["slots"], health["engine"]["busy"]) == (200, 1, 1)
+
+            await until(one)
+
+            async def both() -> bool:
+                return (await service.health())[1]["engine"]["slots"] == 2
+
+            await until(both)
+            async with service.dial_at(1) as third:
+                await third.shake_hands()
+                await echoes(third)
+
+
+async def test_a_worker_that_does_nothing_disturbs_nobody(service: ServiceProcesses) -> None:
+    async with service.dial_at(1) as still, service.dial_at(2) as other:
+        await asyncio.gather(still.shake_hands(), other.shake_hands())
+        with service.stopped("worker 1"):
+            await still.say(speech(4.0))
+            for _ in range(5):
+                await echoes(other)
+            async with service.dial_at(2) as newcomer:
+                assert (await newcomer.told("queued"))["place"] == 1
+        while len(still.heard) < 5 * FRAME:
+            await still.next()
+        await asyncio.gather(still.socket.close(), still.end())
+
+
+async def test_limits_hold_across_workers_and_sigterm_lets_calls_end(tmp_path: Path) -> None:
+    async with several_processes(tmp_path, server={"drain_s": 30, "calls_per_address": 3}) as service:
+        parts = service.parts()
+        async with service.dial_at(1) as first, service.dial_at(2) as second:
+            await asyncio.gather(first.shake_hands(), second.shake_hands())
+            async with service.dial_at(1) as waiting:
+                await waiting.told("queued")
+                async with service.dial_at(2) as fourth:
+                    assert await fourth.end() == CloseCode.BUSY
+                    assert "from your address" in fourth.error
+                for pid in (*parts.values(), service.process.pid):  # as systemd does
+                    os.kill(pid, signal.SIGTERM)
+                assert await waiting.end() == CloseCode.GOING_AWAY
+            for caller in (first, second):
+                assert (await caller.told("warning"))["limit"] == "shutdown"
+                await echoes(caller)
+        await asyncio.to_thread(service.process.wait, 30)
+        assert service.process.returncode == 0
+        assert all(gone(pid) for pid in parts.values())
+
+
+async def test_a_second_signal_ends_calls_at_once(tmp_path: Path) -> None:
+    async with several_processes(tmp_path, server={"drain_s": 600}) as service, service.dial_at(1) as caller:
+        await caller.shake_hands()
+        service.process.send_signal(signal.SIGINT)
+        assert (await caller.told("warning"))["limit"] == "shutdown"
+        service.process.send_signal(signal.SIGINT)
+        assert await caller.end() == CloseCode.GOING_AWAY
+        await asyncio.to_thread(service.process.wait, 60)
+        assert service.process.returncode == 0
+
+
+async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    async with several_processes(tmp_path) as service, service.dial_at(1) as caller:
+        await caller.shake_hands()
+        parts = service.parts()
+        service.process.kill()
+        assert await caller.end() in (CloseCode.GOING_AWAY, CloseCode.INTERNAL)
+
+        async def nothing() -> bool:
+            return all(gone(pid) for pid in parts.values()) and not list(service.scratch.iterdir())
+
+        await until(nothing)
