@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from core.client.load_audio import speak, synthetic_speech
+from core.client.load_test_audio import encode_messages, synthetic_speech
 from core.session.protocol import Kind
 
 FRAMES = 5
@@ -34,7 +34,7 @@ async def in_mid_prompt(address: str) -> None:
 
 async def in_mid_audio(address: str) -> None:
     """After some frames, perhaps answered and perhaps not."""
-    messages = speak(synthetic_speech(FRAMES * 0.08), FRAMES, "opus")
+    messages = encode_messages(synthetic_speech(FRAMES * 0.08), FRAMES, "opus")
     async with connect(address, compression=None, proxy=None) as socket:
         with contextlib.suppress(ConnectionClosed):
             while (await socket.recv(decode=False))[0] != Kind.HANDSHAKE:

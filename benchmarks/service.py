@@ -19,8 +19,8 @@ from typing import Any, cast
 from benchmarks.dropping import drop_calls
 from benchmarks.server_process import EngineName, ServerProcess, State, serve
 from core.client.connection import CallOptions
-from core.client.load_audio import synthetic_speech
 from core.client.load_test import BenchReport, Load, run_load
+from core.client.load_test_audio import synthetic_speech
 from core.engine.call import FRAME_S
 from core.http.uvicorn_server import LAST_BYTES_S
 

@@ -1,59 +1,124 @@
-"""What a plugin may rely on: `from core import hookimpl` and the types that hooks take and give."""
+"""The public API for plugins: `from core import hookimpl, ...` is all that a plugin needs from this package.
 
-from core.engine.call import Frame
-from core.engine.prompt import Voice
-from core.engine.sampling import Sampling
-from core.errors import RefusedError
-from core.events import (
-    CallRefused,
-    FirstAudio,
-    FramesDropped,
-    FrameTimed,
-    Identity,
-    PluginFailed,
-    ServiceEvent,
-    SessionEnded,
-    SessionEvent,
-    SessionInfo,
-    SessionQueued,
-    SessionReady,
-    SessionStarted,
-    SessionWarned,
-    SettingsReloaded,
-    TextSaid,
-    TransformFailed,
-)
-from core.http.plugin_routes import public
-from core.plugin.hookspecs import Transform, hookimpl
-from core.plugin.personas import Persona
-from core.settings.config import Config, Secret
+Every other module is internal and may change with any release; `core.testing` holds what a plugin's own tests need.
 
-__all__ = [
-    "CallRefused",
-    "Config",
-    "FirstAudio",
-    "Frame",
-    "FrameTimed",
-    "FramesDropped",
-    "Identity",
-    "Persona",
-    "PluginFailed",
-    "RefusedError",
-    "Sampling",
-    "Secret",
-    "ServiceEvent",
-    "SessionEnded",
-    "SessionEvent",
-    "SessionInfo",
-    "SessionQueued",
-    "SessionReady",
-    "SessionStarted",
-    "SessionWarned",
-    "SettingsReloaded",
-    "TextSaid",
-    "Transform",
-    "TransformFailed",
-    "Voice",
-    "hookimpl",
-    "public",
-]
+A public name is imported from its module when it is first used. `import core` therefore stays cheap, which every
+command of the command line pays for, and no plugin loads what it does not use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it equals the table below
+    from core.engine.call import FRAME_SAMPLES as FRAME_SAMPLES
+    from core.engine.call import SAMPLE_RATE as SAMPLE_RATE
+    from core.engine.call import Engine as Engine
+    from core.engine.call import Frame as Frame
+    from core.engine.prompt import Voice as Voice
+    from core.engine.sampling import Sampling as Sampling
+    from core.errors import ConfigError as ConfigError
+    from core.errors import PluginError as PluginError
+    from core.errors import RefusedError as RefusedError
+    from core.errors import VoiceError as VoiceError
+    from core.events import CallRefused as CallRefused
+    from core.events import EndReason as EndReason
+    from core.events import FirstAudio as FirstAudio
+    from core.events import FramesDropped as FramesDropped
+    from core.events import FrameTimed as FrameTimed
+    from core.events import Identity as Identity
+    from core.events import Limit as Limit
+    from core.events import PluginFailed as PluginFailed
+    from core.events import RefusalReason as RefusalReason
+    from core.events import ServiceEvent as ServiceEvent
+    from core.events import SessionEnded as SessionEnded
+    from core.events import SessionEvent as SessionEvent
+    from core.events import SessionInfo as SessionInfo
+    from core.events import SessionQueued as SessionQueued
+    from core.events import SessionReady as SessionReady
+    from core.events import SessionStarted as SessionStarted
+    from core.events import SessionWarned as SessionWarned
+    from core.events import SettingsReloaded as SettingsReloaded
+    from core.events import TextSaid as TextSaid
+    from core.events import TransformFailed as TransformFailed
+    from core.http.login_throttle import Attempts as Attempts
+    from core.http.plugin_routes import public as public
+    from core.http.signed_tokens import Passes as Passes
+    from core.http.signed_tokens import Used as Used
+    from core.http.signed_tokens import signing_key as signing_key
+    from core.media.flac import FlacWriter as FlacWriter
+    from core.media.voices import VoiceFolder as VoiceFolder
+    from core.plugin.hookspecs import Transform as Transform
+    from core.plugin.hookspecs import hookimpl as hookimpl
+    from core.plugin.personas import Persona as Persona
+    from core.plugin.personas import load_personas as load_personas
+    from core.session.addresses import client_address as client_address
+    from core.settings.config import Config as Config
+    from core.settings.log import get_logger as get_logger
+    from core.settings.yaml_structs import Secret as Secret
+
+_PUBLIC = {
+    # Hooks and what they return
+    "hookimpl": "core.plugin.hookspecs",
+    "Transform": "core.plugin.hookspecs",
+    # Audio and the model
+    "Frame": "core.engine.call",
+    "FRAME_SAMPLES": "core.engine.call",
+    "SAMPLE_RATE": "core.engine.call",
+    "Engine": "core.engine.call",
+    "FlacWriter": "core.media.flac",
+    # Personas and voices
+    "Persona": "core.plugin.personas",
+    "Sampling": "core.engine.sampling",
+    "load_personas": "core.plugin.personas",
+    "Voice": "core.engine.prompt",
+    "VoiceFolder": "core.media.voices",
+    # Who is calling, and routes of a plugin's own
+    "Identity": "core.events",
+    "public": "core.http.plugin_routes",
+    "client_address": "core.session.addresses",
+    "Attempts": "core.http.login_throttle",
+    "Passes": "core.http.signed_tokens",
+    "Used": "core.http.signed_tokens",
+    "signing_key": "core.http.signed_tokens",
+    # Events of a session
+    "SessionInfo": "core.events",
+    "SessionEvent": "core.events",
+    "SessionQueued": "core.events",
+    "SessionStarted": "core.events",
+    "SessionReady": "core.events",
+    "FirstAudio": "core.events",
+    "FrameTimed": "core.events",
+    "TextSaid": "core.events",
+    "FramesDropped": "core.events",
+    "TransformFailed": "core.events",
+    "SessionWarned": "core.events",
+    "SessionEnded": "core.events",
+    "EndReason": "core.events",
+    "Limit": "core.events",
+    # Events of the service
+    "ServiceEvent": "core.events",
+    "CallRefused": "core.events",
+    "RefusalReason": "core.events",
+    "PluginFailed": "core.events",
+    "SettingsReloaded": "core.events",
+    # Settings, errors and the log
+    "Config": "core.settings.config",
+    "Secret": "core.settings.yaml_structs",
+    "ConfigError": "core.errors",
+    "PluginError": "core.errors",
+    "RefusedError": "core.errors",
+    "VoiceError": "core.errors",
+    "get_logger": "core.settings.log",
+}
+"""Every public name and the module that defines it."""
+
+__all__ = list(_PUBLIC)
+
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report a misspelt name
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used. Raises AttributeError for any other name."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_PUBLIC[name]), name)
+        return value

@@ -1,17 +1,17 @@
-"""Every error a person may meet. Each message names the thing that is wrong and says what to do."""
+"""The errors of this project. Each message is for a person: it names what is wrong and says what to do."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 
 class PersonaplexError(Exception):
-    """Base of all errors of this project; `str(error)` is fit to be shown to a person."""
+    """Base of all errors of this project. `str(error)` may be shown to callers."""
 
 
 class ConfigError(PersonaplexError):
-    """One or more things are wrong in configuration, personas or plugin options.
+    """One or more problems in the configuration, the personas or the options of plugins.
 
-    `problems` holds them all, one sentence each, every one naming its file and key.
+    `problems` holds all of them, one sentence each, which names file and key.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -20,7 +20,7 @@ class ConfigError(PersonaplexError):
 
 
 class PluginError(PersonaplexError):
-    """A plugin cannot be loaded, or raised where the core cannot go on without it."""
+    """A plugin cannot be loaded, or failed in a hook that the service cannot do without."""
 
 
 class PersonaError(PersonaplexError):
@@ -32,36 +32,47 @@ class VoiceError(PersonaplexError):
 
 
 class AudioError(PersonaplexError):
-    """Audio from outside cannot be understood: broken Ogg, wrong length, wrong format."""
+    """Audio from a client or a file is invalid: broken Ogg, a wrong length or a wrong format."""
 
 
 class ProtocolError(PersonaplexError):
     """A client asked for something the wire protocol does not have, or out of its limits."""
 
 
+class SamplingError(PersonaplexError):
+    """A sampling value is out of its limits, whether a caller, a persona or a checkpoint asks for it."""
+
+
+class CallError(PersonaplexError):
+    """A call to a server cannot be placed, or the server broke it off. Raised by the client only."""
+
+
 class CheckpointError(PersonaplexError):
-    """A checkpoint cannot be fetched or read, or its tensors are not those of its config."""
+    """A checkpoint cannot be fetched or read, or its tensors do not match its configuration."""
 
 
 class EngineError(PersonaplexError):
-    """The engine failed while it served a call, or cannot start."""
+    """The engine cannot start, or failed while it served a call."""
 
 
 class EngineBusyError(EngineError):
-    """Every slot is taken; try again when a call has ended."""
+    """Every slot is taken. A later call may succeed."""
 
 
 class PromptError(EngineError):
-    """A prompt cannot be used: too long for the context, or a voice of another checkpoint."""
+    """A prompt cannot be used: it is too long for the context, or its voice belongs to another checkpoint."""
 
 
 class RefusedError(PersonaplexError):
-    """A request is not served. Raised by `authenticate`, it refuses at once; no other plugin is asked."""
+    """A request is refused. When the hook `authenticate` raises it, no other plugin is called."""
 
     def __init__(
         self, status: int, message: str, *, reason: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
-        """`status` is that of HTTP; `reason` is a word for logs and metrics, the status' own name unless given."""
+        """`status` is the HTTP status, and `headers` are added to the response.
+
+        `reason` is one word for logs and metrics; "" takes the name of the status, such as `forbidden`.
+        """
         self.status = status
         self.reason = reason or HTTPStatus(status).name.lower()
         self.headers = dict(headers or {})

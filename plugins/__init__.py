@@ -1,1 +1,1 @@
-"""The built-in plugins. Each is one file, switched off by `plugins.disabled` and replaced by one of the same name."""
+"""The built-in plugins, one file each. `plugins.disabled` switches one off; one of the same name replaces it."""

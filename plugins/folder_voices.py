@@ -1,17 +1,13 @@
-"""The operator's own voices: `.safetensors` and `.wav` files in `voices.folder`, read anew when they change."""
+"""The operator's own voices: `.safetensors` and `.wav` files in `voices.folder`, read again when they change."""
 
 import asyncio
 from pathlib import Path
 
-from core.engine.prompt import Voice
-from core.media.voices import VoiceFolder
-from core.plugin.hookspecs import hookimpl
-from core.settings.config import Config
-from core.settings.log import get_logger
+from core import Config, Voice, VoiceFolder, get_logger, hookimpl
 
 
 class Plugin:
-    """Serves one folder; a file's name is the voice's name."""
+    """Offers the voices of one folder. A file's name is the voice's name."""
 
     def __init__(self) -> None:
         self._voices: VoiceFolder | None = None

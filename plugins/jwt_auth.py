@@ -9,10 +9,7 @@ from typing import Any, Literal
 import msgspec
 from starlette.requests import HTTPConnection
 
-from core.errors import PluginError
-from core.events import Identity
-from core.plugin.hookspecs import hookimpl
-from core.settings.yaml_structs import Secret
+from core import Identity, PluginError, Secret, hookimpl
 
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "EdDSA"]
 SECRET_BYTES = 32

@@ -1,6 +1,7 @@
-"""Keeps the agent's level even: a slow gain toward a target level, and a limiter so that nothing clips.
+"""Keep the agent's loudness even: a slow gain toward a target level, and a limiter that prevents clipping.
 
-Only speech is made louder: what stands out from the background of the last seconds. Silence and steady noise never are.
+Only speech is amplified, which is what stands out from the background of the last seconds. Silence and steady noise
+are not.
 """
 
 import math
@@ -9,37 +10,37 @@ from collections import deque
 import msgspec
 import numpy as np
 
-from core.engine.call import FRAME_SAMPLES, Frame
-from core.plugin.hookspecs import hookimpl
+from core import FRAME_SAMPLES, Frame, hookimpl
 
 FLOOR_FRAMES = 38
-"""The quietest of the last 3 s is the background; nobody speaks for so long without a gap between words."""
+"""The quietest of the last 38 frames (3 s) is the background: nobody speaks for 3 s without a gap between words."""
 SPEECH_OVER_FLOOR_DB = 10.0
+"""A frame this much louder than the background is speech."""
 SPEECH_DB = -50.0
-"""Nothing quieter than this is taken for speech."""
-LEARN = 0.05
-"""What each frame of speech counts in its level: a time constant of 20 frames of speech, 1.6 s."""
-EVEN_DB = 0.4
-"""How far the gain for speech moves in a frame at most: 5 dB a second, too slow to be heard as a change."""
+"""A frame that is quieter than this is never speech."""
+SMOOTHING = 0.05
+"""Weight of each frame of speech in the average level: a time constant of 20 frames of speech, 1.6 s."""
+GAIN_STEP_DB = 0.4
+"""How far the gain for speech moves in a frame at most: 5 dB a second, too slow to be noticed."""
 HOLD_FRAMES = 6
-"""A gap between words of up to half a second keeps the gain."""
+"""The gain stays as it is in a gap between words of up to 6 frames, half a second."""
 RELEASE_DB = 1.0
-"""How much of the gain goes in each frame of a longer silence."""
+"""How fast the gain goes back to zero in a longer silence, per frame."""
 ATTACK_DB = 6.0
-"""How much of it comes back in each frame when speech goes on: at most 160 ms for all of it."""
+"""How fast the gain comes back when speech goes on, per frame: 12 dB take two frames, 160 ms."""
 CEILING = 0.89
-"""-1 dBFS: the peaks that Opus and resamplers add stay below full scale."""
+"""-1 dBFS, so that the peaks that Opus and resamplers add stay below full scale."""
 KNEE = 0.7
-"""From here on peaks are bent toward the ceiling."""
+"""Samples beyond this are compressed toward the ceiling."""
 DUCK_SAMPLES = 240
-"""10 ms: how fast the gain gives way to a peak; slow enough to make no click."""
+"""10 ms: how fast the gain is reduced for a peak, slow enough that it does not click."""
 
 
 class Plugin:
-    """Levels the agent's voice in each session by itself."""
+    """Creates a leveller for the agent's voice in each session."""
 
     class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-        """`target_db`: the level of speech to reach, RMS to full scale. `max_gain_db`: how far to go for it."""
+        """`target_db`: the level of speech to reach, RMS to full scale. `max_gain_db`: the largest gain, up or down."""
 
         target_db: float = -22.0
         max_gain_db: float = 12.0
@@ -59,7 +60,7 @@ class Plugin:
 
 
 class Leveller:
-    """The gain of one session. `gain_db` is what it has at the end of the last frame."""
+    """The transform of one session. `gain_db` is the gain at the end of the last frame."""
 
     def __init__(self, target_db: float, max_gain_db: float) -> None:
         self.gain_db = 0.0
@@ -73,13 +74,13 @@ class Leveller:
         self._last_factor = 1.0
 
     def process(self, frame: Frame) -> Frame:
-        """Take and return float32[1920]."""
+        """Transform one frame, float32[1920]."""
         power = float(np.mean(np.square(frame, dtype=np.float64)))
         level = _decibel(power)
         self._levels.append(level)
         if level > max(SPEECH_DB, min(self._levels) + SPEECH_OVER_FLOOR_DB):
             self._quiet_frames = 0
-            self._learn(power)
+            self._follow_level(power)
             self.gain_db = _toward(self.gain_db, self._speech_gain_db, ATTACK_DB)
         else:
             self._quiet_frames += 1
@@ -87,16 +88,16 @@ class Leveller:
                 self.gain_db = _toward(self.gain_db, min(self._speech_gain_db, 0.0), RELEASE_DB)
         return self._apply(frame)
 
-    def _learn(self, power: float) -> None:
-        """Take a frame of speech into the level, the first ones with more weight, and move the gain toward its goal."""
+    def _follow_level(self, power: float) -> None:
+        """Include a frame of speech in the average level, the first with more weight, and move the gain for speech."""
         self._speech_frames += 1
-        self._speech_power += max(LEARN, 1 / self._speech_frames) * (power - self._speech_power)
+        self._speech_power += max(SMOOTHING, 1 / self._speech_frames) * (power - self._speech_power)
         wanted = self._target_db - _decibel(self._speech_power)
         wanted = min(max(wanted, -self._max_gain_db), self._max_gain_db)
-        self._speech_gain_db = _toward(self._speech_gain_db, wanted, EVEN_DB)
+        self._speech_gain_db = _toward(self._speech_gain_db, wanted, GAIN_STEP_DB)
 
     def _apply(self, frame: Frame) -> Frame:
-        """The frame with the gain, smoothly from where the last frame left it, and with no peak too high."""
+        """The frame with the gain applied, starting at the last frame's gain, and with its peaks limited."""
         ramp = FRAME_SAMPLES
         peak = float(np.max(np.abs(frame)))
         if peak * _factor(self.gain_db) > CEILING:
@@ -107,9 +108,9 @@ class Leveller:
         gain[:ramp] = np.linspace(self._last_factor, gain[-1], ramp, dtype=np.float32)
         self._last_factor = float(gain[-1])
         louder = frame * gain
-        size = np.abs(louder)
-        bent = KNEE + (CEILING - KNEE) * np.tanh((size - KNEE) / (CEILING - KNEE))
-        return np.where(size > KNEE, np.copysign(bent, louder), louder).astype(np.float32)
+        magnitude = np.abs(louder)
+        compressed = KNEE + (CEILING - KNEE) * np.tanh((magnitude - KNEE) / (CEILING - KNEE))
+        return np.where(magnitude > KNEE, np.copysign(compressed, louder), louder).astype(np.float32)
 
 
 def _toward(value: float, goal: float, step: float) -> float:

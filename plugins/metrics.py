@@ -1,7 +1,7 @@
-"""Prometheus metrics at `GET /metrics`: calls, the time of every frame and its parts, plugins, slots, memory.
+"""Prometheus metrics at `GET /metrics`: calls, the time that each frame and its parts take, plugins, slots and memory.
 
-A scraper is a caller like any other: where callers must log in, give it a token as `Authorization: Bearer`. Where a
-service has several processes, whichever worker is asked answers for all of them.
+The endpoint is for authenticated callers. Where callers must log in, give the scraper a token, which it sends as
+`Authorization: Bearer`. Where a service has several processes, whichever worker is asked answers for all of them.
 """
 
 import os
@@ -19,9 +19,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from core.engine.call import Engine
-from core.events import (
+from core import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
     CallRefused,
+    Engine,
     FirstAudio,
     FramesDropped,
     FrameTimed,
@@ -35,32 +37,32 @@ from core.events import (
     SessionStarted,
     SettingsReloaded,
     TransformFailed,
+    hookimpl,
 )
-from core.plugin.hookspecs import hookimpl
 
-FRAME_MS = 80.0
+FRAME_MS = 1000 * FRAME_SAMPLES / SAMPLE_RATE
 FRAME_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.16, 0.24, 0.4, 1.0)
-"""Seconds: fine up to a frame's 80 ms, then to where a lagging caller loses frames."""
+"""Seconds: fine up to the 80 ms of a frame, then coarse up to where a lagging caller loses frames."""
 PLUGIN_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.08)
-"""Seconds: around the 8 ms that all transforms of one direction may take."""
+"""Seconds: around the 8 ms that all transforms of one direction may take by default."""
 WAIT_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 CALL_BUCKETS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
-LEARN = 0.02
-"""What each frame counts in the real-time factor, the first ones more: it follows the last 50 frames."""
-MOST_IDENTITIES = 100
-"""Callers counted by name; the others are `other`, so that strangers cannot make series without end."""
+SMOOTHING = 0.02
+"""Weight of each frame in the real-time factor, which so averages about the last 50 frames; the first weigh more."""
+MAX_IDENTITIES = 100
+"""How many callers are counted by name. All others are `other`, so that strangers cannot create unlimited series."""
 
 
-SHARED = "PROMETHEUS_MULTIPROC_DIR"
-"""The folder by which prometheus_client adds up the metrics of several processes; set in the workers of a service."""
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that makes prometheus_client add up several processes; set in the workers of a service."""
 
 
 class Plugin:
-    """Counts what the events say. Each instance has a registry of its own."""
+    """Updates the metrics from events. Each instance has its own registry."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._shared = os.environ.get(SHARED, "")
+        self._shared = os.environ.get(SHARED_FOLDER, "")
         self._scraped = CollectorRegistry() if self._shared else registry
         self._waiting: set[str] = set()
         self._active: set[str] = set()
@@ -111,13 +113,13 @@ class Plugin:
         return [Route("/metrics", self.serve)]
 
     async def serve(self, request: Request) -> Response:
-        """`GET /metrics`, in the format that the scraper asks for."""
+        """`GET /metrics`, in the format that the scraper accepts."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         text = await run_in_threadpool(encode, self)
         return Response(text, media_type=content_type)
 
     def collect(self) -> Iterator[Metric]:
-        """The registry's metrics for an encoder, without the dates at which the client library made them."""
+        """The registry's metrics for the encoder, without the creation timestamps that the client library adds."""
         if self._shared:
             _forget_the_dead(Path(self._shared))
         for metric in self._scraped.collect():
@@ -180,18 +182,18 @@ class Plugin:
             self._plugin.labels(plugin).observe(spent / 1000)
         self._lag.observe(event.lag_ms / 1000)
         self._frames += 1
-        self._factor += max(LEARN, 1 / self._frames) * (event.step_ms / FRAME_MS - self._factor)
+        self._factor += max(SMOOTHING, 1 / self._frames) * (event.step_ms / FRAME_MS - self._factor)
         self._real_time_factor.set(self._factor)
 
     def _identity(self, name: str) -> str:
-        if name not in self._identities and len(self._identities) >= MOST_IDENTITIES:
+        if name not in self._identities and len(self._identities) >= MAX_IDENTITIES:
             return "other"
         self._identities.add(name)
         return name
 
 
 class EngineCollector(Collector):
-    """What engines and their devices hold, read at each scrape."""
+    """The slots of each engine and the memory of its device, read at each scrape."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

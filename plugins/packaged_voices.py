@@ -1,10 +1,8 @@
-"""The voices that come with the model's checkpoint, as the engine reads them."""
+"""The voices that come with the model's checkpoint."""
 
 import asyncio
 
-from core.engine.call import Engine
-from core.engine.prompt import Voice
-from core.plugin.hookspecs import hookimpl
+from core import Engine, Voice, hookimpl
 
 PERSONAPLEX_VOICES = (
     *(f"NATF{number}" for number in range(4)),
@@ -12,11 +10,11 @@ PERSONAPLEX_VOICES = (
     *(f"VARF{number}" for number in range(5)),
     *(f"VARM{number}" for number in range(5)),
 )
-"""What PersonaPlex packages. Stands in for the engine's own list where only settings are checked."""
+"""The voices in PersonaPlex's checkpoint, for where only settings are checked and there is no engine to ask."""
 
 
 class Plugin:
-    """Passes the engine's voices on."""
+    """Offers the voices that the engine reads from its checkpoint."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None

@@ -27,15 +27,19 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from core.errors import RefusedError
-from core.events import Identity
-from core.http.login_throttle import Attempts
-from core.http.plugin_routes import public
-from core.http.signed_tokens import Passes, Used, signing_key
-from core.plugin.hookspecs import hookimpl
-from core.session.addresses import client_address
-from core.settings.log import get_logger
-from core.settings.yaml_structs import Secret
+from core import (
+    Attempts,
+    Identity,
+    Passes,
+    RefusedError,
+    Secret,
+    Used,
+    client_address,
+    get_logger,
+    hookimpl,
+    public,
+    signing_key,
+)
 
 COOKIE = "personaplex"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -87,6 +91,11 @@ class Plugin:
     def authenticate(self, connection: HTTPConnection) -> Identity | None:
         name = self._by_header(connection) or self._by_cookie(connection) or self._by_ticket(connection)
         return Identity(name) if name else None
+
+    @hookimpl
+    def login_path(self) -> str:
+        """Where the page's login form is sent."""
+        return "/login"
 
     @hookimpl
     def register_routes(self) -> list[BaseRoute]:

@@ -1,7 +1,7 @@
-"""Records calls: a stereo FLAC file a call, the caller left and the agent right, and a JSON Lines transcript beside it.
+"""Record calls: each as a stereo FLAC file, the caller left and the agent right, with a JSON Lines transcript.
 
-Off until `plugins: {options: {recording: {enabled: true}}}`. Files are written as the call goes on, so a process that
-dies loses less than a second. A disk that fills, or is too slow, ends recordings and never calls.
+Off until `plugins: {options: {recording: {enabled: true}}}`. Files are written while the call goes on, so a process
+that dies loses less than a second. A disk that is full or too slow ends recordings, and never calls.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,40 +25,51 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
-from core.events import SessionEnded, SessionEvent, SessionInfo, SessionReady, TextSaid
-from core.media.flac import FlacWriter, create
-from core.plugin.hookspecs import hookimpl
-from core.settings.config import Config
-from core.settings.log import get_logger
+from core import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
+    Config,
+    FlacWriter,
+    Frame,
+    SessionEnded,
+    SessionEvent,
+    SessionInfo,
+    SessionReady,
+    TextSaid,
+    get_logger,
+    hookimpl,
+)
 
 SIDES = ("caller", "agent")
-MOST_WAITING = 4096
-"""Pieces that wait for the disk, of all calls together (about 16 MB); frames beyond that are recorded as silence."""
-BEHIND_S = 0.4
-"""A side that is so far behind the clock has said nothing: it gets silence, so that the file goes on."""
-TICK_S = 0.2
-"""How long the disk's thread waits for something to write before it looks after calls in which nothing is said."""
-STOP_S = 10.0
+MAX_QUEUED = 4096
+"""How many items of all calls together may wait for the disk, about 16 MB. Frames beyond are recorded as silence."""
+SILENCE_AFTER_S = 0.4
+"""A side that is this far behind the clock is filled up with silence, so that the file grows on."""
+POLL_S = 0.2
+"""How often the writer thread looks for sides that need silence."""
+STOP_TIMEOUT_S = 10.0
+
+_PRIVATE = partial(os.open, mode=0o600)
+"""Opens a file so that only this user may read it."""
 
 Pcm = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """Something that happened in a call, on its way to the disk."""
+class _Item:
+    """A frame, a text or an event of a call, queued for the writer thread."""
 
     session: SessionInfo
     kind: Literal["ready", "caller", "agent", "text", "end"]
     content: Any = None
-    """int16[1920] of a side, or text."""
+    """int16[1920] for `caller` and `agent`, a text for `text`, the end reason for `end`."""
 
 
 class Plugin:
-    """Hands copies of frames and words to a thread that writes them."""
+    """Passes copies of frames and texts to a thread that writes them."""
 
     class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-        """`folder`: relative to config.yaml. `notice`: what callers are told before they call."""
+        """`folder`: relative to the folder of config.yaml. `notice`: what callers must read before they call."""
 
         enabled: bool = False
         folder: str = "recordings"
@@ -105,15 +117,15 @@ class Plugin:
             return
         match event:
             case SessionReady():
-                self._writer.put(_Piece(session, "ready"))
+                self._writer.put(_Item(session, "ready"))
             case TextSaid(text=text):
-                self._writer.put(_Piece(session, "text", text))
+                self._writer.put(_Item(session, "text", text))
             case SessionEnded(reason=reason):
-                self._writer.put(_Piece(session, "end", reason))
+                self._writer.put(_Item(session, "end", reason))
 
 
 class Tap:
-    """Copies a side's frames, and passes them on unchanged."""
+    """A transform that copies the frames of one side for the writer and returns them unchanged."""
 
     def __init__(self, writer: "Writer", session: SessionInfo, side: Literal["caller", "agent"]) -> None:
         self._writer = writer
@@ -121,75 +133,75 @@ class Tap:
         self._side = side
 
     def process(self, frame: Frame) -> Frame:
-        """Take and return float32[1920]."""
+        """Copy one frame, float32[1920], and return it."""
         pcm = (np.clip(frame, -1, 1) * 32767).astype(np.int16)
-        self._writer.put(_Piece(self._session, self._side, pcm))
+        self._writer.put(_Item(self._session, self._side, pcm))
         return frame
 
 
 class Writer:
-    """One thread that writes the recordings of all calls. `problem` says why the last one that failed did."""
+    """One thread that writes the recordings of all calls. `problem` says why the last recording failed, or ""."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes the folder when it is not there. Raises OSError."""
+        """Creates the folder where it does not exist. Raises OSError."""
         folder.mkdir(0o700, parents=True, exist_ok=True)
         self.problem = ""
         self._folder = folder
-        self._pieces: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._recordings: dict[str, Recording | None] = {}
-        """Of the calls that run; None for one whose recording has failed."""
+        """The recordings of running calls, by session id; None for one that has failed."""
         self._ended: deque[str] = deque(maxlen=1000)
-        """Calls whose last frames may still come."""
+        """Sessions that have ended, whose last frames may still be queued."""
         self._log = get_logger("recording")
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self._thread.start()
 
-    def put(self, piece: _Piece) -> None:
-        """Hand a piece over, from any thread. Never waits: what is too much for the disk is left out."""
-        if piece.kind == "end" or self._pieces.qsize() < MOST_WAITING:
-            self._pieces.put(piece)
+    def put(self, item: _Item) -> None:
+        """Queue an item, from any thread. Never blocks: an item beyond MAX_QUEUED is left out, except for an end."""
+        if item.kind == "end" or self._queue.qsize() < MAX_QUEUED:
+            self._queue.put(item)
 
     def stop(self) -> None:
-        """Write what waits, and end all recordings. Blocks until that is done, at most for some seconds."""
-        self._pieces.put(None)
-        self._thread.join(STOP_S)
+        """Write what is queued and end all recordings. Blocks until that is done, for at most STOP_TIMEOUT_S."""
+        self._queue.put(None)
+        self._thread.join(STOP_TIMEOUT_S)
 
     def _run(self) -> None:
         looked = time.monotonic()
         while True:
             try:
-                piece = self._pieces.get(timeout=TICK_S)
+                item = self._queue.get(timeout=POLL_S)
             except queue.Empty:
                 pass
             else:
-                if piece is None:
+                if item is None:
                     break
-                self._write(piece)
-            if time.monotonic() - looked >= TICK_S:
+                self._write(item)
+            if time.monotonic() - looked >= POLL_S:
                 looked = time.monotonic()
                 for id_ in list(self._recordings):
                     self._try(id_, Recording.keep_up)
         for id_ in list(self._recordings):
             self._try(id_, lambda recording: recording.end("shutdown"))
 
-    def _write(self, piece: _Piece) -> None:
-        id_ = piece.session.id
+    def _write(self, item: _Item) -> None:
+        id_ = item.session.id
         if id_ in self._ended:
             return
-        if piece.kind != "end" and id_ not in self._recordings:
+        if item.kind != "end" and id_ not in self._recordings:
             self._recordings[id_] = None
             try:
-                self._recordings[id_] = Recording(self._folder, piece.session)
+                self._recordings[id_] = Recording(self._folder, item.session)
             except Exception as error:  # as in `_try`
                 self._fail(id_, error)
-        if piece.kind == "end":
-            self._try(id_, lambda recording: recording.end(piece.content))
+        if item.kind == "end":
+            self._try(id_, lambda recording: recording.end(item.content))
             self._recordings.pop(id_, None)
             self._ended.append(id_)
-        elif piece.kind == "text":
-            self._try(id_, lambda recording: recording.say(piece.content))
-        elif piece.kind in SIDES:
-            self._try(id_, lambda recording: recording.hear(SIDES.index(piece.kind), piece.content))
+        elif item.kind == "text":
+            self._try(id_, lambda recording: recording.say(item.content))
+        elif item.kind in SIDES:
+            self._try(id_, lambda recording: recording.hear(SIDES.index(item.kind), item.content))
 
     def _try(self, id_: str, work: "Callable[[Recording], None]") -> None:
         recording = self._recordings.get(id_)
@@ -211,19 +223,20 @@ class Writer:
 
 
 class Recording:
-    """The two files of one call. Raises OSError wherever the disk does."""
+    """The two files of one call. Every method raises OSError when writing fails."""
 
     def __init__(self, folder: Path, session: SessionInfo, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()
         self._tracks: tuple[list[Pcm], list[Pcm]] = ([], [])
-        """What each side has said that is not written."""
+        """For each side, the samples that have not been written."""
         self._said = [0, 0]
-        """Samples of each side, silence included."""
+        """Number of samples of each side so far, filled-in silence included."""
         self._written = 0
         with ExitStack() as opened:
-            transcript = os.fdopen(create(folder / f"{session.id}.jsonl"), "wb", buffering=0)
-            self._transcript = opened.enter_context(transcript)
+            self._transcript = opened.enter_context(
+                open(folder / f"{session.id}.jsonl", "xb", buffering=0, opener=_PRIVATE)
+            )
             self._flac = FlacWriter(folder / f"{session.id}.flac", SAMPLE_RATE, channels=2)
             opened.callback(self._flac.close)
             self._note(
@@ -237,25 +250,25 @@ class Recording:
             self._opened = opened.pop_all()
 
     def hear(self, side: int, pcm: Pcm) -> None:
-        """Take a frame of the caller (0) or the agent (1)."""
+        """Add a frame, int16[1920], of the caller (side 0) or the agent (side 1)."""
         self._add(side, pcm)
         self._flush()
 
     def say(self, text: str) -> None:
-        """Take a piece of the agent's words, which belongs to the agent's last frame."""
+        """Add a piece of the agent's text, which belongs to the agent's last frame."""
         self._note(type="text", at=self._seconds(self._said[1] - FRAME_SAMPLES), text=text)
 
     def keep_up(self) -> None:
-        """Fill what nobody said with silence."""
-        due = int((self._clock() - self._began - BEHIND_S) * SAMPLE_RATE)
+        """Fill up with silence a side from which nothing came."""
+        due = int((self._clock() - self._began - SILENCE_AFTER_S) * SAMPLE_RATE)
         for side in range(2):
             if self._said[side] < due:
                 self._add(side, np.zeros(due - self._said[side], np.int16))
         self._flush()
 
     def end(self, reason: str) -> None:
-        """Write the rest, and close."""
-        longer = max(*self._said, FRAME_SAMPLES)  # a file without a sample is none
+        """Write what is left, and close the files."""
+        longer = max(*self._said, FRAME_SAMPLES)  # a FLAC file without samples is not valid
         for side in range(2):
             self._add(side, np.zeros(longer - self._said[side], np.int16))
         self._flush()
@@ -263,7 +276,7 @@ class Recording:
         self.close()
 
     def close(self) -> None:
-        """Close both files as they are."""
+        """Close both files without writing anything more."""
         self._opened.close()
 
     def _add(self, side: int, pcm: Pcm) -> None:
@@ -271,7 +284,7 @@ class Recording:
         self._said[side] += len(pcm)
 
     def _flush(self) -> None:
-        """Write as far as both sides are known."""
+        """Write the samples up to which both sides have come."""
         ready = min(self._said) - self._written
         if ready <= 0:
             return

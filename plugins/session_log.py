@@ -1,7 +1,7 @@
-"""A line in the log when a conversation starts, one with a summary when it ends, and one for each fault between.
+"""Log a line when a session starts, one with a summary when it ends, and one for each failure in between.
 
-Every such line carries the session's id; a call that was refused has a line, too. What is said, the prompt and anything
-secret stay out of it.
+Every such line carries the session's id. A call that was refused has a line, too. What is said, the prompt and secrets
+are never logged.
 """
 
 import logging
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.events import (
+from core import (
     CallRefused,
     FirstAudio,
     FrameTimed,
@@ -23,24 +23,24 @@ from core.events import (
     SessionStarted,
     SessionWarned,
     TransformFailed,
+    get_logger,
+    hookimpl,
 )
-from core.plugin.hookspecs import hookimpl
-from core.settings.log import get_logger
 
-FRAMES = 3000
-"""Frame times kept of each session: the last four minutes."""
+MAX_FRAME_TIMES = 3000
+"""How many frame times of each session the summary covers: those of the last four minutes."""
 
 
 @dataclass
 class _Running:
-    """What the summary needs to know of a session that has not ended."""
+    """What the summary needs of a session that has not ended."""
 
     times: dict[str, float] = field(default_factory=dict)
-    frames_ms: deque[float] = field(default_factory=lambda: deque(maxlen=FRAMES))
+    frames_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_FRAME_TIMES))
 
 
 class Plugin:
-    """Gathers each session's times until it ends."""
+    """Collects the times of each session until it ends."""
 
     def __init__(self) -> None:
         self._running: dict[str, _Running] = {}

@@ -1,28 +1,24 @@
-"""Personas from the YAML files of `personas.folder`. Edits count from the next call; a broken one changes nothing."""
+"""Personas from the YAML files of `personas.folder`. An edit applies from the next call on; a broken one is ignored."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import ConfigError
-from core.plugin.hookspecs import hookimpl
-from core.plugin.personas import Persona, load_personas, persona_files
-from core.settings.config import Config
-from core.settings.log import get_logger
+from core import Config, ConfigError, Persona, get_logger, hookimpl, load_personas
 
-Stamp = tuple[object, ...]
-"""What changes whenever a file is added, removed or edited, or other voices are offered."""
+FolderStamp = tuple[object, ...]
+"""Changes whenever a file is added, removed or edited, and whenever the voices on offer change."""
 
 
 class Plugin:
-    """Keeps the last good state of the folder."""
+    """Offers the personas of the folder as they were when all files were last valid."""
 
     def __init__(self) -> None:
         self._folder = Path()
         self._max_prompt_chars = 0
-        self._good: tuple[Persona, ...] | None = None
-        self._seen: Stamp | None = None
+        self._personas: tuple[Persona, ...] | None = None
+        self._loaded_stamp: FolderStamp | None = None
         self._problems: tuple[str, ...] = ()
-        """Why the last edit is not in use."""
+        """Why the last edit is ignored; empty when it is not."""
         self._log = get_logger("personas")
 
     @hookimpl
@@ -43,23 +39,24 @@ class Plugin:
         return self._problems
 
     def _current(self, voices: Sequence[str]) -> tuple[Persona, ...]:
-        """The personas, read anew when anything changed. Raises ConfigError when there is no good state yet."""
+        """The personas, read again when anything has changed. Raises ConfigError while they were never valid."""
         stamp = self._stamp(voices)
-        if self._good is None or stamp != self._seen:
+        if self._personas is None or stamp != self._loaded_stamp:
             try:
-                self._good = load_personas(self._folder, voices, self._max_prompt_chars)
+                self._personas = load_personas(self._folder, voices, self._max_prompt_chars)
                 self._problems = ()
             except ConfigError as error:
-                if self._good is None:
+                if self._personas is None:
                     raise
                 self._problems = error.problems
                 self._log.error("personas kept as they were", problems=list(error.problems))
-            self._seen = stamp
-        return self._good
+            self._loaded_stamp = stamp
+        return self._personas
 
-    def _stamp(self, voices: Sequence[str]) -> Stamp:
+    def _stamp(self, voices: Sequence[str]) -> FolderStamp:
         try:
-            files = [(path.name, path.stat()) for path in persona_files(self._folder)]
-        except (ConfigError, OSError) as error:  # `load_personas` meets it too, and says it well
+            paths = sorted(path for path in self._folder.iterdir() if path.suffix == ".yaml")
+            files = [(path.name, path.stat()) for path in paths]
+        except OSError as error:  # `load_personas` meets it too, and explains it
             return (str(error), *voices)
         return (*((name, status.st_mtime_ns, status.st_size, status.st_ino) for name, status in files), *voices)

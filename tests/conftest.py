@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ import yaml
 from hypothesis import settings as hypothesis_settings
 
 from core.boot.listening import bind
-from core.events import ServiceEvent, SessionEnded, SessionEvent, SessionInfo
 from core.http.app import create_app
 from core.http.uvicorn_server import Server
-from core.plugin.hookspecs import hookimpl
+from core.plugin.discovery import find_plugins, object_candidate
 from core.plugin.host import PluginHost
-from core.session.service import Service
+from core.session.call_service import CallService
 from core.settings.config import load_config
-from tests.echo_engine import EchoEngine
+from core.testing import EchoEngine, EventRecorder
 
 hypothesis_settings.register_profile("project", deadline=None)  # a busy machine is no failure
 hypothesis_settings.register_profile("thorough", deadline=None, max_examples=1000)  # ten times as many
@@ -46,46 +45,12 @@ def speech(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 @dataclass
-class Record:
-    """A plugin that keeps every event."""
-
-    events: list[tuple[SessionInfo, SessionEvent]] = field(default_factory=list)
-    service: list[ServiceEvent] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @hookimpl
-    def session_event(self, session: SessionInfo, event: SessionEvent) -> None:
-        self.events.append((session, event))
-        self.changed.set()
-
-    @hookimpl
-    def service_event(self, event: ServiceEvent) -> None:
-        self.service.append(event)
-
-    def of(self, kind: type) -> list[Any]:
-        """The events of one kind, in order."""
-        return [event for _, event in self.events if isinstance(event, kind)]
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        """Return as soon as an event makes it true."""
-        async with asyncio.timeout(10):
-            while not true():
-                self.changed.clear()
-                await self.changed.wait()
-
-    async def ended(self, count: int = 1) -> list[SessionEnded]:
-        """The endings, when there are `count`."""
-        await self.until(lambda: len(self.of(SessionEnded)) >= count)
-        return self.of(SessionEnded)
-
-
-@dataclass
 class Running:
     """A service that callers can reach."""
 
     engine: EchoEngine
-    service: Service
-    record: Record
+    service: CallService
+    record: EventRecorder
     server: Server
     port: int
 
@@ -141,10 +106,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         ) -> Running:
             config = load_config(write_config(tmp_path, settings), {})
             engine = engine or EchoEngine()
-            host = PluginHost.load(config)
-            record = Record()
-            for plugin in (*extra, record):
-                host._manager.register(plugin, type(plugin).__name__)
+            record = EventRecorder()
+            plugins = [object_candidate(type(plugin).__name__, plugin) for plugin in (record, *reversed(extra))]
+            host = PluginHost.load(config, [*plugins, *find_plugins(config)])
             app = create_app(config, engine, host)
             await stack.enter_async_context(app.router.lifespan_context(app))
             listener = bind(config.server)

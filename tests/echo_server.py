@@ -19,7 +19,7 @@ from core.http.uvicorn_server import Server
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.settings.log import configure_logging
-from tests.echo_engine import EchoEngine
+from core.testing import EchoEngine
 
 
 @contextmanager

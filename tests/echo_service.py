@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.cli.serve import serve_until_stopped
 from core.settings.config import EngineConfig, load_config
-from tests.echo_engine import EchoEngine
+from core.testing import EchoEngine
 
 FACTORY = "tests.echo_service:open_echo"
 

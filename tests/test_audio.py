@@ -1,24 +1,26 @@
 """Audio of strangers: whatever the bytes, samples or an AudioError."""
 
 import contextlib
+import io
 import struct
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import AudioError
 from core.media.audio_codecs import (
     FRAME_SAMPLES,
-    LARGEST_PACKET,
-    MOST_SAMPLES,
+    MAX_MESSAGE_SAMPLES,
     Framer,
     OpusReader,
     OpusWriter,
     PcmReader,
     PcmWriter,
 )
+from core.media.ogg import MAX_PACKET_BYTES, PacketReader
 from tests.conftest import speech
 
 HEAD = b"OpusHead" + bytes([1, 1]) + struct.pack("<HIhB", 312, 48000, 0, 0)
@@ -91,13 +93,16 @@ def test_a_stream_that_begins_again_is_decoded_afresh() -> None:
 @pytest.mark.parametrize(
     ("stream", "why"),
     [
-        (b"RIFF\x00\x00\x00\x00WAVE", "not an Ogg stream"),
+        (b"\xfc" * 40, "Wrap bare Opus packets in Ogg pages"),
         (b"OggS\x07" + b"\x00" * 30, "version 7"),
         (page([b"\x01vorbis"], flags=2), "not Opus"),
-        (page([b""], flags=2), "not Opus"),
-        (opening() + page([b"\xff\xff\xff"]), "not valid Ogg/Opus"),
-        (opening() + page([b"\xfc", b"", b"\xfc"]), "without content"),
-        (opening() + page([b"\xfc" * 255 * 80], lacing=b"\xff" * 80), str(LARGEST_PACKET)),
+        (page([b""], flags=2) + page([b"\xfc"]), "not Opus"),
+        (b"\x1aE\xdf\xa3" + b"\x00" * 30, "WebM, as a browser's MediaRecorder makes it"),
+        (b"RIFF\x00\x00\x00\x00WAVE", "a WAV file"),
+        (page([HEAD[:12]], flags=2), "header that ends too early"),
+        (page([HEAD[:9] + b"\x06" + HEAD[10:18] + b"\x01"], flags=2), "6 channels; send mono or stereo"),
+        (opening() + page([b"\xff\xff\xff"]), "not valid Opus"),
+        (opening() + page([b"\xfc" * 255 * 80], lacing=b"\xff" * 80), str(MAX_PACKET_BYTES)),
         (opening() + page([b"\x18"] * 40) * 20, "more than 10 s"),
         (opening() + page([b"\xfc"])[:-1] + b"X" + b"garbage", "not an Ogg stream"),
     ],
@@ -114,6 +119,66 @@ def test_a_packet_over_many_pages_is_not_kept_for_ever() -> None:
     assert len(reader.read(endless * 2)) == 0
     with pytest.raises(AudioError, match="Opus packet of more"):
         reader.read(endless)
+
+
+def test_tags_of_any_size_go_by() -> None:
+    """A picture among the tags makes a packet of many pages."""
+    reader = OpusReader()
+    assert len(reader.read(page([HEAD], flags=2))) == 0
+    for index in range(20):
+        assert (
+            len(reader.read(page([(TAGS + b"y" * 40_800)[:40_800]], lacing=b"\xff" * 160, flags=1 if index else 0)))
+            == 0
+        )
+    assert len(reader.read(page([b"y"], flags=1) + page([b"\xfc"]))) == 480
+
+
+def test_a_page_of_more_than_five_seconds_is_heard() -> None:
+    """255 packets of 20 ms, most of one byte, as discontinuous transmission makes them."""
+    assert len(OpusReader().read(opening() + page([b"\x08"] * 255))) == 255 * 480
+
+
+def test_a_packet_without_content_is_no_sound() -> None:
+    assert len(OpusReader().read(opening() + page([b"\xfc", b"", b"\xfc"]))) == 2 * 480
+
+
+def test_a_skeleton_beside_the_sound_is_passed_over() -> None:
+    skeleton = page([b"fishead\x00" + bytes(56)], serial=9, flags=2)
+    bones = page([b"fisbone\x00" + bytes(44)], serial=9) + page([b""], serial=9, flags=4)
+    stream = skeleton + page([HEAD], flags=2) + bones + page([TAGS]) + page([b"\xfc"])
+    assert len(OpusReader().read(stream)) == 480
+
+
+def test_stereo_is_mixed_down() -> None:
+    stereo = HEAD[:9] + b"\x02" + HEAD[10:]
+    assert len(OpusReader().read(page([stereo], flags=2) + page([TAGS]) + page([b"\xfc"]))) == 480
+
+
+@pytest.mark.parametrize("stream", [page([b""]) * 1000, opening() * 500])
+def test_pages_without_sound_cost_something(stream: bytes) -> None:
+    """So that whoever sends them without end comes to a limit."""
+    reader = OpusReader()
+    reader.read(opening())
+    before = reader.overhead
+    assert len(reader.read(stream)) == 0
+    assert reader.overhead - before >= 24_000
+
+
+def test_what_is_written_is_ogg_as_the_standard_has_it() -> None:
+    """libsndfile, which checks each page's checksum and position, reads as much as was written."""
+    samples = speech(2.0)[: 24 * FRAME_SAMPLES]
+    data, rate = soundfile.read(io.BytesIO(b"".join(coded(samples))), dtype="float32")
+    assert rate == 24_000
+    assert abs(len(data) - len(samples)) <= 480
+    assert alike(samples, np.pad(data, (0, max(0, len(samples) - len(data))))[: len(samples)])
+
+
+def test_packets_are_found_wherever_pages_end() -> None:
+    """A packet of 255 * n bytes ends with a segment of none, which may lie on the next page."""
+    long = b"\xfc" + bytes(509)
+    reader = PacketReader()
+    got = list(reader.read(opening() + page([long], lacing=b"\xff\xff") + page([b"\xfc"], lacing=b"\x00\x01", flags=1)))
+    assert got == [long, b"\xfc"]
 
 
 def test_an_empty_last_page_is_no_fault() -> None:
@@ -143,7 +208,7 @@ def test_any_damage_to_a_stream_is_samples_or_an_audio_error(damage: list[tuple[
     reader = OpusReader()
     with contextlib.suppress(AudioError):
         for at in range(0, len(stream), chunk):
-            assert len(reader.read(bytes(stream[at : at + chunk]))) <= MOST_SAMPLES
+            assert len(reader.read(bytes(stream[at : at + chunk]))) <= MAX_MESSAGE_SAMPLES
 
 
 @given(st.lists(st.binary(max_size=600), max_size=8), st.binary(min_size=0, max_size=20), st.integers(0, 7))
@@ -151,7 +216,7 @@ def test_any_packets_after_a_good_start_are_bounded(packets: list[bytes], lacing
     reader = OpusReader()
     reader.read(opening())
     with contextlib.suppress(AudioError):
-        assert len(reader.read(page(packets, flags=flags & 5, lacing=lacing or None))) <= MOST_SAMPLES
+        assert len(reader.read(page(packets, flags=flags & 5, lacing=lacing or None))) <= MAX_MESSAGE_SAMPLES
 
 
 @given(st.lists(st.integers(0, 5000), max_size=10))

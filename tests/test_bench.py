@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.client.load_audio import OpusMeter, open_meter, speak, synthetic_speech
+from core.client.load_test_audio import OpusSampleCounter, encode_messages, open_sample_counter, synthetic_speech
 from core.engine.call import FRAME_SAMPLES
 from core.errors import AudioError
 from core.media.audio_codecs import OpusReader, OpusWriter, open_reader
 from core.media.sound_files import write_wav
 from core.session.protocol import Kind
+from core.testing import EchoEngine
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
 from tests.test_audio import opening, page
 from tests.test_cli import failed, run
 
@@ -142,7 +142,7 @@ def test_nobody_there_is_named() -> None:
 def test_prepared_speech_is_the_recording_over_and_over(audio: Any) -> None:
     recording = speech(0.4)
     reader = open_reader(audio)
-    messages = speak(recording, 12, audio)
+    messages = encode_messages(recording, 12, audio)
     assert all(message[0] == Kind.AUDIO for message in messages)
     heard = [reader.read(message[1:]) for message in messages]
     assert [len(frame) for frame in heard] == [FRAME_SAMPLES] * 12
@@ -158,11 +158,11 @@ def test_synthetic_speech_has_pauses_and_is_never_too_loud() -> None:
 
 @given(lengths=st.lists(st.integers(1, 4000), min_size=1, max_size=8), chunk=st.integers(1, 5000))
 def test_a_meter_counts_what_a_decoder_decodes(lengths: list[int], chunk: int) -> None:
-    writer, reader, meter = OpusWriter(), OpusReader(), OpusMeter()
+    writer, reader, meter = OpusWriter(), OpusReader(), OpusSampleCounter()
     stream = b"".join(writer.write(speech(length / 24_000 + 0.08)) for length in lengths)
     pieces = [stream[at : at + chunk] for at in range(0, len(stream), chunk)]
-    assert sum(meter.samples(piece) for piece in pieces) == sum(len(reader.read(piece)) for piece in pieces)
-    assert open_meter("pcm").samples(bytes(3840)) == FRAME_SAMPLES
+    assert sum(meter.count(piece) for piece in pieces) == sum(len(reader.read(piece)) for piece in pieces)
+    assert open_sample_counter("pcm").count(bytes(3840)) == FRAME_SAMPLES
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_a_meter_counts_what_a_decoder_decodes(lengths: list[int], chunk: int) -
     ],
 )
 def test_a_meter_knows_every_kind_of_packet(packet: bytes, samples: int) -> None:
-    assert OpusMeter().samples(opening() + page([packet])) == samples
+    assert OpusSampleCounter().count(opening() + page([packet])) == samples
 
 
 def test_a_meter_refuses_what_is_no_opus() -> None:
     with pytest.raises(AudioError, match="ends too early"):
-        OpusMeter().samples(opening() + page([b"\x03"]))
+        OpusSampleCounter().count(opening() + page([b"\x03"]))
     with pytest.raises(AudioError, match="Ogg"):
-        OpusMeter().samples(b"nonsense")
+        OpusSampleCounter().count(b"nonsense")

@@ -129,9 +129,7 @@ async def test_the_operators_voices_come_before_the_packaged_ones(tmp_path):
     write_voice(tmp_path / "voices" / "new.safetensors", Voice("new", codes=np.zeros((5, 8), np.int64)))
     assert await host.list_voices() == ["NATF2", "new", "own"]
     frames = [
-        len(voice.codes)
-        for name in ("NATF2", "new", "own.pt")
-        if (voice := await host.load_voice(name)).codes is not None
+        len(voice.codes) for name in ("NATF2", "new", "own") if (voice := await host.load_voice(name)).codes is not None
     ]
     assert frames == [4, 5, 9]
 
@@ -149,7 +147,7 @@ def test_a_conversation_leaves_two_lines_with_its_id(logged):
         *(FrameTimed(1, 2, 3, 4, 5, total) for total in (10, 20, 30)),
         TextSaid("do not log me", 3),
         TransformFailed("gain", "too slow"),
-        SessionEnded("caller left", 1000, 12.34, 100, 99, 1),
+        SessionEnded("left", 1000, 12.34, 100, 99, 1),
     ):
         plugin.session_event(SESSION, event)
     lines = [line for line in logged() if line["level"] != "debug"]
@@ -159,7 +157,7 @@ def test_a_conversation_leaves_two_lines_with_its_id(logged):
     assert (start["persona"], start["voice"], start["identity"], start["seed"]) == ("teacher", "NATF2", "caller", 7)
     assert (failed["level"], failed["plugin"]) == ("warning", "gain")
     assert end["level"] == "info"
-    wanted = {"reason": "caller left", "code": 1000, "seconds": 12.3, "frames_in": 100, "frames_out": 99, "dropped": 1}
+    wanted = {"reason": "left", "code": 1000, "seconds": 12.3, "frames_in": 100, "frames_out": 99, "dropped": 1}
     wanted |= {"waited_ms": 1500, "prompt_ms": 120, "first_audio_ms": 95, "frame_ms_p50": 20, "frame_ms_p99": 30}
     assert wanted.items() <= end.items()
     assert "do not log me" not in json.dumps(logged())

@@ -18,11 +18,11 @@ from click.testing import CliRunner, Result
 from core.cli.main import main
 from core.cli.offline import converse
 from core.errors import AudioError
-from core.media.sound_files import read_sound, side_by_side, write_wav
+from core.media.sound_files import read_sound, to_stereo, write_wav
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
+from core.testing import EchoEngine
 from tests.conftest import Serve, speech, write_config
-from tests.echo_engine import EchoEngine
 
 
 def run(*arguments: str | Path) -> Result:
@@ -181,7 +181,7 @@ def test_sound_files_are_mixed_resampled_and_kept(tmp_path: Path) -> None:
     sound = read_sound(tmp_path / "a.wav")
     assert abs(len(sound) - 24_000) < 300
     assert np.abs(sound).max() == pytest.approx(4000 / 32768, rel=0.05)
-    write_wav(tmp_path / "b.wav", side_by_side(sound, sound[:100]))
+    write_wav(tmp_path / "b.wav", to_stereo(sound, sound[:100]))
     assert read_wav(tmp_path / "b.wav").shape == (len(sound), 2)
     with pytest.raises(AudioError, match="cannot be written"):
         write_wav(tmp_path / "no" / "b.wav", sound[np.newaxis])

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from core.client.connection import CallOptions, place_call
+from core.client.connection import CallOptions
+from core.client.place_call import place_call
 from core.events import FramesDropped
+from core.testing import EchoEngine
 from tests.caller import FRAME
 from tests.conftest import Serve, speech
-from tests.echo_engine import EchoEngine
 
 
 @pytest.mark.parametrize("path", ["/ws/chat", "/api/chat"])

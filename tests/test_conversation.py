@@ -20,9 +20,9 @@ from core.events import (
     TextSaid,
 )
 from core.session.protocol import CloseCode, Kind
+from core.testing import EchoEngine
 from tests.caller import FRAME, NVIDIA, PLAIN, audio, dial, get
 from tests.conftest import Serve, speech
-from tests.echo_engine import EchoEngine
 from tests.test_audio import alike
 
 

@@ -14,7 +14,7 @@ from core.engine.call import Frame
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
-from core.errors import EngineBusyError, EngineError, PromptError, ProtocolError
+from core.errors import EngineBusyError, EngineError, PromptError, SamplingError
 from tests.engines import FRAMES, alone, converse, frame_of, persona, speech, tiny_engine
 
 
@@ -356,5 +356,5 @@ def test_a_loop_that_dies_gives_its_slots_back(engine: SlotEngine) -> None:
     [{"temperature": -0.1}, {"temperature": float("nan")}, {"text_temperature": 99}, {"top_k": 0}, {"seed": -1}],
 )
 def test_sampling_out_of_limits_is_named(wrong: dict[str, float]) -> None:
-    with pytest.raises(ProtocolError, match=next(iter(wrong))):
+    with pytest.raises(SamplingError, match=next(iter(wrong))):
         Sampling(**wrong)  # type: ignore[arg-type]

@@ -16,9 +16,9 @@ from core.events import (
 from core.plugin.hookspecs import hookimpl
 from core.plugin.personas import Persona
 from core.session.protocol import CloseCode
+from core.testing import EchoEngine
 from tests.caller import PLAIN, dial, get, refused
 from tests.conftest import Serve, speech
-from tests.echo_engine import EchoEngine
 
 
 @pytest.mark.parametrize("phase", ["open", "ready", "push", "frames"])
@@ -34,11 +34,11 @@ async def test_an_engine_that_fails_ends_this_call_and_no_other(
     serve: Serve, phase: str, error: Exception, code: CloseCode, words: str
 ) -> None:
     running = await serve(**PLAIN)
-    trouble = running.engine.troubles
+    faults = running.engine.faults
     async with dial(running.url("/ws/chat?audio=pcm&persona=assistant"), "pcm") as other:
         await other.shake_hands()
-        trouble.only, trouble.frames_at = "NATM2", 2
-        setattr(trouble, phase, error)
+        faults.only, faults.frames_at = "NATM2", 2
+        setattr(faults, phase, error)
         async with dial(running.url("/ws/chat?persona=teacher")) as caller:
             if phase in ("push", "frames"):
                 await caller.shake_hands()

@@ -9,9 +9,9 @@ from urllib.parse import quote, quote_from_bytes, urlencode
 import pytest
 from hypothesis import strategies as st
 
+from core.testing import EchoEngine
 from tests.caller import get, is_fine
 from tests.conftest import Serve
-from tests.echo_engine import EchoEngine
 from tests.fuzzing import ask, examine, upgrade
 
 PASSWORD = {"plugins": {"options": {"password": {"password": "open sesame"}}}}

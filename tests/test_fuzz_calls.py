@@ -10,9 +10,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from core.session.protocol import CloseCode, Kind
+from core.testing import EchoEngine
 from tests.caller import is_fine
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
 from tests.fuzzing import examine
 from tests.test_audio import coded
 

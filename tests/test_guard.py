@@ -69,7 +69,7 @@ async def test_a_page_of_another_site_gets_no_socket_and_changes_nothing(serve: 
         assert status == 403
         assert "set-cookie" not in answer
     assert running.engine.opened == 0
-    assert running.record.service[0] == CallRefused("cross_site", 403, "/ws/chat", "127.0.0.1")
+    assert running.record.service_events[0] == CallRefused("cross_site", 403, "/ws/chat", "127.0.0.1")
 
 
 async def test_our_own_page_known_sites_and_what_is_no_browser_are_let_in(serve: Serve) -> None:

@@ -17,9 +17,9 @@ from core.events import (
 )
 from core.http.uvicorn_server import HEARTBEAT_S, MOST_FRAGMENTS
 from core.session.protocol import CloseCode, Kind
+from core.testing import EchoEngine
 from tests.caller import FRAME, PLAIN, audio, dial, is_fine
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
 from tests.test_audio import alike, coded
 
 

@@ -14,7 +14,8 @@ from core.boot.local_engine import NANO, find_checkpoint
 from core.engine.checkpoint import Checkpoint
 from core.engine.hub import fetch, is_cached
 from core.errors import CheckpointError
-from core.settings.config import EngineConfig, Secret
+from core.settings.config import EngineConfig
+from core.settings.yaml_structs import Secret
 
 REPOSITORY = "someone/model"
 COMMIT = "a" * 40

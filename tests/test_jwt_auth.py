@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from core.events import SessionStarted
-from core.settings.config import Secret
+from core.settings.yaml_structs import Secret
 from plugins import jwt_auth
 from tests.caller import dial, get, refused
 from tests.conftest import Serve

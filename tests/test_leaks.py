@@ -15,9 +15,9 @@ from websockets.asyncio.client import connect
 from benchmarks.allocated import bytes_in_use
 from core.events import SessionEnded
 from core.session.protocol import CloseCode
+from core.testing import EchoEngine
 from tests.caller import audio, dial, is_fine
 from tests.conftest import Running, Serve
-from tests.echo_engine import EchoEngine
 from tests.test_audio import coded, speech
 from tests.test_hostile_clients import upgraded
 
@@ -164,7 +164,7 @@ async def drop(running: Running, calls: int) -> int:
 def forget(running: Running) -> None:
     """Drop what the test itself keeps of calls."""
     running.record.events.clear()
-    running.record.service.clear()
+    running.record.service_events.clear()
 
 
 async def test_a_thousand_calls_dropped_in_every_phase_leave_nothing_behind(

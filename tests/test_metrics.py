@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.engine.call import DeviceHealth, Frame
 from core.events import FramesDropped, FrameTimed, Identity, SessionEnded, SessionInfo, SessionStarted
 from core.plugin.hookspecs import hookimpl
+from core.testing import EchoEngine
 from plugins import metrics
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
 
 ROOT = Path(__file__).parent.parent
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -142,12 +142,12 @@ async def test_a_scraper_logs_in_like_everybody(serve: Serve) -> None:
 
 def test_strangers_cannot_make_series_without_end() -> None:
     plugin = metrics.Plugin()
-    for number in range(metrics.MOST_IDENTITIES + 50):
+    for number in range(metrics.MAX_IDENTITIES + 50):
         session = SessionInfo(f"s{number}", Identity(f"caller{number}"), "a", "NATF2", "/ws/chat", "::1", "pcm")
         plugin.session_event(session, SessionStarted(0, 1))
         plugin.session_event(session, SessionEnded("left", 1000, 0, 0, 0, 0))
     (metric,) = [metric for metric in plugin.collect() if metric.name == "personaplex_calls_started"]
-    assert len(metric.samples) == metrics.MOST_IDENTITIES + 1
+    assert len(metric.samples) == metrics.MAX_IDENTITIES + 1
     assert [sample.value for sample in metric.samples if sample.labels["identity"] == "other"] == [50]
 
 

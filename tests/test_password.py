@@ -189,7 +189,7 @@ async def test_whoever_guesses_must_wait_whichever_way_it_is_tried(serve: Serve)
     assert (await get(running, "/session", **bearer("sesame")))[0] == 429
     assert (await get(running, "/health", **bearer("sesame")))[0] == 200
     assert (await get(running, "/personas", Cookie=cookie))[0] == 200  # who was in stays in
-    assert CallRefused("too_many_requests", 429, "/ws/chat", "127.0.0.1") in running.record.service
+    assert CallRefused("too_many_requests", 429, "/ws/chat", "127.0.0.1") in running.record.service_events
 
 
 async def test_guesses_at_the_same_moment_are_counted_too(serve: Serve) -> None:

@@ -13,7 +13,8 @@ from core.errors import ConfigError, RefusedError
 from core.events import Identity
 from core.http.login_throttle import FREE
 from core.plugin.host import PluginHost
-from core.settings.config import Secret, load_config
+from core.settings.config import load_config
+from core.settings.yaml_structs import Secret
 from plugins import password
 from tests.test_password import basic, passwords
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from core.client.load_audio import PERIODS_MS
+from core.client.load_test_audio import FRAME_DURATIONS_MS
 from core.events import CallRefused, SessionStarted
 from core.media.ogg import PageReader
 from core.session.protocol import CloseCode, Kind
-from core.session.session import BEAT_S, PING_S
+from core.session.session import HEARTBEAT_S, PING_S
+from core.testing import EchoEngine
 from tests.caller import FRAME, NVIDIA, Caller, dial
 from tests.conftest import Running, Serve, speech
-from tests.echo_engine import EchoEngine
 from tests.test_audio import HEAD, TAGS, alike
 
 CUSTOM = {"personas": {"custom": True}, "plugins": {"disabled": ["loudness"]}}
@@ -158,7 +158,7 @@ async def test_livekit_gives_up_when_it_is_refused(serve: Serve, who: str, voice
         [error] = client.errors
         assert not error.recoverable
         assert str(status) in str(error.error)
-    [refusal] = [event for event in running.record.service if isinstance(event, CallRefused)]
+    [refusal] = [event for event in running.record.service_events if isinstance(event, CallRefused)]
     assert refusal.status == status
     assert running.engine.opened == 0
 
@@ -193,7 +193,7 @@ def recorded(samples: np.ndarray) -> list[bytes]:
                 packets.append(page.body[start:end])
                 start = end
     packets = [
-        packet for packet in packets[2:] if PERIODS_MS[packet[0] >> 3] == 20
+        packet for packet in packets[2:] if FRAME_DURATIONS_MS[packet[0] >> 3] == 20
     ]  # all but the last, which is shorter
     sound = [packets[index : index + 2] for index in range(0, len(packets), 2)]
     pages = [([HEAD], 2, 0), ([TAGS], 0, 0)]
@@ -244,9 +244,9 @@ async def test_nvidias_web_client_holds_a_conversation(serve: Serve) -> None:
 
 
 async def test_nvidias_web_client_outlasts_any_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert PING_S + BEAT_S < SILENCE_S
+    assert PING_S + HEARTBEAT_S < SILENCE_S
     monkeypatch.setattr("core.session.session.PING_S", 0.2)
-    monkeypatch.setattr("core.session.session.BEAT_S", 0.1)
+    monkeypatch.setattr("core.session.session.HEARTBEAT_S", 0.1)
     engine = EchoEngine(slots=1)
     running = await serve(engine, **CUSTOM)
     engine.prompts.clear()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.events import Identity, SessionInfo
-from core.plugin import loading as plugin_loading
+from core.plugin import discovery, hookspecs
 from core.plugin.host import PluginHost
 from tests.plugin_folder import IMPORTS, Folder
 
@@ -67,7 +67,7 @@ def test_order_is_packages_then_files_then_built_ins(folder, monkeypatch, tmp_pa
     )
     monkeypatch.syspath_prepend(site)
     entry = EntryPoint("acme", "acme_voices", "personaplex")
-    monkeypatch.setattr(plugin_loading, "entry_points", lambda group: [entry] if group == "personaplex" else [])
+    monkeypatch.setattr(discovery, "entry_points", lambda group: [entry] if group == "personaplex" else [])
     folder.plugin("zebra", "@hookimpl\ndef transform_output():\n  return type('Z', (), {'process': lambda s, f: f})()")
     host = folder.load()
     infos = host.describe()
@@ -173,8 +173,16 @@ def test_a_package_that_decides_who_may_call_is_strict_too(folder, monkeypatch, 
     monkeypatch.syspath_prepend(package.parent)
     for value in ("acme_gate", "acme_gate.gate", "there_is_no_such_package"):
         entry = EntryPoint("gate", value, "personaplex")
-        monkeypatch.setattr(plugin_loading, "entry_points", lambda group, entry=entry: [entry])
+        monkeypatch.setattr(discovery, "entry_points", lambda group, entry=entry: [entry])
         assert value in folder.problems()
+
+
+def test_a_plugin_that_uses_a_deprecated_hook_works_and_is_named_in_the_log(folder, monkeypatch, caplog):
+    specification = hookspecs.notices.personaplex_spec
+    monkeypatch.setitem(specification, "warn_on_impl", DeprecationWarning("notices goes away; use sentences."))
+    host = folder.plugin("old", "@hookimpl\ndef notices(): return ['Hello.']").load()
+    assert host.notices() == ["Hello."]
+    assert "'plugin': 'old', 'detail': 'notices goes away; use sentences.'" in caplog.text
 
 
 # Options

@@ -160,7 +160,7 @@ def test_a_file_is_as_long_as_the_call_and_loses_nothing(
     for heard, expected in zip(sides(sound), said, strict=True):
         np.testing.assert_array_equal(heard, np.concatenate([np.empty(0, np.int16), *expected]))
     length = soundfile.info(sound).duration
-    assert now[0] - 100.0 - recording.BEHIND_S - 0.01 <= length
+    assert now[0] - 100.0 - recording.SILENCE_AFTER_S - 0.01 <= length
     assert length <= now[0] - 100.0 + 0.08 * max(len(said[0]), len(said[1]), 1) + 0.01
     assert lines(transcript)[-1]["at"] == pytest.approx(length, abs=0.01)
 
@@ -237,14 +237,14 @@ def test_a_slow_disk_stops_nobody_and_takes_no_memory_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
-    monkeypatch.setattr(recording, "MOST_WAITING", 10)
+    monkeypatch.setattr(recording, "MAX_QUEUED", 10)
     monkeypatch.setattr(recording, "FlacWriter", lambda *_, **__: go_on.wait() and None)
     writer = Writer(tmp_path)
     tap = Tap(writer, info(), "caller")
     frame = np.full(FRAME, 0.5, np.float32)
     for _ in range(100):
         assert tap.process(frame) is frame
-    assert writer._pieces.qsize() <= 10
+    assert writer._queue.qsize() <= 10
     go_on.set()
     writer.stop()
 
@@ -252,11 +252,11 @@ def test_a_slow_disk_stops_nobody_and_takes_no_memory_without_end(
 def test_frames_that_come_after_the_end_begin_no_new_file(tmp_path: Path) -> None:
     writer = Writer(tmp_path)
     tap = Tap(writer, info(), "agent")
-    writer.put(recording._Piece(info(), "ready"))
+    writer.put(recording._Item(info(), "ready"))
     tap.process(np.full(FRAME, 0.5, np.float32))
-    writer.put(recording._Piece(info(), "end", "left"))
+    writer.put(recording._Item(info(), "end", "left"))
     tap.process(np.full(FRAME, 0.5, np.float32))
-    writer.put(recording._Piece(info("other"), "end", "busy"))
+    writer.put(recording._Item(info("other"), "end", "busy"))
     writer.stop()
     sound, _ = files(tmp_path)
     assert soundfile.info(sound).frames == FRAME
@@ -268,7 +268,7 @@ def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "0123abcd.flac").symlink_to(tmp_path / "precious")
     (tmp_path / "precious").write_text("precious")
     writer = Writer(tmp_path)
-    writer.put(recording._Piece(info(), "ready", SessionReady(1)))
+    writer.put(recording._Item(info(), "ready", SessionReady(1)))
     writer.stop()
     assert "File exists" in writer.problem
     assert (tmp_path / "precious").read_text() == "precious"

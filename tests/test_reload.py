@@ -16,9 +16,9 @@ from core.plugin.host import PluginHost
 from core.plugin.reload import Reloader
 from core.session.protocol import CloseCode
 from core.settings.config import load_config
+from core.testing import EchoEngine
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, speech, write_config
-from tests.echo_engine import EchoEngine
 
 GAIN = """
 import asyncio
@@ -254,7 +254,7 @@ async def test_a_broken_edit_changes_nothing_and_is_reported(
 
 async def test_a_plugin_that_never_starts_is_given_up(editing: Editing, monkeypatch: pytest.MonkeyPatch) -> None:
     service = await editing()
-    monkeypatch.setattr("core.plugin.reload.MOST_S", 0.05)
+    monkeypatch.setattr("core.plugin.reload.STARTUP_TIMEOUT_S", 0.05)
     service.options("gain", gain=0.5, start="hangs")
     assert await service.gain() == 1.0
     assert "have not started" in (await service.json("/health"))["details"][0]

@@ -13,9 +13,9 @@ from core.plugin.hookspecs import hookimpl
 from core.session.protocol import Kind
 from core.settings.config import LogConfig
 from core.settings.log import configure_logging
+from core.testing import EchoEngine
 from tests.caller import dial, get, refused
 from tests.conftest import Serve, speech
-from tests.echo_engine import EchoEngine
 from tests.test_password import COOKIE, bearer, logged_in, post, ticket
 
 RIGHT, TOKEN, WRONG = "right-marker-1", "token-marker-2", "wrong-marker-3"
@@ -87,7 +87,7 @@ async def test_nothing_secret_is_logged(
     for query in (f"{prompt}&persona={ELSEWHERE}", f"voice={ELSEWHERE}", f"seed={ELSEWHERE}"):
         await refused(running, f"/ws/chat?{query}", additional_headers={"Cookie": cookie})
     await refused(running, f"/{ELSEWHERE}?{prompt}", additional_headers={"Origin": f"https://{ELSEWHERE}.example"})
-    engine.troubles.frames = RuntimeError("out of order")
+    engine.faults.frames = RuntimeError("out of order")
     async with dial(running.url(f"/ws/chat?{prompt}"), additional_headers={"Cookie": cookie}) as caller:
         await caller.shake_hands()
         await caller.say(speech(0.16))

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+from typing import get_args
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,14 +12,16 @@ from hypothesis import strategies as st
 
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
-from core.errors import EngineBusyError, EngineError, ProtocolError
-from core.session.admission import EngineAdmission, Party, TooManyCallsError
+from core.errors import AudioError, EngineBusyError, EngineError, ProtocolError
+from core.events import EndReason
+from core.session import call_end
+from core.session.admission import Caller, EngineAdmission, TooManyCallsError
+from core.session.call_end import CallEnded
 from core.session.chat_request import parse_query
-from core.session.limits import BURST_S, Due, TimeLimits, Traffic
-from core.session.protocol import CloseCode
-from core.session.wire import Hangup
+from core.session.limits import BURST_S, Due, RateLimits, TimeLimits
+from core.session.protocol import CloseCode, Echo, Preparing, Queued, Ready, ReadyEngine, ServerMetadata, Stats, Warned
 from core.settings.config import ServerConfig, SessionConfig
-from tests.echo_engine import EchoEngine
+from core.testing import EchoEngine
 
 
 class Clock:
@@ -33,7 +37,7 @@ class Guest:
     """Somebody in the queue, and the places heard of."""
 
     def __init__(self, admission: EngineAdmission, name: str = "ann", address: str = "192.0.2.1") -> None:
-        self.party = Party(name, address)
+        self.party = Caller(name, address)
         self.places: list[int] = []
         self.inside = asyncio.Event()
         self.leave = asyncio.Event()
@@ -201,7 +205,7 @@ async def test_an_engine_that_fails_lets_those_who_wait_know() -> None:
     admission = queue(engine)
     first, second = Guest(admission), Guest(admission)
     await settle()
-    engine.troubles.open = EngineError("The engine is gone.")
+    engine.faults.open = EngineError("The engine is gone.")
     first.leave.set()
     with pytest.raises(EngineError, match="gone"):
         await second.task
@@ -215,7 +219,7 @@ def test_limits_warn_once_and_end() -> None:
     clock.now += 42
     assert limits.due() == [Due("idle", 8)]
     assert limits.due() == []
-    limits.heard(np.full(1920, 0.1, np.float32))
+    limits.observe(np.full(1920, 0.1, np.float32))
     clock.now += 45
     assert limits.due() == [Due("idle", 5)]
     clock.now += 4
@@ -228,24 +232,24 @@ def test_a_hum_is_no_speech() -> None:
     clock = Clock()
     limits = TimeLimits(SessionConfig(max_s=100, idle_s=50, warn_s=10), clock)
     clock.now += 51
-    limits.heard(np.full(1920, 0.001, np.float32))
+    limits.observe(np.full(1920, 0.001, np.float32))
     assert limits.due() == [Due("idle", 0)]
 
 
 def test_messages_and_audio_may_not_come_faster_than_talk() -> None:
     clock = Clock()
-    traffic = Traffic(SessionConfig(max_messages_per_s=20, max_ahead_s=3), clock)
+    traffic = RateLimits(SessionConfig(max_messages_per_s=20, max_ahead_s=3), clock)
     for _ in range(round(20 * BURST_S)):
-        traffic.message()
-    with pytest.raises(Hangup) as ended:
-        traffic.message()
+        traffic.count_message()
+    with pytest.raises(CallEnded) as ended:
+        traffic.count_message()
     assert ended.value.code == CloseCode.TOO_FAST
     clock.now += 1
     for _ in range(19):
-        traffic.message()
-    traffic.audio(3 * 24_000)
-    with pytest.raises(Hangup, match="too_fast"):
-        traffic.audio(1920)
+        traffic.count_message()
+    traffic.count_audio(3 * 24_000)
+    with pytest.raises(CallEnded, match="too_fast"):
+        traffic.count_audio(1920)
 
 
 def test_both_sets_of_names_are_read() -> None:
@@ -288,3 +292,50 @@ def test_no_seed(seed: str) -> None:
 def test_any_query_is_read_or_refused(query: dict[str, str]) -> None:
     with contextlib.suppress(ProtocolError):
         assert parse_query(query).audio in ("opus", "pcm")
+
+
+@pytest.mark.parametrize(
+    ("message", "wire"),
+    [
+        (Queued(2), b'{"type":"queued","place":2}'),
+        (Preparing(), b'{"type":"preparing"}'),
+        (
+            Ready("0a", "teacher", "NATF2", ReadyEngine("nano", "Small."), 7, 600.0),
+            b'{"type":"ready","session":"0a","persona":"teacher","voice":"NATF2",'
+            b'"engine":{"name":"nano","notice":"Small."},"seed":7,"max_s":600.0}',
+        ),
+        (Stats(160, 1, 25), b'{"type":"stats","input_lag_ms":160,"dropped":1,"frames":25}'),
+        (Warned("idle", 9.5), b'{"type":"warning","limit":"idle","seconds":9.5}'),
+        (Echo(17), b'{"type":"echo","id":17}'),
+    ],
+)
+def test_metadata_on_the_wire(message: ServerMetadata, wire: bytes) -> None:
+    """Existing clients rely on these bytes."""
+    assert msgspec.json.encode(message) == wire
+    assert msgspec.json.decode(wire, type=ServerMetadata) == message
+
+
+def test_every_end_of_a_call_has_a_reason_a_close_code_and_a_message() -> None:
+    errors = (
+        AudioError("x"),
+        ProtocolError("x"),
+        TooManyCallsError("x"),
+        EngineBusyError("x"),
+        EngineError("x"),
+        OSError(),
+    )
+    ends = [call_end.from_error(error) for error in errors]
+    ends += [call_end.from_time_limit("time"), call_end.from_time_limit("idle"), call_end.from_shutdown()]
+    assert [(end.reason, end.code) for end in ends] == [
+        ("bad_message", CloseCode.BAD_MESSAGE),
+        ("bad_message", CloseCode.BAD_MESSAGE),
+        ("too_many_calls", CloseCode.BUSY),
+        ("busy", CloseCode.BUSY),
+        ("engine", CloseCode.INTERNAL),
+        ("fault", CloseCode.INTERNAL),
+        ("time", CloseCode.TIME_LIMIT),
+        ("idle", CloseCode.IDLE),
+        ("shutdown", CloseCode.GOING_AWAY),
+    ]
+    assert {end.reason for end in ends} <= set(get_args(EndReason))
+    assert all(end.message for end in ends), "the caller is told what happened"

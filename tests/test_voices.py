@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import tarfile
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import sphn
 import torch
 
 from core.engine.prompt import Voice
-from core.errors import VoiceError
+from core.errors import AudioError, VoiceError
+from core.media.sound_files import read_sound
 from core.media.voice_archive import unpack_voices
-from core.media.voice_recordings import prepare_recording
+from core.media.voice_clips import prepare_voice_clip
 from core.media.voices import VoiceFolder, offered, read_packaged_voice, read_voice, voice_name, write_voice
 
 
@@ -139,12 +141,56 @@ def test_a_recording_that_cannot_be_used_says_what_to_do(tmp_path, samples, says
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_099, 44_100, 48_000])
+def test_resampling_moves_nothing_and_loses_nothing(tmp_path, rate):
+    """A sweep in a second of silence at either end comes out where it was."""
+    time = np.arange(2 * rate) / rate
+    sweep = np.where(abs(time - 1) < 0.9, np.sin(2 * np.pi * (300 + 400 * time) * time), 0)
+    sphn.write_wav(str(tmp_path / "a.wav"), (0.3 * sweep).astype(np.float32), rate)
+    got = read_sound(tmp_path / "a.wav")
+    time = np.arange(48_000) / 24_000
+    expected = 0.3 * np.where(abs(time - 1) < 0.9, np.sin(2 * np.pi * (300 + 400 * time) * time), 0)
+    assert len(got) == 48_000
+    assert float(np.square(got - expected).mean() / np.square(expected).mean()) < 1e-3
+
+
+def with_header(rate: int, channels: int, size: int = 0xFFFFFFFF) -> bytes:
+    """A second of 16-bit sound at 24 kHz with what a WAV header may say; sizes as in what is written into a pipe."""
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2 & 0xFFFFFFFF, channels * 2, 16)
+    sound = (murmur(1)[:24_000] * 32767).astype("<i2").tobytes()
+    return (
+        b"RIFF"
+        + struct.pack("<I", size)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + b"data"
+        + struct.pack("<I", size)
+        + sound
+    )
+
+
+def test_the_length_is_that_of_the_data(tmp_path):
+    """`ffmpeg -f wav -` does not know the length when it writes the header."""
+    (tmp_path / "pipe.wav").write_bytes(with_header(24_000, 1))
+    assert len(read_sound(tmp_path / "pipe.wav")) == 24_000
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(0, 1), (1, 1), (4_294_967_295, 1), (24_000, 0), (24_000, 1000)])
+def test_a_header_that_cannot_be_true_is_refused(tmp_path, rate, channels):
+    (tmp_path / "odd.wav").write_bytes(with_header(rate, channels))
+    with pytest.raises(AudioError, match=r"odd\.wav"):
+        read_sound(tmp_path / "odd.wav")
+    with pytest.raises(VoiceError, match=r"odd\.wav"):
+        read_voice(tmp_path / "odd.wav")
+
+
 def test_stereo_becomes_mono_and_wrong_numbers_are_refused():
     stereo = np.stack([murmur(2), murmur(2)])
-    assert prepare_recording(stereo, 24_000, "x").shape == (48_000,)
+    assert prepare_voice_clip(stereo, "x").shape == (48_000,)
     stereo[0, 7] = np.nan
     with pytest.raises(VoiceError, match="not numbers"):
-        prepare_recording(stereo, 24_000, "x")
+        prepare_voice_clip(stereo, "x")
 
 
 def test_nvidias_file_is_read_into_the_engines_form(tmp_path):

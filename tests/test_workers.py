@@ -56,11 +56,15 @@ async def test_workers_share_slots_queue_and_metrics(service: ServiceProcesses) 
                     names = ("calls_active", "calls_waiting", "engine_busy_slots", "frame_seconds_count")
                     return [await metric(service, name) for name in names] == [2, 2, 2, frames + 10]
 
-                await until(counted)
-                for _ in range(4):
+                async def told() -> bool:
                     status, health = await service.health()
                     engine = health["engine"]
-                    assert (status, engine["slots"], engine["busy"], health["waiting"]) == (200, 2, 2, 2)
+                    return (status, engine["slots"], engine["busy"], health["waiting"]) == (200, 2, 2, 2)
+
+                await until(counted)
+                for worker in ("worker 1", "worker 2"):
+                    with service.stopped(worker):  # so that it is the other one that answers
+                        await until(told)
                 await first.socket.close()
                 await third.shake_hands()
                 assert (await fourth.told("queued"))["place"] == 1

@@ -18,7 +18,7 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Engine, frames_of
 from core.engine.checkpoint import Checkpoint
 from core.engine.sampling import Sampling
 from core.engine.weights import load_mimi
-from core.media.voice_recordings import read_recording
+from core.media.voice_clips import read_voice_clip
 from core.settings.config import EngineConfig
 from training.calls import CallerLine, CallRecord, ScriptedCaller, hold_call
 from training.figures import Figure, Heard, figures_of, hear
@@ -124,7 +124,7 @@ def recorded_lines(path: Path | None) -> list[CallerLine]:
     """What is said in a recording, each stretch between pauses by itself."""
     if path is None:
         return []
-    pcm = read_recording(path)
+    pcm = read_voice_clip(path)
     return [
         CallerLine("recording", "", pcm[begin * FRAME_SAMPLES : end * FRAME_SAMPLES])
         for begin, end in stretches(activity(pcm), PAUSE_S)

@@ -1,4 +1,4 @@
-"""`personaplex check`: everything that is wrong with the settings of a service, found without an engine."""
+"""Checks the settings of a service without starting its engine, for `personaplex check` and before `serve`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from core.settings.config import Config, ServerConfig, read_config
 
 @dataclass(frozen=True)
 class Findings:
-    """What the settings give."""
+    """The result of a check."""
 
     config: Config
     personas: int
-    """How many are on offer; 0 when that could not be found out."""
+    """How many are on offer; 0 when the plugins that know it cannot be loaded or started."""
     voices: int
     problems: tuple[str, ...]
-    """What is wrong, and what to do. With any, `serve` does not start."""
+    """A sentence for everything that is wrong, with what to do. With any, `serve` does not start."""
 
 
 async def check(path: Path | None, environ: Mapping[str, str]) -> Findings:
-    """Look at config.yaml (found as by `load_config`), page, plugins with their options, voices and personas."""
+    """Check config.yaml (found as by `load_config`), the page, plugins and their options, voices and personas."""
     config, problems = read_config(path, environ)
     personas = voices = 0
 
@@ -53,7 +53,7 @@ async def check(path: Path | None, environ: Mapping[str, str]) -> Findings:
 
 
 def require_protection(config: ServerConfig, protected: bool) -> None:
-    """Raises ConfigError when other machines can reach the service and no plugin asks who calls (`protected`)."""
+    """Raise ConfigError when other machines can reach the service and no plugin authenticates (not `protected`)."""
     if not (protected or config.insecure or is_loopback(config.host)):
         raise ConfigError(
             [

@@ -17,7 +17,7 @@ from core.errors import ConfigError, PersonaplexError
 from core.http.app import create_app
 from core.http.uvicorn_server import Server
 from core.plugin.host import PluginHost
-from core.session.service import GOODBYE_S, Service
+from core.session.call_service import GOODBYE_S, CallService
 from core.settings.log import get_logger
 from core.workers.messages import Broken, Started
 from core.workers.paths import desk_socket, metrics_folder
@@ -81,7 +81,7 @@ async def _serve_with(desk: Desk, orders: Orders) -> None:
     engine = RemoteEngine(desk, orders.folder, config.engine)
     app = create_app(config, engine, host, RemoteAdmission(desk, engine))
     async with app.router.lifespan_context(app):
-        service: Service = app.state.service
+        service: CallService = app.state.service
         await service.reloader.catch_up()
         about = await summary(engine, service.host)
         listener = socket.socket(fileno=orders.listener)

@@ -12,17 +12,18 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from core.client.connection import CallOptions
-from core.client.load_audio import synthetic_speech
-from core.client.load_test import BenchReport, Load, Spread, run_load
+from core.client.frame_times import Percentiles
+from core.client.load_test import BenchReport, Load, run_load
+from core.client.load_test_audio import synthetic_speech
 from core.media.sound_files import read_sound
 
 SPEECH_S = 10.0
-"""Of the built-in speech, which is said over and over."""
+"""The length of the built-in speech, which is said over and over."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What must hold for the exit code 0. None: no bound."""
+    """What must hold for the exit code to be 0. None: no bound."""
 
     max_p99_ms: float | None
     max_first_audio_ms: float | None
@@ -30,7 +31,7 @@ class Bounds:
     max_gaps: int | None
     min_held: int | None
 
-    def broken(self, report: BenchReport) -> Iterator[str]:
+    def violations(self, report: BenchReport) -> Iterator[str]:
         """A sentence for each bound that does not hold. Where nothing could be measured, no bound holds."""
         held = report.callers if self.min_held is None else self.min_held
         if report.held < held:
@@ -97,7 +98,7 @@ def bench(
 
     The exit code is 1 when a bound is broken, or a call was not held to the end (see --min-held).
     """
-    recording = read_sound(sound) if sound else synthetic_speech(SPEECH_S)
+    speech = read_sound(sound) if sound else synthetic_speech(SPEECH_S)
     options = CallOptions({"persona": persona} if persona else {}, "pcm" if audio == "pcm" else "opus", password)
     load = Load(callers, seconds, stagger)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f} s"))
@@ -106,13 +107,13 @@ def bench(
         report = asyncio.run(
             run_load(
                 url,
-                recording,
+                speech,
                 load,
                 options,
                 lambda gone, talking: bar.update(task, description=f"{talking} talking", completed=gone),
             )
         )
-    broken = list(Bounds(max_p99_ms, max_first_audio_ms, max_drops, max_gaps, min_held).broken(report))
+    broken = list(Bounds(max_p99_ms, max_first_audio_ms, max_drops, max_gaps, min_held).violations(report))
     if as_json:
         click.echo(json.dumps({**asdict(report), "broken": broken}))
     else:
@@ -122,17 +123,17 @@ def bench(
 
 
 def _print(report: BenchReport) -> None:
-    times = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for heading in ("", "p50", "p95", "p99", "most"):
-        times.add_column(heading, justify="right" if heading else "left")
-    for name, spread in {
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, times in {
         "connect": report.connect_ms,
         "handshake (queue and prompt)": report.handshake_ms,
         "first audio": report.first_audio_ms,
         "delay of a frame": report.delay_ms,
         "of it, this generator": report.own_lag_ms,
     }.items():
-        times.add_row(name, *_cells(spread))
+        table.add_row(name, *_cells(times))
     rows = [
         ("callers held", f"{report.held} of {report.callers}, {report.seconds:g} s all at once"),
         ("frames", f"{report.frames_sent} sent, {report.frames_answered} answered, {report.dropped} dropped"),
@@ -144,11 +145,11 @@ def _print(report: BenchReport) -> None:
     for row in rows:
         counts.add_row(*row)
     console = Console()
-    console.print(times, markup=False)
+    console.print(table, markup=False)
     console.print(counts, markup=False)
 
 
-def _cells(spread: Spread | None) -> list[str]:
-    if spread is None:
+def _cells(times: Percentiles | None) -> list[str]:
+    if times is None:
         return ["none", "", "", ""]
-    return [f"{time:.1f} ms" for time in (spread.p50, spread.p95, spread.p99, spread.max)]
+    return [f"{time:.1f} ms" for time in (times.p50, times.p95, times.p99, times.max)]

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from core.cli.options import seed_option, silence_option, sound_in, sound_out, stereo_option
-from core.client.connection import CallOptions, CallReport, place_call
+from core.client.connection import CallOptions
+from core.client.place_call import CallReport, place_call
 from core.engine.call import FRAME_S, SAMPLE_RATE
-from core.media.sound_files import read_sound, side_by_side, write_wav
+from core.media.sound_files import read_sound, to_stereo, write_wav
 
 
 @click.command()
@@ -49,7 +50,7 @@ def call(
     URL is such as ws://localhost:8998 or https://example.com/api/chat. When the server ended the call, the exit code
     is 1.
     """
-    recording = np.pad(read_sound(source), (0, round(silence * SAMPLE_RATE)))
+    speech = np.pad(read_sound(source), (0, round(silence * SAMPLE_RATE)))
     parameters = {"persona": persona, "voice": voice, "prompt": prompt, "seed": None if seed is None else str(seed)}
     options = CallOptions(
         {name: value for name, value in parameters.items() if value is not None},
@@ -58,16 +59,16 @@ def call(
     )
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.1f} of {task.total:.1f} s"))
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("connecting", total=len(recording) / SAMPLE_RATE)
+        task = bar.add_task("connecting", total=len(speech) / SAMPLE_RATE)
         answer, report = asyncio.run(
             place_call(
                 url,
-                recording,
+                speech,
                 options,
                 lambda state, frames: bar.update(task, description=state, completed=frames * FRAME_S),
             )
         )
-    write_wav(target, side_by_side(recording, answer) if stereo else answer[np.newaxis])
+    write_wav(target, to_stereo(speech, answer) if stereo else answer[np.newaxis])
     if as_json:
         click.echo(json.dumps(asdict(report)))
     else:
@@ -77,14 +78,14 @@ def call(
 
 
 def _print(report: CallReport) -> None:
-    trips = report.round_trip_ms
+    times = report.round_trip_ms
     rows = [
         ("connect", f"{report.connect_ms:.0f} ms"),
         ("handshake (queue and prompt)", f"{report.handshake_ms:.0f} ms"),
         ("first audio", "none" if report.first_audio_ms is None else f"{report.first_audio_ms:.0f} ms"),
         (
             "round trip of a frame",
-            f"p50 {trips.p50:.0f} ms, p99 {trips.p99:.0f} ms, most {trips.max:.0f} ms" if trips else "none",
+            f"p50 {times.p50:.0f} ms, p99 {times.p99:.0f} ms, most {times.max:.0f} ms" if times else "none",
         ),
         ("frames", f"{report.frames_sent} sent, {report.frames_received} answered, {report.dropped} dropped"),
         ("gaps (80 ms of buffer)", f"{report.gaps}, {report.gap_ms:.0f} ms in all"),

@@ -1,4 +1,4 @@
-"""`personas`, `voices`, `plugins` and `check`: what a configuration gives, without starting the engine."""
+"""`personas`, `voices`, `plugins` and `check`: what a configuration results in, without starting the engine."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from core.boot import check as settings
+from core.boot.check import check as check_settings
 from core.cli.options import config_option
 from core.errors import ConfigError
 from core.events import OPERATOR
@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 @config_option
 def personas(config: Path | None) -> None:
     """List the personas on offer, the default one first."""
-    found = _ask(load_config(config, os.environ), lambda host: host.list_personas(OPERATOR))
+    found = _query(load_config(config, os.environ), lambda host: host.list_personas(OPERATOR))
     _print(("id", "name", "voice", "description"), [(p.id, p.name, p.voice, p.description) for p in found])
 
 
@@ -32,14 +32,14 @@ def personas(config: Path | None) -> None:
 @config_option
 def voices(config: Path | None) -> None:
     """List the voices on offer. Those of a checkpoint are named as PersonaPlex packages them."""
-    found = _ask(load_config(config, os.environ), lambda host: host.list_voices())
+    found = _query(load_config(config, os.environ), lambda host: host.list_voices())
     _print(("voice",), [(name,) for name in found])
 
 
 @click.command()
 @config_option
 def plugins(config: Path | None) -> None:
-    """List every plugin that was found, in the order in which they are asked."""
+    """List every plugin that was found, in order of precedence."""
     infos = PluginHost.load(load_config(config, os.environ)).describe()
     _print(
         ("plugin", "version", "state", "hooks", "source", "problem"),
@@ -51,24 +51,24 @@ def plugins(config: Path | None) -> None:
 @config_option
 def check(config: Path | None) -> None:
     """Check configuration, personas, voices and plugins, and name everything that is wrong."""
-    found = asyncio.run(settings.check(config, os.environ))
+    found = asyncio.run(check_settings(config, os.environ))
     if found.problems:
         raise ConfigError(list(found.problems))
     click.echo(f"{found.config.source} is fine: {found.personas} personas, {found.voices} voices.")
 
 
-def _ask(config: Config, question: Callable[[PluginHost], Awaitable[_Result]]) -> _Result:
-    """The answer of the plugins, started without an engine."""
+def _query(config: Config, query: Callable[[PluginHost], Awaitable[_Result]]) -> _Result:
+    """The result of a query to the plugins, started without an engine."""
 
-    async def ask() -> _Result:
+    async def run() -> _Result:
         host = PluginHost.load(config)
         await host.startup(None)
         try:
-            return await question(host)
+            return await query(host)
         finally:
             await host.shutdown()
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
 def _print(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

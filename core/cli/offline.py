@@ -1,4 +1,4 @@
-"""A conversation without a socket: a recording through the engine and the transforms, as fast as they go."""
+"""A conversation without a server: speech goes through the transforms and the engine as fast as they run."""
 
 import secrets
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from core.plugin.host import PluginHost
 
 @dataclass(frozen=True)
 class Word:
-    """A piece of the agent's text, and when it was said, in seconds."""
+    """A piece of the agent's text, and when it was said, in seconds from the start."""
 
     time: float
     text: str
@@ -23,7 +23,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What came of it. `caller` and `agent` are float32[n] at 24 kHz, of the same length."""
+    """Both sides of a conversation. `caller` and `agent` are float32[n] at 24 kHz, of the same length."""
 
     caller: Samples
     agent: Samples
@@ -35,14 +35,14 @@ class Conversation:
 async def converse(
     engine: Engine,
     host: PluginHost,
-    recording: Samples,
+    speech: Samples,
     *,
     persona: str,
     voice: str | None,
     seed: int | None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Conversation:
-    """Say `recording` to a persona ("" is the default one). `progress` hears the frames done and their number.
+    """Say `speech` to a persona ("" is the default one). `progress` is called with the frames done and their number.
 
     Raises PersonaError, VoiceError, PromptError and EngineError.
     """
@@ -51,9 +51,9 @@ async def converse(
     prompt = Prompt(chosen.prompt, await host.load_voice(chosen.voice))
     info = SessionInfo(secrets.token_hex(8), OPERATOR, chosen.id, chosen.voice, "talk", "", "pcm")
     failures: list[TransformFailed] = []
-    hear, say = host.input_chain(info, failures.append), host.output_chain(info, failures.append)
+    input_chain, output_chain = host.input_chain(info, failures.append), host.output_chain(info, failures.append)
 
-    frames = frames_of(recording)
+    frames = frames_of(speech)
     agent: list[Samples] = []
     words: list[Word] = []
     call = engine.open(prompt, chosen.sampling, len(frames) * FRAME_S)
@@ -61,9 +61,9 @@ async def converse(
         await call.ready()
         outputs = call.frames()
         for index, frame in enumerate(frames):
-            call.push(hear.process(frame))
+            call.push(input_chain.process(frame))
             output = await anext(outputs)
-            agent.append(say.process(output.pcm))
+            agent.append(output_chain.process(output.pcm))
             if output.text:
                 words.append(Word(round(index * FRAME_S, 2), output.text))
             progress(index + 1, len(frames))

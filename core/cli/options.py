@@ -1,4 +1,4 @@
-"""What the commands share: options, and how an error is shown."""
+"""Options that several commands share, and how errors are shown."""
 
 from pathlib import Path
 from typing import Any

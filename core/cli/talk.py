@@ -16,7 +16,8 @@ from core.cli.options import config_option, seed_option, silence_option, sound_i
 from core.engine.call import FRAME_S, SAMPLE_RATE
 from core.errors import AudioError
 from core.media.audio_codecs import Samples
-from core.media.sound_files import read_sound, side_by_side, write_wav
+from core.media.sound_files import read_sound, to_stereo, write_wav
+from core.media.voices import voice_name
 from core.plugin.host import PluginHost
 from core.settings.config import Config, load_config
 
@@ -46,19 +47,19 @@ def talk(
 ) -> None:
     """Say IN.wav to a persona and write its answer to OUT.wav, with the engine and transforms of the server."""
     loaded = load_config(config, os.environ)
-    recording = np.pad(read_sound(source), (0, round(silence * SAMPLE_RATE)))
+    speech = np.pad(read_sound(source), (0, round(silence * SAMPLE_RATE)))
     console = Console(stderr=True)
-    heard = _converse(loaded, recording, persona, voice, seed, console)
-    write_wav(target, side_by_side(heard.caller, heard.agent) if stereo else heard.agent[np.newaxis])
+    conversation = _converse(loaded, speech, persona, voice, seed, console)
+    write_wav(target, to_stereo(conversation.caller, conversation.agent) if stereo else conversation.agent[np.newaxis])
     if transcript is not None:
-        _write_transcript(transcript, heard)
-    for failure in heard.failures:
+        _write_transcript(transcript, conversation)
+    for failure in conversation.failures:
         console.print(f"The transform of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
-    click.echo("".join(word.text for word in heard.words).strip())
+    click.echo("".join(word.text for word in conversation.words).strip())
 
 
 def _converse(
-    config: Config, recording: Samples, persona: str, voice: str | None, seed: int | None, console: Console
+    config: Config, speech: Samples, persona: str, voice: str | None, seed: int | None, console: Console
 ) -> Conversation:
     from core.boot.local_engine import open_engine  # its libraries take seconds to load
 
@@ -69,9 +70,9 @@ def _converse(
             return await converse(
                 engine,
                 host,
-                recording,
+                speech,
                 persona=persona,
-                voice=voice,
+                voice=voice_name(voice) if voice else None,
                 seed=seed,
                 progress=lambda done, of: bar.update(task, completed=done * FRAME_S, total=of * FRAME_S),
             )
@@ -87,15 +88,17 @@ def _converse(
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task("talking", total=len(recording) / SAMPLE_RATE)
+            task = bar.add_task("talking", total=len(speech) / SAMPLE_RATE)
             return asyncio.run(run())
     finally:
         engine.close()
 
 
-def _write_transcript(path: Path, heard: Conversation) -> None:
-    words = [asdict(word) for word in heard.words]
-    text = json.dumps({"text": "".join(word.text for word in heard.words).strip(), "seed": heard.seed, "words": words})
+def _write_transcript(path: Path, conversation: Conversation) -> None:
+    words = [asdict(word) for word in conversation.words]
+    text = json.dumps(
+        {"text": "".join(word.text for word in conversation.words).strip(), "seed": conversation.seed, "words": words}
+    )
     try:
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:

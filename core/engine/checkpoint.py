@@ -10,7 +10,7 @@ from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from core.engine.prompt import SpecialCodes
 from core.engine.sampling import USUAL, Sampling
 from core.engine.weights import read_json
-from core.errors import CheckpointError, ProtocolError
+from core.errors import CheckpointError, SamplingError
 
 EXTENSION = "personaplex"
 """Key of `config.json` for what Moshi's configs have no place for: name, notice, silence and sine codes, sampling."""
@@ -87,5 +87,5 @@ def usual_sampling(extension: dict[str, Any], source: str) -> Sampling:
     said = extension.get("sampling", {})
     try:
         return Sampling(**said).over(USUAL)
-    except (TypeError, ProtocolError) as error:
+    except (TypeError, SamplingError) as error:
         raise CheckpointError(f"{source}: {EXTENSION}.sampling is wrong: {error}") from None

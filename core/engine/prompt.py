@@ -20,6 +20,16 @@ GAP_FRAMES = 6
 RING = 4
 """Columns of the token ring that packaged voices carry: the longest delay, and three more."""
 Tokens = npt.NDArray[np.int64]
+SYSTEM_TAG = "<system>"
+"""Stands before and after the text of every prompt, as the model was trained."""
+
+
+def without_system_tags(text: str) -> str:
+    """A prompt's text without the tags around it, which NVIDIA's clients may add."""
+    text = text.strip()
+    if text.startswith(SYSTEM_TAG) and text.endswith(SYSTEM_TAG) and len(text) >= 2 * len(SYSTEM_TAG):
+        text = text.removeprefix(SYSTEM_TAG).removesuffix(SYSTEM_TAG).strip()
+    return text
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 
-from core.errors import ProtocolError
+from core.errors import SamplingError
 
 MAX_TEMPERATURE = 2.0
 MAX_TOP_K = 500
@@ -17,7 +17,7 @@ class Sampling:
     A temperature of 0 is greedy. `seed` None means a fresh one for each call; the same seed and the same audio
     give the same conversation, whoever else is on the card.
 
-    Raises ProtocolError when a value is out of its limits, naming it.
+    Raises SamplingError when a value is out of its limits, naming it.
     """
 
     temperature: float | None = None
@@ -38,7 +38,7 @@ class Sampling:
             value = getattr(self, field.name)
             low, high = limits[field.name]
             if value is not None and not low <= value <= high:  # NaN fails both comparisons
-                raise ProtocolError(f"{field.name} must lie between {low} and {high}, not {value}.")
+                raise SamplingError(f"{field.name} must lie between {low} and {high}, not {value}.")
 
     def over(self, usual: "Sampling") -> "Sampling":
         """The same, with what is not asked for as usual."""

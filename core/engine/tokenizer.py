@@ -7,10 +7,9 @@ from typing import Protocol
 import numpy as np
 import sentencepiece
 
-from core.engine.prompt import Tokens
+from core.engine.prompt import SYSTEM_TAG, Tokens, without_system_tags
 from core.errors import CheckpointError
 
-SYSTEM_TAG = "<system>"
 PADDING = (0, 3)
 """Moshi's end-of-padding and padding: never shown."""
 
@@ -42,12 +41,10 @@ class SentencePieceTokenizer:
             raise CheckpointError(f"{path} is not a SentencePiece model: {error}") from error
 
     def prompt(self, text: str) -> Tokens:
-        words = text.strip()
+        words = without_system_tags(text)
         if not words:
             return np.empty(0, dtype=np.int64)
-        if not (words.startswith(SYSTEM_TAG) and words.endswith(SYSTEM_TAG)):
-            words = f"{SYSTEM_TAG} {words} {SYSTEM_TAG}"
-        return np.array(self._processor.encode(words), dtype=np.int64)
+        return np.array(self._processor.encode(f"{SYSTEM_TAG} {words} {SYSTEM_TAG}"), dtype=np.int64)
 
     def words(self) -> "SentencePieceWords":
         return SentencePieceWords(self._processor)

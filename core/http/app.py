@@ -23,24 +23,21 @@ from core.http.origin_check import SameSite
 from core.http.plugin_routes import PluginRoutes
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
-from core.plugin.reload import RefreshFirst
+from core.plugin.reload import ReloadMiddleware
 from core.session.admission import Admission
+from core.session.call_service import ROUTES, CallService
 from core.session.chat_request import authenticate
-from core.session.service import ROUTES, Service
 from core.settings.config import Config, shipped
-
-LOGIN = "/login"
-"""Where an auth plugin that has a login page serves it."""
 
 
 def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admission | None = None) -> Starlette:
-    """The service as an ASGI app; `app.state.service` is its `Service`.
+    """The service as an ASGI app; `app.state.service` is its CallService.
 
-    `admission` None is a queue of this process alone, before `engine`.
+    `admission` None is a queue of this process before `engine`.
 
     Raises ConfigError when the page's folder cannot be used, and PluginError when a plugin's routes cannot.
     """
-    service = Service(config, engine, host, admission)
+    service = CallService(config, engine, host, admission)
     api = _Api(service)
     role, remote = config.server.role, config.server.socket
 
@@ -67,7 +64,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
         middleware=[
             Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
             Middleware(SecurityHeaders, connect=(remote, remote.replace("ws", "http", 1)) if remote else ()),
-            Middleware(RefreshFirst, reloader=service.reloader),
+            Middleware(ReloadMiddleware, reloader=service.reloader),
             Middleware(
                 SameSite,
                 origins=config.server.origins,
@@ -84,11 +81,11 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
 class _Api:
     """The JSON endpoints."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: CallService) -> None:
         self._service = service
 
     async def personas(self, request: Request) -> Response:
-        """`GET /personas`: whom this caller may talk with, the default first."""
+        """`GET /personas`: the personas that this caller may talk with, the default one first."""
         identity = await authenticate(request, self._service.host)
         personas = await self._service.host.list_personas(identity)
         settings = self._service.config.personas
@@ -117,11 +114,12 @@ class _Api:
     async def health(self, request: Request) -> Response:
         """`GET /health`: 200 while calls are taken and the engine serves, else 503. Open to everybody.
 
-        `problems` counts what is wrong beside that, such as a broken edit; callers get the sentences, as `details`.
+        `problems` is the number of other things that are wrong, such as an edit of the settings that was rejected;
+        authenticated callers get a sentence for each in `details`.
         """
         engine, host = self._service.engine, self._service.host
         origin = request.headers.get("origin")
-        known = origin in host.config.server.origins  # whose page may wait here for us to wake up
+        known = origin in host.config.server.origins  # a page served elsewhere polls this while the service starts
         headers = {"access-control-allow-origin": origin, "vary": "origin"} if origin and known else None
         health = engine.health()
         problems = [*self._service.reloader.problems, *host.problems()]
@@ -148,7 +146,7 @@ class _Api:
         return JSONResponse(body, status_code=200 if status == "ok" else 503, headers=headers)
 
     async def session(self, request: Request) -> Response:
-        """`GET /session`: what the page must know before it asks for more. Open to everybody."""
+        """`GET /session`: what the page needs before it can request anything else. Open to everybody."""
         host = self._service.host
         identity: Identity | None = None
         try:
@@ -163,7 +161,7 @@ class _Api:
                 "authenticated": identity is not None,
                 "identity": identity.name if identity else None,
                 "protected": host.protected,
-                "login": LOGIN if any(getattr(route, "path", None) == LOGIN for route in host.routes()) else None,
+                "login": host.login_path(),
                 "engine": {"name": info.name, "notice": info.notice},
                 "notices": host.notices(),
             }
@@ -172,7 +170,7 @@ class _Api:
 
 
 async def _error(_request: Request, error: Exception) -> Response:
-    """Every error as JSON: one of ours, or Starlette's own such as 405."""
+    """The JSON response for a PersonaplexError, or for one of Starlette's own errors such as 405."""
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
     if isinstance(error, RefusedError):
@@ -181,7 +179,7 @@ async def _error(_request: Request, error: Exception) -> Response:
 
 
 async def _fault(_request: Request, _error: Exception) -> Response:
-    """Any other error. It answers outside of all middleware, so it brings its headers; uvicorn logs the error."""
+    """The response for any other error. It bypasses all middleware, so it adds the headers; uvicorn logs the error."""
     return JSONResponse({"error": "Something failed in the server."}, status_code=500, headers=HEADERS)
 
 

@@ -18,8 +18,8 @@ from websockets.http11 import Response
 from websockets.server import ServerProtocol
 
 from core.http.headers import HEADERS
+from core.session.call_service import GOODBYE_S, CallService
 from core.session.protocol import CloseCode
-from core.session.service import GOODBYE_S, Service
 from core.settings.config import ServerConfig
 
 HEARTBEAT_S = 5.0
@@ -151,10 +151,10 @@ class Server(uvicorn.Server):
     ) -> None:
         """`ready` is called once, when callers can connect. The app's lifespan is for the caller to run.
 
-        `shared`: other processes listen on the same socket. Each then accepts one connection at a time, so that one
-        that is busy leaves the next to the others.
+        `shared`: other processes listen on the same socket. Each then accepts one connection at a time, so that a busy
+        one leaves the next to the others.
         """
-        self._service: Service = app.state.service
+        self._service: CallService = app.state.service
         self._ready = ready
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # below, it prints queries: prompts, tickets
         super().__init__(
@@ -195,5 +195,5 @@ class Server(uvicorn.Server):
         while not draining.done() and not self.force_exit:
             await asyncio.wait([draining], timeout=0.1)
         draining.cancel()
-        await self._service.say_goodbye()
+        await self._service.end_calls()
         await super().shutdown(sockets)

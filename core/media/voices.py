@@ -1,7 +1,7 @@
-"""Voices from files, read safely, and which of them are offered.
+"""Voices: their names, reading them safely from files, and which of them are offered.
 
 A voice is `.safetensors` (ours, see `write_voice`) or a recording (`.wav`). NVIDIA's `.pt` can carry code, so it is
-read in one place only, `read_packaged_voice`, for callers that vouch for where the file comes from.
+read in one place only, `read_packaged_voice`, for code that vouches for where the file comes from.
 """
 
 import re
@@ -18,33 +18,33 @@ from safetensors import SafetensorError, safe_open
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
 from core.engine.prompt import RING, Voice
 from core.errors import VoiceError
-from core.media.voice_recordings import read_recording
+from core.media.voice_clips import read_voice_clip
 
 VOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""What a name looks like: it appears in addresses, logs and file names."""
+"""The form of a voice's name, which appears in URLs, logs and file names."""
 
 FORMAT = "personaplex-voice"
 MAX_VOICE_BYTES = 256 * 2**20
 MAX_VOICE_FRAMES = 2000
-"""160 s: two thirds of the model's context, and far more than a voice needs."""
-AUDIO_CARD = 2048
-TEXT_CARD = 32000
-"""Tokens are below these; the card itself stands for "not begun yet", -1 for "nothing", -2 for "not known yet"."""
+"""160 s: two thirds of the model's context, far more than a voice needs."""
+AUDIO_VOCAB_SIZE = 2048
+TEXT_VOCAB_SIZE = 32000
+"""Tokens are below these. In a ring, the size itself is the initial token, -1 no token, -2 one not known yet."""
 
 
 def voice_name(text: str) -> str:
-    """The name in a caller's or a file's text: with or without the `.pt` that NVIDIA's clients add."""
+    """The name of a voice as a person or one of NVIDIA's clients writes it: they may add `.pt`."""
     return text.removesuffix(".pt")
 
 
 def offered(available: Iterable[str], allow: Iterable[str]) -> list[str]:
-    """Those of `available` that the names and globs of `allow` take in, in the order of `allow`, each once."""
+    """The names in `available` that match the names and globs in `allow`, in the order of `allow`, each once."""
     names = sorted(set(available))
     return list(dict.fromkeys(name for pattern in allow for name in names if fnmatchcase(name, pattern)))
 
 
 def not_offered(name: str, voices: Collection[str]) -> str:
-    """A sentence for a voice that is not among `voices`."""
+    """A sentence that says that `name` is not among the offered `voices`."""
     known = f"Offered: {', '.join(voices)}" if voices else "No voice is offered at all"
     return f"the voice {name[:64]!r} is not offered. {known}; voices.allow in config.yaml decides."
 
@@ -52,17 +52,17 @@ def not_offered(name: str, voices: Collection[str]) -> str:
 def read_voice(path: Path) -> Voice:
     """The voice in a `.safetensors` or `.wav` file, named after the file. Raises VoiceError. Blocks on the disk."""
     if path.suffix == ".wav":
-        return Voice(path.stem, pcm=read_recording(path))
+        return Voice(path.stem, pcm=read_voice_clip(path))
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     raise VoiceError(
         f"{path}: a voice is a .safetensors or .wav file. "
-        "Make one of a recording with `personaplex voice make NAME IN.wav`."
+        "Make one from a recording with `personaplex voice make NAME IN.wav`."
     )
 
 
 def write_voice(path: Path, voice: Voice) -> None:
-    """Save `voice` (codes or embeddings; a recording must be encoded first) as safetensors, whole or not at all."""
+    """Save `voice` as safetensors, whole or not at all. Raises VoiceError, also for a recording that is not encoded."""
     forms = {"codes": voice.codes, "embeddings": voice.embeddings, "ring": voice.ring}
     tensors = {key: np.ascontiguousarray(form) for key, form in forms.items() if form is not None}
     if not tensors:
@@ -100,10 +100,10 @@ def read_packaged_voice(path: Path) -> Voice:
 
 
 class VoiceFolder:
-    """The voices in one folder, looked up by name; files may come and go while it is in use.
+    """The voices in one folder, looked up by name; files may be added and removed while it is in use.
 
-    A name becomes a path only by being found in the folder's listing. Where NAME.safetensors and NAME.wav both exist,
-    the former is taken.
+    A name is never used as a path: it is looked up in the folder's listing. NAME.safetensors takes precedence over
+    NAME.wav.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,11 +111,11 @@ class VoiceFolder:
         self._read: dict[str, tuple[tuple[str, int, int], Voice]] = {}
 
     def names(self) -> list[str]:
-        """Names of the voices now in the folder, in order; none when there is no such folder."""
+        """The names of the voices that are in the folder now, sorted; none when the folder does not exist."""
         return list(self._files())
 
     def load(self, name: str) -> Voice | None:
-        """The voice of that name, read anew when its file has changed; None when there is none.
+        """The voice of that name, read again when its file has changed; None when there is none.
 
         Raises VoiceError when its file cannot be used. Blocks on the disk.
         """
@@ -135,7 +135,7 @@ class VoiceFolder:
         return voice
 
     def problems(self) -> list[str]:
-        """Files that look like voices and are none that can be offered, one sentence each."""
+        """One sentence for each file that looks like a voice and cannot be offered."""
         found = []
         for path in self._listing():
             if path.suffix in {".wav", ".safetensors"} and not VOICE_NAME.fullmatch(path.stem):
@@ -175,18 +175,18 @@ def _read_safetensors(path: Path) -> Voice:
 
 
 def _checked(path: Path, tensors: dict[str, npt.NDArray[Any]]) -> Voice:
-    """A voice of `tensors` whose shapes, types and token ranges are right: a wrong token can bring a GPU down."""
+    """The voice in `tensors`, after a check of shapes, dtypes and token ranges: a wrong token can crash the GPU."""
     if tensors.keys() == {"codes"}:
         codes = tensors["codes"]
         _check(path, "codes", codes, np.int64, (None, AGENT_CODEBOOKS))
-        _check_range(path, "codes", codes, 0, AUDIO_CARD - 1)
+        _check_range(path, "codes", codes, 0, AUDIO_VOCAB_SIZE - 1)
         return Voice(path.stem, codes=codes)
     if tensors.keys() == {"embeddings", "ring"}:
         embeddings, ring = tensors["embeddings"], tensors["ring"]
         _check(path, "embeddings", embeddings, np.float32, (None, None))
         _check(path, "ring", ring, np.int64, (STREAMS, RING))
-        _check_range(path, "ring's text row", ring[:1], -2, TEXT_CARD)
-        _check_range(path, "ring's audio rows", ring[1:], -2, AUDIO_CARD)
+        _check_range(path, "ring's text row", ring[:1], -2, TEXT_VOCAB_SIZE)
+        _check_range(path, "ring's audio rows", ring[1:], -2, AUDIO_VOCAB_SIZE)
         if not np.isfinite(embeddings).all():
             raise VoiceError(f"{path}: embeddings has values that are not finite.")
         return Voice(path.stem, embeddings=embeddings, ring=ring)
@@ -196,10 +196,10 @@ def _checked(path: Path, tensors: dict[str, npt.NDArray[Any]]) -> Voice:
 def _check(
     path: Path, key: str, tensor: npt.NDArray[Any], dtype: type[np.generic], shape: tuple[int | None, int | None]
 ) -> None:
-    wanted = f"{dtype.__name__}[{', '.join('n' if size is None else str(size) for size in shape)}]"
-    fits = tensor.ndim == 2 and all(size in (None, given) for size, given in zip(shape, tensor.shape, strict=True))
+    expected = f"{dtype.__name__}[{', '.join('n' if size is None else str(size) for size in shape)}]"
+    fits = tensor.ndim == 2 and all(size in (None, actual) for size, actual in zip(shape, tensor.shape, strict=True))
     if not fits or tensor.dtype != dtype:
-        raise VoiceError(f"{path}: {key} is {tensor.dtype}{list(tensor.shape)}, not {wanted}.")
+        raise VoiceError(f"{path}: {key} is {tensor.dtype}{list(tensor.shape)}, not {expected}.")
     if not 1 <= len(tensor) <= MAX_VOICE_FRAMES or tensor.shape[1] < 1:
         raise VoiceError(f"{path}: {key} has {len(tensor)} rows; a voice has 1 to {MAX_VOICE_FRAMES} frames.")
 

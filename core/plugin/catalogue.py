@@ -1,58 +1,60 @@
-"""The personas and voices on offer, as the plugins together have them and the settings allow."""
+"""The personas and voices on offer: all that the plugins have together, as far as the settings allow them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from pluggy import HookImpl
 
 from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError, VoiceError
 from core.events import Identity
-from core.media.voices import VOICE_NAME, not_offered, offered, voice_name
-from core.plugin.hook_calls import FAULTS, Hooks, ask
+from core.media.voices import VOICE_NAME, not_offered, offered
+from core.plugin.hook_calls import PLUGIN_ERRORS, HookCaller, call_async
 from core.plugin.personas import PERSONA_ID, Persona
 from core.settings.config import Config
 from core.settings.yaml_structs import suggest
 
 STARTUP = Identity("startup")
-"""Who asks for the personas when they are checked."""
+"""The identity for which personas are listed when they are checked."""
 
 
 class Catalogue:
-    """Asks the plugins each time, so that what they offer may change."""
+    """Looks personas and voices up. The plugins are asked each time, so that what they offer may change."""
 
-    def __init__(self, config: Config, hooks: Hooks) -> None:
+    def __init__(self, config: Config, hooks: HookCaller) -> None:
         self._config = config
         self._hooks = hooks
 
-    async def personas(self, identity: Identity) -> tuple[list[Persona], str]:
-        """Every usable persona, each id once, the default one first, and the name of a plugin that failed, or ""."""
-        voices = await self.voices()
-        found: dict[str, Persona] = {}
+    async def list_personas(self, identity: Identity) -> tuple[list[Persona], str]:
+        """Every usable persona, each id once, the default one first; and the name of a plugin that failed, or ""."""
+        voices = await self.list_voices()
+        personas: dict[str, Persona] = {}
         failed = ""
-        for hook in self._hooks.of("list_personas"):
+        for hook in self._hooks.implementations("list_personas"):
             try:
-                for persona in await ask(hook, identity=identity, voices=tuple(voices)):
-                    if self._usable(hook, persona, voices):
-                        found.setdefault(persona.id, persona)
-            except FAULTS as error:
-                failed = self._hooks.fault(hook, error)
+                for persona in await call_async(hook, identity=identity, voices=tuple(voices)):
+                    if self._is_usable(persona, hook, voices):
+                        personas.setdefault(persona.id, persona)
+            except PLUGIN_ERRORS as error:
+                self._hooks.report_failure(hook, error)
+                failed = hook.plugin_name
         default = self._config.personas.default
-        return sorted(found.values(), key=lambda persona: persona.id != default), failed
+        return sorted(personas.values(), key=lambda persona: persona.id != default), failed
 
-    async def persona(self, name: str, identity: Identity) -> Persona:
+    async def resolve_persona(self, name: str, identity: Identity) -> Persona:
         """The persona of that id. Raises PersonaError."""
         failed = ""
         if PERSONA_ID.fullmatch(name):
-            voices = await self.voices()
-            for hook in self._hooks.of("resolve_persona"):
+            voices = await self.list_voices()
+            for hook in self._hooks.implementations("resolve_persona"):
                 try:
-                    persona = await ask(hook, name=name, identity=identity, voices=tuple(voices))
-                except FAULTS as error:
-                    failed = self._hooks.fault(hook, error)
+                    persona = await call_async(hook, name=name, identity=identity, voices=tuple(voices))
+                except PLUGIN_ERRORS as error:
+                    self._hooks.report_failure(hook, error)
+                    failed = hook.plugin_name
                     continue
-                if self._usable(hook, persona, voices):
-                    return persona  # type: ignore[no-any-return] # _usable has looked
+                if self._is_usable(persona, hook, voices):
+                    return persona
                 failed = failed if persona is None else hook.plugin_name
         if failed:
             raise PersonaError(
@@ -60,46 +62,45 @@ class Catalogue:
             )
         raise PersonaError(f"There is no persona {name[:64]!r}. GET /personas lists those that there are.")
 
-    async def voices(self) -> list[str]:
+    async def list_voices(self) -> list[str]:
         """Names of the voices on offer, in the order of `voices.allow`."""
-        return offered(await self._available(), self._config.voices.allow)
+        return offered(await self._available_voices(), self._config.voices.allow)
 
-    async def voice(self, name: str) -> Voice:
-        """The voice of that name, with or without `.pt`. Raises VoiceError when it is not offered or cannot be read."""
-        name = voice_name(name)
-        voices = await self.voices()
+    async def load_voice(self, name: str) -> Voice:
+        """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
+        voices = await self.list_voices()
         if name not in voices:
             raise VoiceError(not_offered(name, voices))
-        for hook in self._hooks.of("load_voice"):
+        for hook in self._hooks.implementations("load_voice"):
             try:
-                voice = await ask(hook, name=name)
-            except FAULTS as error:
-                self._hooks.fault(hook, error)
+                voice = await call_async(hook, name=name)
+            except PLUGIN_ERRORS as error:
+                self._hooks.report_failure(hook, error)
                 continue
             if isinstance(voice, Voice):
                 return voice
             if voice is not None:
-                self._hooks.report(hook, f"gave {type(voice).__name__}, not a Voice")
+                self._hooks.report_invalid_result(hook, f"returned {type(voice).__name__}, not a Voice")
         raise VoiceError(f"The voice {name!r} cannot be read just now. The log says why.")
 
     async def check(self) -> list[str]:
-        """Problems of settings that only plugins know about: the allowed voices and the personas."""
+        """Problems of settings that only plugins know about: the allowed voices, and the personas."""
         config, problems = self._config, []
-        available = set(await self._available())
+        available = set(await self._available_voices())
         for name in config.voices.allow:
             if not offered(available, [name]):
-                known = suggest(name, available) or " There are no voices at all."
-                problems.append(f"{config.source}: voices.allow: there is no voice '{name}'.{known}")
+                suggestion = suggest(name, available) or " There are no voices at all."
+                problems.append(f"{config.source}: voices.allow: there is no voice '{name}'.{suggestion}")
         voices = offered(available, config.voices.allow)
         ids: list[str] = []
-        for hook in self._hooks.of("list_personas"):
+        for hook in self._hooks.implementations("list_personas"):
             try:
-                personas = await ask(hook, identity=STARTUP, voices=tuple(voices))
-                ids.extend(persona.id for persona in personas if self._usable(hook, persona, voices))
+                personas = await call_async(hook, identity=STARTUP, voices=tuple(voices))
+                ids.extend(persona.id for persona in personas if self._is_usable(persona, hook, voices))
             except ConfigError as error:
                 problems.extend(error.problems)
-            except FAULTS as error:
-                self._hooks.fault(hook, error)
+            except PLUGIN_ERRORS as error:
+                self._hooks.report_failure(hook, error)
         if not problems and config.personas.default and config.personas.default not in ids:
             problems.append(
                 f"{config.source}: personas.default: there is no persona '{config.personas.default}'."
@@ -107,26 +108,27 @@ class Catalogue:
             )
         return problems
 
-    async def _available(self) -> list[str]:
-        found: list[str] = []
-        for hook in self._hooks.of("list_voices"):
+    async def _available_voices(self) -> list[str]:
+        """Names of all voices that the plugins can load, whether the settings allow them or not."""
+        names: list[str] = []
+        for hook in self._hooks.implementations("list_voices"):
             try:
-                found.extend(name for name in await ask(hook) if VOICE_NAME.fullmatch(name))
-            except FAULTS as error:
-                self._hooks.fault(hook, error)
-        return found
+                names.extend(name for name in await call_async(hook) if VOICE_NAME.fullmatch(name))
+            except PLUGIN_ERRORS as error:
+                self._hooks.report_failure(hook, error)
+        return names
 
-    def _usable(self, hook: HookImpl, persona: Any, voices: Sequence[str]) -> bool:
-        """Whether a plugin's answer is a persona that can be used now. What is wrong is logged, the first time."""
+    def _is_usable(self, persona: Any, hook: HookImpl, voices: Sequence[str]) -> TypeGuard[Persona]:
+        """Whether a plugin returned a persona that can be used now. None is no persona; anything else is reported."""
         if persona is None:
             return False
         problem = ""
         if not isinstance(persona, Persona):
-            problem = f"gave {type(persona).__name__}, not a Persona"
+            problem = f"returned {type(persona).__name__}, not a Persona"
         elif not PERSONA_ID.fullmatch(persona.id):
-            problem = f"gave a persona with the id {persona.id!r}: only small letters, digits, '-' and '_'"
+            problem = f"returned a persona with the id {persona.id!r}: only small letters, digits, '-' and '_'"
         elif persona.voice not in voices:
-            problem = f"gave the persona {persona.id!r}: {not_offered(persona.voice, voices)}"
+            problem = f"returned the persona {persona.id!r}: {not_offered(persona.voice, voices)}"
         if problem:
-            self._hooks.report(hook, problem)
+            self._hooks.report_invalid_result(hook, problem)
         return not problem

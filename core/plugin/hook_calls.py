@@ -1,4 +1,4 @@
-"""Call the plugins' implementations of a hook, one by one, and say what one raised."""
+"""Call the plugins' implementations of a hook one by one, and report what any of them raises."""
 
 import inspect
 import traceback
@@ -12,105 +12,117 @@ from core.errors import PersonaplexError
 from core.events import PluginFailed
 from core.settings.log import get_logger
 
-FAULTS = (Exception, SystemExit)
-"""What a plugin may raise without ending the service. Being cancelled is not the plugin's doing and goes through."""
-
-
-def call(hook: HookImpl, **arguments: Any) -> Any:
-    """What the implementation gives, called with those of `arguments` that it names; perhaps awaitable."""
-    return hook.function(*(arguments[name] for name in hook.argnames))
+PLUGIN_ERRORS = (Exception, SystemExit)
+"""What a plugin may raise without ending the service. Cancellation is not the plugin's doing and passes through."""
 
 
 def call_sync(hook: HookImpl, **arguments: Any) -> Any:
-    """The same for hooks that cannot be async; raises TypeError when this one is."""
-    answer = call(hook, **arguments)
-    if inspect.isawaitable(answer):
-        if inspect.iscoroutine(answer):
-            answer.close()
+    """Call an implementation that must not be async, with those of `arguments` that it names.
+
+    Raises TypeError when it is async, and whatever the plugin raises.
+    """
+    result = _call(hook, arguments)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
         raise TypeError("this hook cannot be async")
-    return answer
+    return result
 
 
-async def ask(hook: HookImpl, **arguments: Any) -> Any:
-    """The same for hooks that may be async: what it gives is awaited when that must be."""
-    answer = call(hook, **arguments)
-    return await answer if inspect.isawaitable(answer) else answer
+async def call_async(hook: HookImpl, **arguments: Any) -> Any:
+    """Call an implementation that may be async, with those of `arguments` that it names, and await an awaitable result.
+
+    Raises whatever the plugin raises.
+    """
+    result = _call(hook, arguments)
+    return await result if inspect.isawaitable(result) else result
 
 
-def hook_name(hook: HookImpl) -> str:
-    """The hook that this is an implementation of."""
-    return str(getattr(hook.function, "__name__", "?"))
-
-
-def describe(error: BaseException) -> str:
-    """An error as a person may read it."""
+def describe_error(error: BaseException) -> str:
+    """The text of an error: one of this project speaks for itself, any other is preceded by its type."""
     return str(error) if isinstance(error, PersonaplexError) else f"{type(error).__name__}: {error}"
 
 
-def place(error: BaseException) -> str:
-    """The file and line where an error was raised, such as `gain.py:7`."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+class HookCaller:
+    """The plugins' implementations of each hook, and one place to report their failures.
 
-
-class Hooks:
-    """The plugins' implementations of each hook, in the order in which they are asked, and what is wrong with them."""
+    A failure is logged, and every plugin learns of it by a PluginFailed event.
+    """
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
-        self.manager = manager
+        self._manager = manager
         self._reported: set[tuple[str, ...]] = set()
         self._log = get_logger("plugins")
 
-    def of(self, name: str) -> list[HookImpl]:
-        """The implementations of a hook, the first to be asked first."""
-        return list(reversed(getattr(self.manager.hook, name).get_hookimpls()))
+    def implementations(self, hook_name: str) -> list[HookImpl]:
+        """The implementations of a hook in the order in which they are called."""
+        return list(reversed(getattr(self._manager.hook, hook_name).get_hookimpls()))
 
-    def tell(self, name: str, **arguments: Any) -> None:
-        """Call every implementation of a hook that only listens. What one raises is logged, the first time."""
-        for hook in self.of(name):
+    def notify(self, hook_name: str, **arguments: Any) -> None:
+        """Call every implementation of an event hook. What one raises is logged the first time it happens.
+
+        A failure inside `service_event` sends no further PluginFailed event, which could fail in the same way and
+        never end.
+        """
+        for hook in self.implementations(hook_name):
             try:
                 call_sync(hook, **arguments)
-            except FAULTS as error:
-                if self._first(hook.plugin_name, name, type(arguments["event"]).__name__, type(error).__name__):
-                    self.log_fault(hook, error)
-                if name != "service_event":  # whoever listens badly is not told of it without end
-                    self._tell_of(hook, error)
+            except PLUGIN_ERRORS as error:
+                event = type(arguments["event"]).__name__
+                if self._is_first(hook.plugin_name, hook_name, event, type(error).__name__):
+                    self.log_failure(hook, error)
+                if hook_name != "service_event":
+                    self._send_plugin_failed(hook, error)
 
-    def sentences(self, name: str) -> list[str]:
-        """What every implementation of a hook has to say. One that fails is left out."""
-        found: list[str] = []
-        for hook in self.of(name):
+    def collect_sentences(self, hook_name: str) -> list[str]:
+        """The sentences of all implementations of `notices` or `problems`. An implementation that fails is skipped."""
+        sentences: list[str] = []
+        for hook in self.implementations(hook_name):
             try:
-                given = call_sync(hook)
-                if isinstance(given, str):
-                    raise TypeError("gave one text, not a list of sentences")
-                found.extend(str(sentence) for sentence in given)
-            except FAULTS as error:
-                self.fault(hook, error)
-        return found
+                result = call_sync(hook)
+                if isinstance(result, str):
+                    raise TypeError("returned one text, not a list of sentences")
+                sentences.extend(str(sentence) for sentence in result)
+            except PLUGIN_ERRORS as error:
+                self.report_failure(hook, error)
+        return sentences
 
-    def report(self, hook: HookImpl, problem: str) -> None:
-        """Log what is wrong with an answer, the first time."""
-        name = hook_name(hook)
-        if self._first(hook.plugin_name, name, problem):
-            self._log.error("plugin answered wrongly", plugin=hook.plugin_name, hook=name, problem=problem)
+    def report_invalid_result(self, hook: HookImpl, problem: str) -> None:
+        """Log that an implementation returned something it must not, the first time it happens."""
+        name = _hook_name(hook)
+        if self._is_first(hook.plugin_name, name, problem):
+            self._log.error("plugin returned an invalid result", plugin=hook.plugin_name, hook=name, problem=problem)
 
-    def fault(self, hook: HookImpl, error: BaseException, secret: bool = False) -> str:
-        """Log what a plugin raised, and tell the plugins; its name. `secret`: as in `log_fault`."""
-        self.log_fault(hook, error, secret)
-        self._tell_of(hook, error)
-        return hook.plugin_name
+    def report_failure(self, hook: HookImpl, error: BaseException, *, hide_text: bool = False) -> None:
+        """Log what an implementation raised, and send a PluginFailed event. `hide_text`: as in `log_failure`."""
+        self.log_failure(hook, error, hide_text=hide_text)
+        self._send_plugin_failed(hook, error)
 
-    def log_fault(self, hook: HookImpl, error: BaseException, secret: bool = False) -> None:
-        """Log what a plugin raised; with `secret` only its type and place, since its text may hold a password."""
-        what = type(error).__name__ if secret else describe(error)
-        self._log.error("plugin failed", plugin=hook.plugin_name, hook=hook_name(hook), error=what, at=place(error))
+    def log_failure(self, hook: HookImpl, error: BaseException, *, hide_text: bool = False) -> None:
+        """Log what an implementation raised; with `hide_text` only its type and line, since it may hold a password."""
+        text = type(error).__name__ if hide_text else describe_error(error)
+        self._log.error("plugin failed", plugin=hook.plugin_name, hook=_hook_name(hook), error=text, at=_line_of(error))
 
-    def _tell_of(self, hook: HookImpl, error: BaseException) -> None:
-        self.tell("service_event", event=PluginFailed(hook.plugin_name, hook_name(hook), type(error).__name__))
+    def _send_plugin_failed(self, hook: HookImpl, error: BaseException) -> None:
+        self.notify("service_event", event=PluginFailed(hook.plugin_name, _hook_name(hook), type(error).__name__))
 
-    def _first(self, *what: str) -> bool:
-        if what in self._reported:
+    def _is_first(self, *failure: str) -> bool:
+        """Whether this failure has not been reported before; from then on it has."""
+        if failure in self._reported:
             return False
-        self._reported.add(what)
+        self._reported.add(failure)
         return True
+
+
+def _call(hook: HookImpl, arguments: dict[str, Any]) -> Any:
+    return hook.function(*(arguments[name] for name in hook.argnames))
+
+
+def _hook_name(hook: HookImpl) -> str:
+    return str(getattr(hook.function, "__name__", "?"))
+
+
+def _line_of(error: BaseException) -> str:
+    """The file and line where an error was raised, such as `gain.py:7`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -1,8 +1,17 @@
 # mypy: disable-error-code=empty-body
 # The bodies are docstrings: implementations are in plugins.
-"""Every hook a plugin may implement: a signature and what it is for. What happens when one raises: `core/plugins.py`.
+"""Every hook that a plugin may implement. `core.plugin.host` says what happens when an implementation raises.
 
-An implementation names only the arguments it needs. Where the result may be awaitable, it may be an `async def`.
+An implementation names only the arguments that it needs. Where the result may be awaitable, it may be an `async def`.
+
+Deprecation policy:
+
+A hook may gain arguments in any release, since an implementation names only those that it needs. An event may gain
+fields and new events may appear in any release, so a plugin ignores events that it does not know. Everything else that
+a plugin relies on, which is the hooks, their arguments and the names of `core` and `core.testing`, is removed or
+changed in meaning only after a deprecation: the changelog names it together with its replacement, it goes on working
+for at least two minor releases (from 0.4 to 0.6, say), and where it is a hook or an argument, the log of every service
+start warns of each plugin that still uses it.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -23,68 +32,84 @@ if TYPE_CHECKING:
 PROJECT = "personaplex"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function, or a method of a class `Plugin`, as the implementation of the hook of its name."""
 
 
 class Transform(Protocol):
-    """What `transform_input` and `transform_output` return: one session's own state and its `process`."""
+    """What `transform_input` and `transform_output` return: an object with one session's state and a `process`."""
 
     def process(self, frame: Frame) -> Frame:
-        """Take and return float32[1920], mono, 24 kHz. Called once a frame, in order, never in two threads at once."""
+        """Transform one frame: float32[1920], 80 ms, mono, 24 kHz, in and out.
+
+        Called for each frame in order, and never in two threads at once.
+        """
 
 
 @hookspec
 def startup(config: "Config", engine: Engine | None) -> Awaitable[None] | None:
-    """Prepare: called once, before the first caller. `engine` is None where only settings are checked."""
+    """Prepare the plugin. Called once, before the first caller. `engine` is None where only settings are checked."""
 
 
 @hookspec
 def shutdown() -> Awaitable[None] | None:
-    """Let go of what `startup` took: called once, after the last caller."""
+    """Release what `startup` acquired. Called once, after the last caller."""
 
 
 @hookspec
 def register_routes() -> Sequence[BaseRoute]:
-    """Starlette routes to serve beside the core's own. Called once, when the app is made.
+    """Starlette routes to serve beside the service's own. Called once, when the app is created.
 
-    Only callers who are let in reach them, found in `request.state.identity`; `@public` endpoints are open to all.
+    Only authenticated callers reach them, with their Identity in `request.state.identity`. An endpoint marked with
+    `@public` is open to everybody.
     """
 
 
 @hookspec
 def notices() -> Sequence[str]:
-    """Sentences that callers must read before they call, such as that calls are recorded. Asked for every page."""
+    """Sentences that callers must read before they call, such as that calls are recorded. Called for each page load."""
 
 
 @hookspec
 def problems() -> Sequence[str]:
-    """Sentences for the operator about what is wrong now, for `/health`. Asked often: be quick."""
+    """Sentences for the operator about what is wrong now, shown in `/health`. Called often, so it must be quick."""
 
 
 @hookspec
 def authenticate(connection: HTTPConnection) -> Awaitable[Identity | None] | Identity | None:
-    """Who is calling, or None to leave it to the next plugin. Where any implements this, nobody named is denied."""
+    """Who is calling, or None to leave it to the next plugin. A caller whom no plugin identifies is denied.
+
+    May raise RefusedError to refuse with a status and message of its own; no other plugin is called then.
+    """
+
+
+@hookspec
+def login_path() -> str | None:
+    """The path at which this plugin takes a password (a POST with the form field `password`), or None when it has none.
+
+    `GET /session` tells it to the page, which then shows its login form. The first path found is taken.
+    """
 
 
 @hookspec
 def authorize(identity: Identity, persona: "Persona") -> Awaitable[bool | None] | bool | None:
-    """False refuses this persona to this caller; anything else leaves it to the next plugin."""
+    """False refuses this persona to this caller. True and None leave the decision to the next plugin."""
 
 
 @hookspec
 def list_personas(identity: Identity, voices: Sequence[str]) -> "Sequence[Persona] | Awaitable[Sequence[Persona]]":
-    """The personas this plugin offers to this caller. One whose voice is not among `voices` is left out."""
+    """The personas that this plugin offers to this caller. One whose voice is not among `voices` is left out."""
 
 
 @hookspec
 def resolve_persona(
     name: str, identity: Identity, voices: Sequence[str]
 ) -> "Awaitable[Persona | None] | Persona | None":
-    """The persona of that name, or None when this plugin has none. The first found is taken."""
+    """The persona with the id `name`, or None when this plugin has none. The first plugin that has it counts."""
 
 
 @hookspec
 def list_voices() -> Sequence[str] | Awaitable[Sequence[str]]:
-    """Names of the voices this plugin can load; `voices.allow` decides which of them are offered."""
+    """Names of the voices that this plugin can load. The setting `voices.allow` decides which of them are offered."""
 
 
 @hookspec
@@ -94,19 +119,19 @@ def load_voice(name: str) -> Awaitable[Voice | None] | Voice | None:
 
 @hookspec
 def transform_input(session: SessionInfo) -> Transform | None:
-    """A transform of the caller's frames for this session, or None. Transforms run in the plugins' order."""
+    """A transform of the caller's frames for this session, or None. Transforms run in the order of their plugins."""
 
 
 @hookspec
 def transform_output(session: SessionInfo) -> Transform | None:
-    """The same for the agent's frames."""
+    """A transform of the agent's frames for this session, or None. Transforms run in the order of their plugins."""
 
 
 @hookspec
 def session_event(session: SessionInfo, event: SessionEvent) -> None:
-    """Something happened in a session. Called on the event loop: be quick; hand slow work to a thread."""
+    """Something happened in a session. Called on the event loop, so slow work belongs in a thread."""
 
 
 @hookspec
 def service_event(event: ServiceEvent) -> None:
-    """Something happened outside of any session. Called on the event loop, like `session_event`."""
+    """Something happened outside of any session. Called on the event loop, so slow work belongs in a thread."""

@@ -1,4 +1,4 @@
-"""A persona: whom the caller talks with. One YAML file each; the file's name is the persona's id."""
+"""Personas, the characters that callers talk with: one YAML file each, whose name is the persona's id."""
 
 import re
 from collections.abc import Collection
@@ -14,12 +14,12 @@ from core.media.voices import not_offered
 from core.settings.yaml_structs import decode, read_yaml
 
 PERSONA_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-"""What an id looks like: it appears in addresses, logs and file names."""
+"""The form of an id. It appears in addresses, logs and file names, so it has no other characters."""
 
 
 @dataclass(frozen=True)
 class Persona:
-    """Who answers, in which voice, told what. `prompt` is the text that the model is told; never log it."""
+    """A character that callers talk with. `prompt` is the text that the model is given; it must never be logged."""
 
     id: str
     name: str
@@ -28,7 +28,7 @@ class Persona:
     prompt: str = field(repr=False)
     sampling: Sampling = field(default_factory=Sampling)
     source: str = ""
-    """Where it comes from, such as a file, for messages."""
+    """Where the persona comes from, such as the path of its file, for messages."""
 
 
 class _PersonaFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,19 +42,19 @@ class _PersonaFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_personas(folder: Path, voices: Collection[str], max_prompt_chars: int) -> tuple[Persona, ...]:
-    """The personas in the `.yaml` files of `folder`, ordered by id.
+    """The personas in the `.yaml` files of `folder`, ordered by id. Blocks on the disk.
 
-    `voices` are the names of the offered voices. Raises ConfigError with every problem of every file.
+    `voices` are the names of the voices on offer. Raises ConfigError with every problem of every file.
     """
     problems: list[str] = []
-    personas = [read_persona(path, voices, max_prompt_chars, problems) for path in persona_files(folder)]
+    personas = [read_persona(path, voices, max_prompt_chars, problems) for path in _persona_files(folder)]
     if problems:
         raise ConfigError(problems)
     return tuple(persona for persona in personas if persona is not None)
 
 
-def persona_files(folder: Path) -> list[Path]:
-    """The files of `folder` that are personas, ordered by name. Raises ConfigError when the folder cannot be read."""
+def _persona_files(folder: Path) -> list[Path]:
+    """The `.yaml` files of `folder`, ordered by name. Raises ConfigError when the folder cannot be read."""
     try:
         return sorted(path for path in folder.iterdir() if path.suffix == ".yaml" and path.is_file())
     except OSError as error:
@@ -62,7 +62,7 @@ def persona_files(folder: Path) -> list[Path]:
 
 
 def read_persona(path: Path, voices: Collection[str], max_prompt_chars: int, problems: list[str]) -> Persona | None:
-    """The persona in one file. What is wrong goes to `problems`, and None is returned."""
+    """The persona in one file; None after adding what is wrong with it to `problems`."""
     before = len(problems)
     if not PERSONA_ID.fullmatch(path.stem):
         problems.append(

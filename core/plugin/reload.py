@@ -1,7 +1,8 @@
-"""Edits of config.yaml take effect with the next request, without a restart: all of an edit, or nothing.
+"""Edits of config.yaml take effect with the next request, without a restart: either the whole edit or nothing of it.
 
-Voices, personas, the limits of `session` and the options of plugins are read anew when the file has changed. A request
-looks at the file's date, which works on any disk; calls that run keep what they began with.
+Voices, personas, the limits of `session` and the options of plugins are read again when the file has changed. Every
+request compares the file's modification time, which works on every file system, network mounts included, where change
+notifications do not. Running calls keep the settings they began with.
 """
 
 import asyncio
@@ -21,37 +22,40 @@ from core.plugin.host import PluginHost
 from core.settings.config import Config, read_config
 from core.settings.log import get_logger
 
-RELOADED = ("voices", "personas", "session")
-"""The sections that take effect at once, beside `plugins.options`."""
+RELOADED_SECTIONS = ("voices", "personas", "session")
+"""The sections that take effect without a restart, beside `plugins.options`."""
 SETTLE_S = 0.05
-"""An edit is taken when the file has not changed for so long: editors write a file in several steps."""
-MOST_S = 20.0
-"""What plugins may take to start with new options."""
+"""An edit is read when the file has not changed for this long: editors write a file in several steps."""
+STARTUP_TIMEOUT_S = 20.0
+"""How long plugins may take to start with new options."""
 
-Stamp = tuple[int, int, int] | None
+FileStamp = tuple[int, int, int] | None
+"""Modification time, size and inode of a file, of which at least one changes with every edit; None without a file."""
 _log = get_logger("settings")
 
 
 class Reloader:
-    """The host that is in force, and those that running calls still use."""
+    """The plugin host that new calls use, and the earlier ones that running calls still use."""
 
     def __init__(self, host: PluginHost, engine: Engine, environ: Mapping[str, str] = os.environ) -> None:
         self.host = host
-        """For the next call."""
+        """The host for the next call."""
         self.problems: tuple[str, ...] = ()
-        """Why the last edit is not in force."""
+        """Why the last edit has not taken effect; empty when it has."""
         self._engine = engine
         self._environ = environ
         self._path = Path(host.config.source)
         self._file = host.config
-        """What the file said when it was read last."""
-        self._seen: Stamp = None
-        if self._path.is_absolute():  # or else the settings come from no file
-            self._seen = self._stamp()
+        """The content of the file when it was last read."""
+        self._loaded_stamp: FileStamp = None
+        if self._path.is_absolute():  # otherwise the settings do not come from a file
+            self._loaded_stamp = self._stamp()
             self._file, _ = read_config(self._path, environ)
-        self._turn = asyncio.Lock()
-        self._retired: list[PluginHost] = []
+        self._lock = asyncio.Lock()
+        self._replaced_hosts: list[PluginHost] = []
+        """Hosts that new calls no longer use, the oldest first."""
         self._calls: Counter[PluginHost] = Counter()
+        """How many running calls use each host."""
 
     async def start(self) -> None:
         """Start the plugins. Raises PluginError or ConfigError."""
@@ -66,44 +70,46 @@ class Reloader:
     async def stop(self) -> None:
         """Stop the plugins."""
         self._calls.clear()
-        await self._let_go()
+        await self._stop_unused_hosts()
         await self.host.shutdown()
 
     async def refresh(self) -> None:
-        """Take the file as it is now, if it has changed. What is wrong with it is logged, and changes nothing."""
-        if not self._path.is_absolute() or (self._stamp() == self._seen and not self._turn.locked()):
+        """Read the file again if it has changed. An edit with a problem is logged and changes nothing."""
+        if not self._path.is_absolute() or (self._stamp() == self._loaded_stamp and not self._lock.locked()):
             return
-        async with self._turn:
-            if self._stamp() == self._seen:
+        async with self._lock:
+            if self._stamp() == self._loaded_stamp:
                 return
-            file, wrong, stamp = await self._read()
-            changed, problems = False, tuple(wrong)
+            file, file_problems, stamp = await self._read()
+            changed, problems = False, tuple(file_problems)
             try:
                 if not problems:
-                    async with asyncio.timeout(MOST_S):
-                        changed = await self._adopt(file)
+                    async with asyncio.timeout(STARTUP_TIMEOUT_S):
+                        changed = await self._apply(file)
             except ConfigError as error:
                 problems = error.problems
             except PersonaplexError as error:
                 problems = (str(error),)
             except TimeoutError:
-                problems = (f"{self._path}: the plugins have not started with the new settings in {MOST_S:g} s.",)
+                problems = (
+                    f"{self._path}: the plugins have not started with the new settings in {STARTUP_TIMEOUT_S:g} s.",
+                )
             self._report(changed, problems)
-            self._seen = stamp
+            self._loaded_stamp = stamp
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[PluginHost]:
-        """The host for one call, which keeps its plugins running for as long."""
+        """The host for one call. Its plugins keep running until the call leaves the context."""
         host = self.host
         self._calls[host] += 1
         try:
             yield host
         finally:
             self._calls[host] -= 1
-            await self._let_go()
+            await self._stop_unused_hosts()
 
-    async def _read(self) -> tuple[Config, list[str], Stamp]:
-        """The file when it has settled, and what is wrong with it."""
+    async def _read(self) -> tuple[Config, list[str], FileStamp]:
+        """The content of the file once it has stopped changing, and the problems found in it."""
         while True:
             stamp = self._stamp()
             config, problems = await asyncio.to_thread(read_config, self._path, self._environ)
@@ -111,14 +117,14 @@ class Reloader:
             if stamp == self._stamp():
                 return config, problems, stamp
 
-    async def _adopt(self, file: Config) -> bool:
-        """Put what the file says in force; whether that changed anything. Raises PersonaplexError."""
+    async def _apply(self, file: Config) -> bool:
+        """Replace the host by one for the new settings; False when nothing changed. Raises PersonaplexError."""
         running = self.host.config
-        sections = {name: getattr(file, name) for name in RELOADED}
+        sections = {name: getattr(file, name) for name in RELOADED_SECTIONS}
         config = replace(running, plugins=replace(running.plugins, options=file.plugins.options), **sections)
-        later, self._file = _differ(self._file, file), file
-        if later:
-            _log.warning("settings that take effect after a restart", changed=later)
+        need_restart, self._file = _keys_that_need_restart(self._file, file), file
+        if need_restart:
+            _log.warning("settings that take effect after a restart", changed=need_restart)
         if config == running:
             return False
         host = self.host.reloaded(config)
@@ -128,29 +134,31 @@ class Reloader:
             )
         host.routes()
         await host.startup(self._engine)
-        self._retired.append(self.host)
+        self._replaced_hosts.append(self.host)
         self.host = host
-        await self._let_go()
+        await self._stop_unused_hosts()
         return True
 
-    async def _let_go(self) -> None:
-        """Stop the plugins that no call uses any more. They are passed from host to host, so the oldest goes first."""
-        while self._retired and not self._calls[self._retired[0]]:
-            host = self._retired.pop(0)
+    async def _stop_unused_hosts(self) -> None:
+        """Shut down the replaced hosts that no call uses any more.
+
+        A host shares plugins with the next newer one alone, so the oldest goes first, and only after its calls.
+        """
+        while self._replaced_hosts and not self._calls[self._replaced_hosts[0]]:
+            host = self._replaced_hosts.pop(0)
             del self._calls[host]
-            await host.shutdown(heir=self._retired[0] if self._retired else self.host)
+            await host.shutdown(successor=self._replaced_hosts[0] if self._replaced_hosts else self.host)
 
     def _report(self, changed: bool, problems: tuple[str, ...]) -> None:
-        mended, self.problems = bool(self.problems), problems
+        was_broken, self.problems = bool(self.problems), problems
         if problems:
             _log.error("settings kept as they were", problems=list(problems))
-        elif changed or mended:
+        elif changed or was_broken:
             _log.info("settings reloaded")
-        if changed or mended or problems:
+        if changed or was_broken or problems:
             self.host.service_event(SettingsReloaded(problems))
 
-    def _stamp(self) -> Stamp:
-        """What changes with every edit; None while there is no file."""
+    def _stamp(self) -> FileStamp:
         try:
             status = self._path.stat()
         except OSError:
@@ -158,8 +166,8 @@ class Reloader:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-class RefreshFirst:
-    """Middleware: every request finds the settings as they are in the file."""
+class ReloadMiddleware:
+    """ASGI middleware that reads the settings again before a request, where their file has changed."""
 
     def __init__(self, app: ASGIApp, reloader: Reloader) -> None:
         self._app = app
@@ -171,9 +179,9 @@ class RefreshFirst:
         await self._app(scope, receive, send)
 
 
-def _differ(before: Config, after: Config) -> list[str]:
-    """The keys that differ and are not taken over."""
-    sections = [name for name in before.__struct_fields__ if name not in (*RELOADED, "source")]
+def _keys_that_need_restart(before: Config, after: Config) -> list[str]:
+    """The keys, such as `server.port`, whose values differ and take effect only after a restart."""
+    sections = [name for name in before.__struct_fields__ if name not in (*RELOADED_SECTIONS, "source")]
     found = []
     for section in sections:
         old, new = getattr(before, section), getattr(after, section)

@@ -1,4 +1,4 @@
-"""The audio transforms of one side of one session, called frame by frame."""
+"""The chain of audio transforms for one direction of one session, run on every frame."""
 
 import time
 from collections import deque
@@ -9,30 +9,34 @@ import numpy as np
 
 from core.engine.call import FRAME_SAMPLES, Frame
 from core.events import TransformFailed
+from core.plugin.hook_calls import PLUGIN_ERRORS
 from core.plugin.hookspecs import Transform
 
 Times = tuple[tuple[str, float], ...]
-"""Plugins, each with the milliseconds that its transform took for a frame."""
+"""Names of plugins, each with the milliseconds that its transform took for one frame."""
 OVERRUNS = 5
+"""A transform that makes the chain overrun its budget in this many of the last WINDOW frames is left out."""
 WINDOW = 50
-"""A transform that makes the chain overrun its budget in 5 of 50 frames (4 s) is not unlucky but too slow."""
+"""Frames, 4 s: so long that one pause of the machine's does not count against a transform."""
 
 
-class _Step:
-    """One plugin's transform and in which of the last frames it was too slow."""
+class _Stage:
+    """One plugin's transform in the chain, and its timing."""
 
     def __init__(self, plugin: str, transform: Transform) -> None:
         self.plugin = plugin
         self.transform = transform
-        self.slow: deque[bool] = deque(maxlen=WINDOW)
         self.seconds = 0.0
+        """What the last frame took."""
+        self.overruns: deque[bool] = deque(maxlen=WINDOW)
+        """For each of the last frames, whether the chain overran its budget with this transform as the slowest."""
 
 
 class Chain:
-    """Runs a frame through the transforms in order. One that fails is left out from then on.
+    """Runs each frame through the transforms in order. A transform that fails is left out from then on.
 
-    A transform fails when it raises, returns anything but finite float32[1920], or is the slowest in 5 of 50
-    frames, and those took the chain longer than its budget. `on_failure` is told each time.
+    A transform fails when it raises, when it returns anything but finite float32[1920], or when in 5 of 50 frames the
+    chain took longer than its budget and this transform was the slowest. `on_failure` is called once for each.
     """
 
     def __init__(
@@ -42,54 +46,55 @@ class Chain:
         on_failure: Callable[[TransformFailed], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._steps = [_Step(plugin, transform) for plugin, transform in transforms]
+        self._stages = [_Stage(plugin, transform) for plugin, transform in transforms]
         self._budget = budget_ms / 1000
         self._on_failure = on_failure
         self._clock = clock
         self.times: Times = ()
-        """What the last frame took, failed transforms included."""
+        """How long each transform took for the last frame, those that failed in it included."""
 
     @property
     def plugins(self) -> tuple[str, ...]:
         """Names of the plugins whose transforms are still in the chain, in order."""
-        return tuple(step.plugin for step in self._steps)
+        return tuple(stage.plugin for stage in self._stages)
 
     def process(self, frame: Frame) -> Frame:
-        """Take and return float32[1920]. Never raises for what a plugin does; never in two threads at once."""
-        steps = tuple(self._steps)
-        for step in steps:
+        """Transform one frame, float32[1920]. Never raises what a plugin raises. Not thread-safe."""
+        stages = tuple(self._stages)
+        for stage in stages:
             began = self._clock()
             try:
-                changed = step.transform.process(frame.copy())  # a copy: one that fails half-way leaves no trace
-                problem = _wrong(changed)
-            except (Exception, SystemExit) as error:  # whatever a plugin raises ends only its transform
+                transformed = stage.transform.process(frame.copy())  # a copy: a failure half-way leaves the frame whole
+                problem = _problem_with(transformed)
+            except PLUGIN_ERRORS as error:  # whatever a plugin raises ends only its transform
                 problem = f"{type(error).__name__}: {error}"
-            step.seconds = self._clock() - began
+            stage.seconds = self._clock() - began
             if problem:
-                self._leave_out(step, problem)
+                self._leave_out(stage, problem)
             else:
-                frame = changed
-        self.times = tuple((step.plugin, step.seconds * 1000) for step in steps)
-        self._watch_budget()
+                frame = transformed
+        self.times = tuple((stage.plugin, stage.seconds * 1000) for stage in stages)
+        self._check_budget()
         return frame
 
-    def _watch_budget(self) -> None:
-        if not self._steps:
+    def _check_budget(self) -> None:
+        """Note whether the last frame overran the budget, and leave out a transform that caused too many overruns."""
+        if not self._stages:
             return
-        over = sum(step.seconds for step in self._steps) > self._budget
-        slowest = max(self._steps, key=lambda step: step.seconds)
-        for step in self._steps:
-            step.slow.append(over and step is slowest)
-        if sum(slowest.slow) >= OVERRUNS:
+        overrun = sum(stage.seconds for stage in self._stages) > self._budget
+        slowest = max(self._stages, key=lambda stage: stage.seconds)
+        for stage in self._stages:
+            stage.overruns.append(overrun and stage is slowest)
+        if sum(slowest.overruns) >= OVERRUNS:
             self._leave_out(slowest, f"too slow: over {self._budget * 1000:g} ms in {OVERRUNS} of {WINDOW} frames")
 
-    def _leave_out(self, step: _Step, reason: str) -> None:
-        self._steps.remove(step)
-        self._on_failure(TransformFailed(step.plugin, reason))
+    def _leave_out(self, stage: _Stage, reason: str) -> None:
+        self._stages.remove(stage)
+        self._on_failure(TransformFailed(stage.plugin, reason))
 
 
-def _wrong(frame: Any) -> str:
-    """What keeps `frame` from being one, or ""."""
+def _problem_with(frame: Any) -> str:
+    """Why a transform's result is not a frame, or "" when it is one."""
     if not isinstance(frame, np.ndarray):
         return f"returned {type(frame).__name__}, not a float32[{FRAME_SAMPLES}] array"
     if frame.dtype != np.float32 or frame.shape != (FRAME_SAMPLES,):

@@ -1,11 +1,11 @@
-"""Network addresses: whose a connection is, and which of them count as one caller."""
+"""Network addresses: the client's, and which of them count as the same caller."""
 
 import ipaddress
 
 from starlette.requests import HTTPConnection
 
 IPV6_PREFIX = 64
-"""What a network gives to one subscriber; every address in it may be the same person's."""
+"""The prefix length that one subscriber gets; the same person may use every address in it."""
 
 
 def client_address(connection: HTTPConnection) -> str:
@@ -15,7 +15,7 @@ def client_address(connection: HTTPConnection) -> str:
 
 
 def neighbourhood(address: str) -> str:
-    """What counts as one place on the network: an IPv4 address, or the /64 around an IPv6 one."""
+    """What counts as the same caller: an IPv4 address, or the /64 network of an IPv6 address."""
     found = _address(address)
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((found, IPV6_PREFIX), strict=False))
@@ -23,7 +23,7 @@ def neighbourhood(address: str) -> str:
 
 
 def is_address(host: str) -> bool:
-    """Whether this is an IP address and no name."""
+    """Whether this is an IP address rather than a name."""
     return _address(host) is not None
 
 
@@ -39,5 +39,5 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     except ValueError:
         return None
     if isinstance(found, ipaddress.IPv6Address):
-        return found.ipv4_mapped or ipaddress.IPv6Address(int(found))  # without its zone, which is the client's word
+        return found.ipv4_mapped or ipaddress.IPv6Address(int(found))  # without its zone, which the client chooses
     return found

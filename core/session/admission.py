@@ -1,4 +1,4 @@
-"""Who gets the next slot: callers wait in a bounded queue, in which callers of different names take turns."""
+"""Admission to the engine's slots: callers wait in a bounded queue that is fair between identities and addresses."""
 
 import asyncio
 from collections import Counter
@@ -13,96 +13,99 @@ from core.engine.sampling import Sampling
 from core.errors import EngineBusyError
 from core.settings.config import ServerConfig
 
-Moved = Callable[[int], Awaitable[None]]
-"""Hears the place in the queue, from 1."""
+OnQueued = Callable[[int], Awaitable[None]]
+"""Called with the place in the queue, from 1."""
 
 
 class TooManyCallsError(EngineBusyError):
-    """Somebody has as many calls as one may have."""
+    """A caller has as many calls as one may have."""
 
 
 @dataclass(frozen=True)
-class Party:
-    """Who calls: the name of an identity, and the place on the network."""
+class Caller:
+    """Between whom the queue is fair: the name of an identity, and the caller's place on the network."""
 
     identity: str
     address: str
 
 
 @dataclass(eq=False)
-class _Guest:
-    """Somebody in the queue. `turn` is set when it is time to look again."""
+class _Waiter:
+    """One call in the queue. `wake` is set when its place or a slot may have changed."""
 
-    party: Party
-    turn: asyncio.Event = field(default_factory=asyncio.Event)
+    caller: Caller
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Admission(Protocol):
-    """How a session gets its slot, wherever the slots and their queue are."""
+    """How a session gets its slot, wherever the slots and the queue are."""
 
     @property
     def waiting(self) -> int:
         """How many callers wait."""
 
     def slot(
-        self, party: Party, prompt: Prompt, sampling: Sampling, moved: Moved, longest_s: float | None = None
+        self, caller: Caller, prompt: Prompt, sampling: Sampling, on_queued: OnQueued, longest_s: float | None = None
     ) -> AbstractAsyncContextManager[Call]:
         """A slot, held until the context is left; the next caller then gets it at once.
 
-        Prompt, sampling and `longest_s` are for `Engine.open`. `moved` hears the place while there is a wait, at first
-        and whenever it changes. Leaving before the slot is there frees the place. Raises TooManyCallsError,
-        EngineBusyError when the queue is full or the wait too long, and what `Engine.open` raises.
+        Prompt, sampling and `longest_s` are for `Engine.open`. While the caller waits, `on_queued` is called with the
+        place, first at once and then whenever it changes. Leaving before a slot is free gives up the place. Raises
+        TooManyCallsError, EngineBusyError when the queue is full or the wait too long, and what `Engine.open` raises.
         """
 
 
+class EngineAdmission:
+    """Admission to an engine of this process. Belongs to one event loop."""
+
+    def __init__(self, engine: Engine, config: ServerConfig) -> None:
+        self._engine = engine
+        self._queue = FairQueue(config)
+
+    @property
+    def waiting(self) -> int:
+        """See Admission."""
+        return self._queue.waiting
+
+    def slot(
+        self, caller: Caller, prompt: Prompt, sampling: Sampling, on_queued: OnQueued, longest_s: float | None = None
+    ) -> AbstractAsyncContextManager[Call]:
+        """See Admission."""
+
+        async def open_call() -> Call:
+            return self._engine.open(prompt, sampling, longest_s)
+
+        return self._queue.slot(caller, open_call, on_queued)
+
+
 class Slot(Protocol):
-    """What the queue gives out."""
+    """What a FairQueue gives out."""
 
     async def close(self) -> None:
-        """Give it back."""
+        """Free the slot."""
 
 
 _Slot = TypeVar("_Slot", bound=Slot)
 
 
-class EngineAdmission:
-    """See Admission: the queue before an engine of this process. Belongs to one event loop."""
+class FairQueue:
+    """A fair queue before a number of slots. Belongs to one event loop.
 
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
-        self._engine = engine
-        self._queue = CallQueue(config)
-
-    @property
-    def waiting(self) -> int:
-        return self._queue.waiting
-
-    def slot(
-        self, party: Party, prompt: Prompt, sampling: Sampling, moved: Moved, longest_s: float | None = None
-    ) -> AbstractAsyncContextManager[Call]:
-        async def open_call() -> Call:
-            return self._engine.open(prompt, sampling, longest_s)
-
-        return self._queue.slot(party, open_call, moved)
-
-
-class CallQueue:
-    """The queue before some slots. Belongs to one event loop.
-
-    The next slot goes to the identity with the fewest calls running; among callers of one identity, to the address with
-    the fewest; and else to whoever came first.
+    The next slot goes to the identity with the fewest running calls; among callers of one identity, to the address with
+    the fewest running calls; among those, to whoever came first.
     """
 
     def __init__(self, config: ServerConfig) -> None:
-        self._places = config.queue
-        self._wait_s = config.queue_wait_s
+        self._max_waiting = config.queue
+        self._max_wait_s = config.queue_wait_s
         self._per_identity = config.calls_per_identity
         self._per_address = config.calls_per_address
-        self._talking: list[Party] = []
-        """Whose slot is open, or being opened."""
-        self._queue: list[_Guest] = []
-        """The next to be served first."""
-        self._arrived: list[_Guest] = []
-        """The same guests as they came."""
+        self._running: list[Caller] = []
+        """The caller of each call that runs or is being opened."""
+        self._queue: list[_Waiter] = []
+        """In the order in which they get a slot."""
+        self._arrivals: list[_Waiter] = []
+        """The same waiters in the order in which they came."""
 
     @property
     def waiting(self) -> int:
@@ -110,103 +113,110 @@ class CallQueue:
         return len(self._queue)
 
     @asynccontextmanager
-    async def slot(self, party: Party, open_slot: Callable[[], Awaitable[_Slot]], moved: Moved) -> AsyncIterator[_Slot]:
-        """As `Admission.slot`. `open_slot` raises EngineBusyError while there is none."""
-        self._check(party)
-        slot = await self._enter(party, lambda: self._open(party, open_slot), moved)
+    async def slot(
+        self, caller: Caller, open_slot: Callable[[], Awaitable[_Slot]], on_queued: OnQueued
+    ) -> AsyncIterator[_Slot]:
+        """As `Admission.slot`. `open_slot` raises EngineBusyError while no slot is free."""
+        self._check_call_limits(caller)
+        slot = await self._enter(caller, lambda: self._open(caller, open_slot), on_queued)
         try:
             yield slot
         finally:
             try:
                 await slot.close()
             finally:
-                self._talking.remove(party)
+                self._running.remove(caller)
                 self.wake()
 
     def wake(self) -> None:
-        """Let everyone look whether a slot is free, in the order as it is: whoever was told to be the next one is."""
+        """A slot may be free. Without a new order: whoever was told to be the first one stays it."""
         _wake(self._queue)
 
-    def _check(self, party: Party) -> None:
-        parties = [*self._talking, *(guest.party for guest in self._queue)]
-        same_name = sum(one.identity == party.identity for one in parties)
-        if 0 < self._per_identity <= same_name:
-            raise TooManyCallsError(f"You have {same_name} calls already, and may have no more. End one first.")
-        same_address = sum(one.address == party.address for one in parties)
+    def _check_call_limits(self, caller: Caller) -> None:
+        callers = [*self._running, *(waiter.caller for waiter in self._queue)]
+        same_identity = sum(other.identity == caller.identity for other in callers)
+        if 0 < self._per_identity <= same_identity:
+            raise TooManyCallsError(f"You have {same_identity} calls already, and may have no more. End one first.")
+        same_address = sum(other.address == caller.address for other in callers)
         if 0 < self._per_address <= same_address:
             raise TooManyCallsError(f"{same_address} calls come from your address already. End one first.")
 
-    async def _enter(self, party: Party, open_slot: Callable[[], Awaitable[_Slot]], moved: Moved) -> _Slot:
+    async def _enter(self, caller: Caller, open_slot: Callable[[], Awaitable[_Slot]], on_queued: OnQueued) -> _Slot:
         if not self._queue:
             try:
                 return await open_slot()
             except EngineBusyError:
                 pass
         try:
-            async with asyncio.timeout(self._wait_s):
-                return await self._wait(_Guest(party), open_slot, moved)
+            async with asyncio.timeout(self._max_wait_s):
+                return await self._wait(_Waiter(caller), open_slot, on_queued)
         except TimeoutError:
-            raise EngineBusyError(f"No slot became free in {self._wait_s:g} s. Try again in a few minutes.") from None
+            raise EngineBusyError(
+                f"No slot became free in {self._max_wait_s:g} s. Try again in a few minutes."
+            ) from None
 
-    async def _wait(self, guest: _Guest, open_slot: Callable[[], Awaitable[_Slot]], moved: Moved) -> _Slot:
-        """Stand in the queue until a slot is free at its head."""
-        self._arrived.append(guest)
-        self._arrange()
-        told = 0
+    async def _wait(self, waiter: _Waiter, open_slot: Callable[[], Awaitable[_Slot]], on_queued: OnQueued) -> _Slot:
+        """Wait in the queue until this waiter is the first one and a slot is free."""
+        self._arrivals.append(waiter)
+        self._reorder()
+        reported = 0
         try:
             while True:
-                guest.turn.clear()
-                if guest not in self._queue:
+                waiter.wake.clear()
+                if waiter not in self._queue:
                     raise EngineBusyError(
                         f"Every slot is taken and {len(self._queue)} callers wait. Try again in a minute."
                     )
-                place = self._queue.index(guest) + 1
+                place = self._queue.index(waiter) + 1
                 if place == 1:
                     try:
                         return await open_slot()
                     except EngineBusyError:
                         pass
-                if place != told:
-                    told = place
-                    await moved(place)
-                await guest.turn.wait()
+                if place != reported:
+                    reported = place
+                    await on_queued(place)
+                await waiter.wake.wait()
         finally:
-            if guest in self._arrived:
-                self._arrived.remove(guest)
-            self._arrange()
+            if waiter in self._arrivals:
+                self._arrivals.remove(waiter)
+            self._reorder()
 
-    async def _open(self, party: Party, open_slot: Callable[[], Awaitable[_Slot]]) -> _Slot:
-        self._talking.append(party)  # before it is open, so that limits hold for those who come meanwhile
+    async def _open(self, caller: Caller, open_slot: Callable[[], Awaitable[_Slot]]) -> _Slot:
+        self._running.append(caller)  # before the slot is open, so that the limits hold for those who come meanwhile
         try:
             return await open_slot()
         except BaseException:
-            self._talking.remove(party)
+            self._running.remove(caller)
             raise
 
-    def _arrange(self) -> None:
-        """Put the queue in order, send away the last when there are too many, and let everyone look again."""
-        guests = _take_turns(self._arrived, lambda guest: guest.party, self._talking)
-        names = [party.identity for party in self._talking]
-        guests = _take_turns(guests, lambda guest: guest.party.identity, names)
-        for guest in guests[self._places :]:
-            self._arrived.remove(guest)
-        self._queue = guests[: self._places]
-        _wake(guests)
+    def _reorder(self) -> None:
+        """Put the queue in its fair order, remove the last ones when there are too many, and wake all."""
+        waiters = _fair_order(self._arrivals, lambda waiter: waiter.caller, self._running)
+        identities = [caller.identity for caller in self._running]
+        waiters = _fair_order(waiters, lambda waiter: waiter.caller.identity, identities)
+        for waiter in waiters[self._max_waiting :]:
+            self._arrivals.remove(waiter)
+        self._queue = waiters[: self._max_waiting]
+        _wake(waiters)
 
 
-def _wake(guests: Iterable[_Guest]) -> None:
-    """Let them look where they stand, and whether a slot is free."""
-    for guest in guests:
-        guest.turn.set()
+def _wake(waiters: Iterable[_Waiter]) -> None:
+    """Let each look at its place again, and whether a slot is free."""
+    for waiter in waiters:
+        waiter.wake.set()
 
 
-def _take_turns(
-    guests: Sequence[_Guest], key: Callable[[_Guest], Hashable], served: Iterable[Hashable]
-) -> list[_Guest]:
-    """The guests in this order, except that those of each key take turns; whose key is served less come first."""
-    turns = Counter(served)
+def _fair_order(
+    waiters: Sequence[_Waiter], key: Callable[[_Waiter], Hashable], running: Iterable[Hashable]
+) -> list[_Waiter]:
+    """The waiters, ordered by how many calls with the same key run or wait before them; ties keep their order.
+
+    `running` are the keys of the running calls.
+    """
+    calls = Counter(running)
     ranked = []
-    for guest in guests:
-        ranked.append((turns[key(guest)], guest))
-        turns[key(guest)] += 1
-    return [guest for _, guest in sorted(ranked, key=lambda one: one[0])]
+    for waiter in waiters:
+        ranked.append((calls[key(waiter)], waiter))
+        calls[key(waiter)] += 1
+    return [waiter for _, waiter in sorted(ranked, key=lambda pair: pair[0])]

@@ -1,4 +1,4 @@
-"""The two directions of a conversation's audio: bytes -> transforms -> frames, and frames -> transforms -> bytes.
+"""The two directions of a conversation's audio: bytes -> frames -> transforms, and frames -> transforms -> bytes.
 
 Coding and transforms take milliseconds, so the session runs each step in a thread, one after another.
 """
@@ -12,18 +12,19 @@ from core.plugin.transforms import Chain, Times
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What one message of the caller held."""
+class DecodedMessage:
+    """What one AUDIO message of the caller held."""
 
     samples: int
+    """How many samples at 24 kHz it completed, also where they make no whole frame yet."""
     frames: tuple[tuple[Frame, Times], ...]
     """The frames it completed, each with the times its transforms took."""
     decode_ms: float
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """One frame of the agent, as it goes on the wire."""
+class EncodedFrame:
+    """One frame of the agent, as the payload of an AUDIO message."""
 
     data: bytes
     transforms: Times
@@ -38,22 +39,22 @@ class CallerAudio:
         self._framer = Framer()
         self._chain = chain
 
-    def take(self, data: bytes, live: bool) -> Heard:
+    def decode(self, data: bytes, live: bool) -> DecodedMessage:
         """Decode a message. Raises AudioError.
 
-        Before the handshake (`live` false) its sound is dropped; the state of its stream is kept, since a client may
+        Before the handshake (`live` false) its samples are dropped; the state of its stream is kept, since a client may
         have sent the start of the stream too early.
         """
         start = perf_counter()
         samples = self._reader.read(data)
         decode_ms = _ms_since(start)
         if not live:
-            return Heard(len(samples), (), decode_ms)
+            return DecodedMessage(len(samples), (), decode_ms)
         frames = []
         for frame in self._framer.frames(samples):
             transformed = self._chain.process(frame)
             frames.append((transformed, self._chain.times))
-        return Heard(len(samples), tuple(frames), decode_ms)
+        return DecodedMessage(len(samples), tuple(frames), decode_ms)
 
 
 class AgentAudio:
@@ -63,12 +64,12 @@ class AgentAudio:
         self._writer = open_writer(audio)
         self._chain = chain
 
-    def give(self, frame: Frame) -> Spoken:
-        """Encode a frame."""
+    def encode(self, frame: Frame) -> EncodedFrame:
+        """Transform and encode a frame."""
         transformed = self._chain.process(frame)
         start = perf_counter()
         data = self._writer.write(transformed)
-        return Spoken(data, self._chain.times, _ms_since(start))
+        return EncodedFrame(data, self._chain.times, _ms_since(start))
 
 
 def _ms_since(start: float) -> float:

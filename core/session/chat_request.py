@@ -1,7 +1,7 @@
-"""What a caller asks for in the query of `/ws/chat` and `/api/chat`, and the persona and voice that come of it.
+"""What a caller asks for in the query of `/ws/chat` and `/api/chat`, and the persona and voice that it gets.
 
-Both routes take our names and those of NVIDIA's server. Parameters that are neither are ignored: some belong to plugins
-(a ticket, for one), and NVIDIA's clients send some that have no meaning here (`pad_mult`, `repetition_penalty`).
+Both routes take this project's parameter names and those of NVIDIA's server. All others are ignored: some belong to
+plugins, such as a ticket, and NVIDIA's clients send some that have no meaning here (`pad_mult`, `repetition_penalty`).
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from starlette.requests import HTTPConnection
 
-from core.engine.prompt import Prompt
+from core.engine.prompt import Prompt, without_system_tags
 from core.engine.sampling import Sampling
-from core.errors import PersonaError, PluginError, ProtocolError, RefusedError, VoiceError
+from core.errors import PersonaError, PluginError, ProtocolError, RefusedError, SamplingError, VoiceError
 from core.events import Identity
 from core.media.audio_codecs import AudioFormat
 from core.media.voices import voice_name
@@ -22,26 +22,24 @@ from core.plugin.personas import Persona
 from core.settings.config import PersonasConfig
 
 CUSTOM = "custom"
-"""The id of the persona that a caller brings along."""
-SYSTEM_TAG = "<system>"
-"""NVIDIA's clients may put it around a prompt; the engine adds it itself."""
+"""The id of a persona whose prompt the caller sends."""
 
 
 @dataclass(frozen=True)
 class ChatQuery:
-    """The query, parsed. None means: not said. A name said twice counts as its last."""
+    """The parsed query; None where a parameter is absent. Of one that is repeated, the last counts."""
 
     persona: str | None
     voice: str | None
     prompt: str | None
     audio: AudioFormat
     sampling: Mapping[str, Any]
-    """The fields of Sampling that were said."""
+    """The fields of Sampling that were given."""
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A request that may be served."""
+    """A request that was accepted."""
 
     identity: Identity
     persona: Persona
@@ -51,14 +49,14 @@ class ChatRequest:
 
 
 def parse_query(query: Mapping[str, str]) -> ChatQuery:
-    """Read the query. Raises ProtocolError, naming the parameter."""
+    """Parse the query. Raises ProtocolError naming the parameter that is wrong."""
 
-    def said(*names: str) -> tuple[str, str] | None:
-        """The first of these names that has a value."""
+    def given(*names: str) -> tuple[str, str] | None:
+        """The first of these names that has a value, with it."""
         return next(((name, query[name]) for name in names if query.get(name, "").strip()), None)
 
     def number(kind: type[int] | type[float], *names: str) -> int | float | None:
-        if (found := said(*names)) is None:
+        if (found := given(*names)) is None:
             return None
         name, text = found
         try:
@@ -78,19 +76,19 @@ def parse_query(query: Mapping[str, str]) -> ChatQuery:
     audio = query.get("audio", "opus")
     if audio not in ("opus", "pcm"):
         raise ProtocolError(f"audio must be opus or pcm, not {audio[:40]!r}.")
-    persona, voice = said("persona"), said("voice", "voice_prompt")
+    persona, voice = given("persona"), given("voice", "voice_prompt")
     prompt = query.get("prompt", query.get("text_prompt"))
     return ChatQuery(
         persona=persona[1].strip() if persona else None,
         voice=voice_name(voice[1].strip()) if voice else None,
-        prompt=None if prompt is None else _plain(prompt),
+        prompt=None if prompt is None else without_system_tags(" ".join(prompt.split())),
         audio=cast(AudioFormat, audio),
         sampling={name: value for name, value in numbers.items() if value is not None},
     )
 
 
 async def resolve_request(connection: HTTPConnection, host: PluginHost, personas: PersonasConfig) -> ChatRequest:
-    """Decide whether and how the caller is served. Raises RefusedError."""
+    """The persona, prompt and voice for a caller who may call. Raises RefusedError."""
     identity = await authenticate(connection, host)
     try:
         query = parse_query(connection.query_params)
@@ -104,7 +102,7 @@ async def resolve_request(connection: HTTPConnection, host: PluginHost, personas
             raise RefusedError(403, f"You may not talk with {persona.name}.")
         voice = await host.load_voice(persona.voice)
         return ChatRequest(identity, persona, Prompt(persona.prompt, voice), query.audio)
-    except ProtocolError as error:
+    except (ProtocolError, SamplingError) as error:
         raise RefusedError(400, str(error)) from None
     except (PersonaError, VoiceError) as error:
         raise RefusedError(404, str(error)) from None
@@ -113,7 +111,7 @@ async def resolve_request(connection: HTTPConnection, host: PluginHost, personas
 
 
 async def authenticate(connection: HTTPConnection, host: PluginHost) -> Identity:
-    """Who is calling. Raises RefusedError when nobody says so in time."""
+    """Who is calling. Raises RefusedError when no plugin knows, or not in time."""
     try:
         async with asyncio.timeout(host.config.session.auth_s):
             identity = await host.authenticate(connection)
@@ -123,7 +121,7 @@ async def authenticate(connection: HTTPConnection, host: PluginHost) -> Identity
         raise RefusedError(
             401,
             "You must log in first: the password is missing or wrong.",
-            headers={"www-authenticate": "Bearer"},  # not Basic, for which browsers open a window of their own
+            headers={"www-authenticate": "Bearer"},  # not Basic, for which browsers open a dialog of their own
         )
     return identity
 
@@ -145,11 +143,3 @@ async def _persona(query: ChatQuery, identity: Identity, host: PluginHost, perso
             raise RefusedError(404, "No voice is offered here.")
         return Persona(CUSTOM, "Custom", "", query.voice or voices[0], query.prompt, Sampling())
     return await host.resolve_persona(query.persona or "", identity)
-
-
-def _plain(prompt: str) -> str:
-    """The prompt on one line, without the tags that some clients put around it."""
-    text = " ".join(prompt.split())
-    if text.startswith(SYSTEM_TAG) and text.endswith(SYSTEM_TAG) and len(text) >= 2 * len(SYSTEM_TAG):
-        text = text.removeprefix(SYSTEM_TAG).removesuffix(SYSTEM_TAG).strip()
-    return text

@@ -1,23 +1,21 @@
 """One conversation, from the queue to its summary.
 
-Its tasks run in one group: receive, speak, watch the limits, beat, and obey an order to end. Whichever ends first ends
-the others; the slot goes back with the task that holds it, whatever happened.
+Its tasks run in one group: receive messages, answer, expect audio, watch the time limits, send heartbeats, and wait for
+a request to end. Whichever ends first ends the others; the task that holds the slot frees it, whatever happened.
 """
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import TypeVar
 
-from core.engine.call import FRAME_S, Call, EngineInfo, OutputFrame
-from core.errors import AudioError, EngineBusyError, EngineError, PromptError, ProtocolError
+from core.engine.call import Call, EngineInfo, OutputFrame
+from core.errors import EngineError
 from core.events import (
     FirstAudio,
     FramesDropped,
-    FrameTimed,
+    Limit,
     SessionEnded,
     SessionEvent,
     SessionInfo,
@@ -29,19 +27,21 @@ from core.events import (
     TransformFailed,
 )
 from core.plugin.host import PluginHost
-from core.plugin.transforms import Times
+from core.session import call_end
 from core.session.addresses import neighbourhood
-from core.session.admission import Admission, Party, TooManyCallsError
-from core.session.audio_streams import AgentAudio, CallerAudio, Spoken
+from core.session.admission import Admission, Caller
+from core.session.audio_streams import AgentAudio, CallerAudio, EncodedFrame
+from core.session.call_end import CallEnded
 from core.session.chat_request import ChatRequest
-from core.session.limits import Limit, TimeLimits, Traffic
-from core.session.protocol import CloseCode, Kind
-from core.session.wire import Hangup, Wire
+from core.session.frames_in_flight import FrameInFlight, FramesInFlight
+from core.session.limits import RateLimits, TimeLimits
+from core.session.protocol import CloseCode, Kind, Preparing, Queued, Ready, ReadyEngine, Stats, Warned
+from core.session.wire import Wire
 from core.settings.config import SessionConfig
 from core.settings.log import get_logger
 
-BEAT_S = 1.0
-"""How often figures go to the client."""
+HEARTBEAT_S = 1.0
+"""How often Stats go to the client, and at the latest the time limits are looked at."""
 PING_S = 3.0
 """The longest silence on the wire: NVIDIA's client gives up after 10 s."""
 
@@ -49,17 +49,8 @@ _Result = TypeVar("_Result")
 _log = get_logger("session")
 
 
-@dataclass(frozen=True)
-class _UnderWay:
-    """A user frame that the engine has and has not answered."""
-
-    received: float
-    decode_ms: float
-    transforms: Times
-
-
 class Session:
-    """A conversation whose request was found good and whose socket is accepted."""
+    """A conversation whose request was accepted, and whose WebSocket is open."""
 
     def __init__(
         self,
@@ -70,151 +61,156 @@ class Session:
         admission: Admission,
         host: PluginHost,
         engine: EngineInfo,
-        coders: Executor,
+        codec_threads: Executor,
         config: SessionConfig,
     ) -> None:
-        """`coders` runs what would block the event loop: audio coding and transforms."""
+        """`codec_threads` runs what would block the event loop: audio coding and transforms."""
         self.info = info
         self._request = request
         self._wire = wire
         self._admission = admission
         self._host = host
         self._engine = engine
-        self._coders = coders
+        self._codec_threads = codec_threads
         self._config = config
         self._loop = asyncio.get_running_loop()
-        self._order: asyncio.Future[Hangup] = self._loop.create_future()
+        self._end_requested: asyncio.Future[CallEnded] = self._loop.create_future()
         self._ready = asyncio.Event()
         self._first_audio = asyncio.Event()
-        self._hangup: Hangup | None = None
+        self._ended: CallEnded | None = None
+        """How the conversation ends, as soon as anything ends it."""
         self._call: Call | None = None
         """Set while frames may be pushed."""
-        self._limits = TimeLimits(config)
-        self._traffic = Traffic(config)
-        self._under_way: deque[_UnderWay] = deque()
-        """The user frames that the engine has and has not answered, oldest first."""
-        self._next_answer = 0
-        self._asked = self._handshake = time.monotonic()
+        self._time_limits = TimeLimits(config)
+        self._rate_limits = RateLimits(config)
+        self._in_flight = FramesInFlight()
+        self._requested = self._handshake = time.monotonic()
         self._frames_in = self._frames_out = self._dropped = 0
-        self._caller = CallerAudio(request.audio, host.input_chain(info, self._transform_failed))
-        self._agent = AgentAudio(request.audio, host.output_chain(info, self._transform_failed))
+        self._caller_audio = CallerAudio(request.audio, host.input_chain(info, self._transform_failed))
+        self._agent_audio = AgentAudio(request.audio, host.output_chain(info, self._transform_failed))
 
-    def end(self, hangup: Hangup) -> None:
-        """Ask for the end of the conversation, from outside; it has ended when `run` returns."""
-        if not self._order.done():
-            self._order.set_result(hangup)
+    def end(self, end: CallEnded) -> None:
+        """Request the end of the conversation, from outside; it has ended when `run` returns. Only the first counts."""
+        if not self._end_requested.done():
+            self._end_requested.set_result(end)
 
-    async def warn(self, limit: str, seconds: float) -> None:
-        """Tell the caller that the conversation will be ended. Raises Hangup when the client is gone."""
+    async def warn(self, limit: Limit, seconds: float) -> None:
+        """Tell the caller that the conversation will be ended. Raises CallEnded when the client is gone."""
         self._event(SessionWarned(limit, seconds))
-        await self._wire.tell("warning", limit=limit, seconds=round(seconds, 1))
+        await self._wire.send_metadata(Warned(limit, round(seconds, 1)))
 
     @property
     def talking(self) -> bool:
-        """Whether it has had its handshake: before, nobody is cut off in the middle of a word."""
+        """Whether the handshake is sent. Ending a call earlier cuts nobody off in the middle of a word."""
         return self._ready.is_set()
 
     async def run(self) -> None:
-        """Hold the conversation. Returns when the slot is back and the socket closed; `SessionEnded` has fired once."""
-        parts = (self._receive, self._speak, self._expect_audio, self._watch, self._beat, self._obey)
+        """Hold the conversation. Returns when the slot is free and the socket closed; SessionEnded has fired once."""
+        parts = (
+            self._receive,
+            self._answer,
+            self._expect_audio,
+            self._watch_time_limits,
+            self._send_heartbeats,
+            self._wait_for_end,
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 for part in parts:
                     group.create_task(self._guard(part), name=f"{part.__name__} {self.info.id}")
-        except* Hangup:
+        except* CallEnded:
             pass
         finally:
-            hangup = self._hangup or Hangup("shutdown", CloseCode.GOING_AWAY)
-            self._event(self._summary(hangup))
-        await self._wire.close(hangup)
+            ended = self._ended or CallEnded("shutdown", CloseCode.GOING_AWAY)
+            self._event(self._summary(ended))
+        await self._wire.close(ended)
 
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
-        """Turn whatever ends a part into the hangup it means; the first one is the session's."""
+        """Turn whatever a part raises into the CallEnded that it means; the first one is the session's."""
         try:
             await part()
-        except Hangup as hangup:
-            self._hangup = self._hangup or hangup
+        except CallEnded as ended:
+            self._ended = self._ended or ended
             raise
         except Exception as error:  # anything a part may raise ends this call, and no other
-            meaning = _hangup_for(error)
-            if meaning.reason == "fault":
+            end = call_end.from_error(error)
+            if end.reason == "fault":
                 _log.exception("a session failed", session=self.info.id)
-            self._hangup = self._hangup or meaning
-            raise meaning from error
+            self._ended = self._ended or end
+            raise end from error
 
     async def _receive(self) -> None:
-        """Take the client's messages, from the first moment on: so a client that leaves the queue is seen to."""
+        """Read the client's messages, also in the queue, so that a client that leaves it is noticed."""
         while True:
             kind, payload = await self._wire.receive()
             received = time.monotonic()
-            self._traffic.message()
+            self._rate_limits.count_message()
             if kind == Kind.AUDIO:
-                await self._listen(payload, received)
+                await self._receive_audio(payload, received)
             elif kind == Kind.METADATA:
-                await self._wire.answer(payload)
+                await self._wire.answer_metadata(payload)
 
-    async def _listen(self, payload: bytes, received: float) -> None:
-        heard = await self._in_thread(self._caller.take, payload, self._call is not None)
-        self._traffic.audio(heard.samples)
+    async def _receive_audio(self, payload: bytes, received: float) -> None:
+        message = await self._in_thread(self._caller_audio.decode, payload, self._call is not None)
+        self._rate_limits.count_audio(message.samples)
         if self._call is None:
             return
-        for frame, transforms in heard.frames:
-            self._limits.heard(frame)
+        for frame, transforms in message.frames:
+            self._time_limits.observe(frame)
             self._frames_in += 1
             dropped = self._call.push(frame)
-            self._under_way.append(_UnderWay(received, heard.decode_ms, transforms))
+            self._in_flight.push(FrameInFlight(received, message.decode_ms, transforms), dropped)
             if dropped:
                 self._dropped += dropped
-                for _ in range(min(dropped, len(self._under_way))):
-                    self._under_way.popleft()
                 self._event(FramesDropped(dropped))
 
-    async def _speak(self) -> None:
-        """Wait for a slot, prepare it, shake hands, and send what the agent says."""
+    async def _answer(self) -> None:
+        """Wait for a slot and for its prompt, send the handshake, and then what the agent says."""
         request = self._request
-        party = Party(self.info.identity.name, neighbourhood(self.info.address))
+        caller = Caller(self.info.identity.name, neighbourhood(self.info.address))
         prompt, sampling = request.prompt, request.persona.sampling
-        async with self._admission.slot(party, prompt, sampling, self._moved, self._config.longest_s) as call:
+        async with self._admission.slot(caller, prompt, sampling, self._queued, self._config.longest_s) as call:
             admitted = time.monotonic()
-            self._event(SessionStarted((admitted - self._asked) * 1000, call.seed))
-            await self._wire.tell("preparing")
+            self._event(SessionStarted((admitted - self._requested) * 1000, call.seed))
+            await self._wire.send_metadata(Preparing())
             try:
                 async with asyncio.timeout(self._config.prompt_s):
                     await call.ready()
             except TimeoutError:
-                raise Hangup(
+                raise CallEnded(
                     "prompt", CloseCode.HANDSHAKE_TIMEOUT, "The voice could not be prepared in time. Try again."
                 ) from None
-            await self._shake_hands(call)
+            await self._send_handshake(call)
             self._event(SessionReady((self._handshake - admitted) * 1000))
             try:
                 async for output in call.frames():
-                    spoken = await self._in_thread(self._agent.give, output.pcm)
-                    await self._say(output, spoken)
+                    encoded = await self._in_thread(self._agent_audio.encode, output.pcm)
+                    await self._send_frame(output, encoded)
             finally:
                 self._call = None
             raise EngineError("The engine ended the call.")
 
-    async def _shake_hands(self, call: Call) -> None:
+    async def _send_handshake(self, call: Call) -> None:
         info, engine = self.info, self._engine
-        await self._wire.tell(
-            "ready",
-            session=info.id,
-            persona=info.persona,
-            voice=info.voice,
-            engine={"name": engine.name, "notice": engine.notice},
-            seed=call.seed,
-            max_s=self._config.max_s,
+        await self._wire.send_metadata(
+            Ready(
+                session=info.id,
+                persona=info.persona,
+                voice=info.voice,
+                engine=ReadyEngine(engine.name, engine.notice),
+                seed=call.seed,
+                max_s=self._config.max_s,
+            )
         )
         self._handshake = time.monotonic()
-        self._limits = TimeLimits(self._config)
-        self._call = call  # before the client hears of it: its first audio may come at once
+        self._time_limits = TimeLimits(self._config)
+        self._call = call  # before the handshake is sent: the client's first audio may come at once
         await self._wire.send(Kind.HANDSHAKE)
         self._ready.set()
 
-    async def _say(self, output: OutputFrame, spoken: Spoken) -> None:
-        """Send one frame of the agent and its words."""
-        await self._wire.send(Kind.AUDIO, spoken.data)
+    async def _send_frame(self, output: OutputFrame, encoded: EncodedFrame) -> None:
+        """Send one frame of the agent and its text."""
+        await self._wire.send(Kind.AUDIO, encoded.data)
         now = time.monotonic()
         if self._frames_out == 0:
             self._first_audio.set()
@@ -223,32 +219,13 @@ class Session:
         if output.text:
             await self._wire.send(Kind.TEXT, output.text.encode())
             self._event(TextSaid(output.text, output.index))
-        asked = self._answered_by(output)
-        if asked is not None:
-            transforms = asked.transforms + spoken.transforms
-            self._event(
-                FrameTimed(
-                    decode_ms=asked.decode_ms,
-                    transform_ms=sum(ms for _, ms in transforms),
-                    wait_ms=output.wait_ms,
-                    step_ms=output.step_ms,
-                    encode_ms=spoken.encode_ms,
-                    total_ms=(now - asked.received) * 1000,
-                    lag_ms=self._lag_ms,
-                    transforms=transforms,
-                )
-            )
-
-    def _answered_by(self, output: OutputFrame) -> _UnderWay | None:
-        """The user frame that this output answers; forgets it, and those whose answers the engine left out."""
-        asked = None
-        while self._under_way and self._next_answer <= output.index:
-            asked = self._under_way.popleft()
-            self._next_answer += 1
-        return asked
+        answered = self._in_flight.answered(output)
+        if answered is not None:
+            self._event(answered.timed(output, encoded, now, self._in_flight.lag_ms))
 
     async def _expect_audio(self) -> None:
-        """End the call when nothing is said at all: a client that is stuck must not keep a slot, nor must an engine."""
+        """End the call when the agent's first frame does not come: neither a client nor an engine that is stuck must
+        occupy a slot."""
         await self._ready.wait()
         try:
             async with asyncio.timeout(self._config.first_audio_s):
@@ -256,82 +233,57 @@ class Session:
         except TimeoutError:
             if self._frames_in:
                 raise EngineError("The model does not answer. Call again.") from None
-            raise Hangup("no_audio", CloseCode.IDLE, "No sound came from you. Check your microphone.") from None
+            raise CallEnded("no_audio", CloseCode.IDLE, "No sound came from you. Check your microphone.") from None
 
-    async def _watch(self) -> None:
-        """Warn of the limits of time, and end the call when one is reached."""
+    async def _watch_time_limits(self) -> None:
+        """Warn of the time limits, and end the call when one is reached."""
         await self._ready.wait()
         while True:
-            for due in self._limits.due():
+            for due in self._time_limits.due():
                 if due.seconds <= 0:
-                    raise Hangup(due.limit, *_LIMITS[due.limit])
+                    raise call_end.from_time_limit(due.limit)
                 await self.warn(due.limit, due.seconds)
-            await asyncio.sleep(min(self._limits.next_s(), BEAT_S))
+            await asyncio.sleep(min(self._time_limits.next_s(), HEARTBEAT_S))
 
-    async def _beat(self) -> None:
-        """Show that the server is there, and how it goes."""
+    async def _send_heartbeats(self) -> None:
+        """Send Stats during the conversation, and a PING whenever nothing else was sent for long."""
         while True:
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
             if self._call is not None:
-                await self._wire.tell(
-                    "stats",
-                    input_lag_ms=round(self._lag_ms),
-                    dropped=self._dropped,
-                    frames=self._frames_out,
+                await self._wire.send_metadata(
+                    Stats(
+                        input_lag_ms=round(self._in_flight.lag_ms),
+                        dropped=self._dropped,
+                        frames=self._frames_out,
+                    )
                 )
-            if self._wire.quiet_s >= PING_S - BEAT_S / 2:
+            if self._wire.quiet_s >= PING_S - HEARTBEAT_S / 2:
                 await self._wire.send(Kind.PING)
 
-    async def _obey(self) -> None:
-        raise await self._order
+    async def _wait_for_end(self) -> None:
+        raise await self._end_requested
 
-    async def _moved(self, place: int) -> None:
+    async def _queued(self, place: int) -> None:
         self._event(SessionQueued(place))
-        await self._wire.tell("queued", place=place)
+        await self._wire.send_metadata(Queued(place))
 
     async def _in_thread(self, work: Callable[..., _Result], *arguments: object) -> _Result:
-        return await self._loop.run_in_executor(self._coders, work, *arguments)
+        return await self._loop.run_in_executor(self._codec_threads, work, *arguments)
 
     def _transform_failed(self, failure: TransformFailed) -> None:
         """Called where the chain runs: in a thread, or on the loop while the chain is made."""
         self._loop.call_soon_threadsafe(self._event, failure)
 
-    @property
-    def _lag_ms(self) -> float:
-        """How much of the caller's audio waits for its answer."""
-        return len(self._under_way) * FRAME_S * 1000
-
     def _event(self, event: SessionEvent) -> None:
         self._host.event(self.info, event)
 
-    def _summary(self, hangup: Hangup) -> SessionEnded:
+    def _summary(self, ended: CallEnded) -> SessionEnded:
         return SessionEnded(
-            reason=hangup.reason,
-            code=hangup.code,
+            reason=ended.reason,
+            code=ended.code,
             seconds=time.monotonic() - self._handshake if self._ready.is_set() else 0.0,
             frames_in=self._frames_in,
             frames_out=self._frames_out,
             dropped=self._dropped,
-            error=hangup.message if hangup.code == CloseCode.INTERNAL else "",
+            error=ended.message if ended.code == CloseCode.INTERNAL else "",
         )
-
-
-_LIMITS: dict[Limit, tuple[int, str]] = {
-    "time": (CloseCode.TIME_LIMIT, "The call has reached its longest duration. Call again to go on."),
-    "idle": (CloseCode.IDLE, "Nothing was heard from you for too long. Call again to go on."),
-}
-
-
-def _hangup_for(error: Exception) -> Hangup:
-    """How a call ends that met this error."""
-    match error:
-        case AudioError() | ProtocolError() | PromptError():
-            return Hangup("bad_message", CloseCode.BAD_MESSAGE, str(error))
-        case TooManyCallsError():
-            return Hangup("too_many_calls", CloseCode.BUSY, str(error))
-        case EngineBusyError():
-            return Hangup("busy", CloseCode.BUSY, str(error))
-        case EngineError():
-            return Hangup("engine", CloseCode.INTERNAL, str(error))
-        case _:
-            return Hangup("fault", CloseCode.INTERNAL, "Something failed in the server. Call again.")

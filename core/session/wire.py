@@ -2,60 +2,48 @@
 
 import asyncio
 import time
-from typing import Annotated, Any
 
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from core.errors import ProtocolError
-from core.session.protocol import CloseCode, Kind
+from core.session.call_end import CallEnded
+from core.session.protocol import ClientMetadata, CloseCode, Kind, ServerMetadata
 
 _json = msgspec.json.Encoder()
-_GONE = (OSError, RuntimeError, WebSocketDisconnect)
+_CLOSED = (OSError, RuntimeError, WebSocketDisconnect)
 """What sending on a closed socket raises: the server, Starlette and its state check differ in it."""
-LONGEST_REASON = 123
-"""Bytes that a close frame has room for (RFC 6455, 5.5)."""
-
-
-class Hangup(Exception):  # noqa: N818 - an ending, not an error
-    """The conversation is over. The first one raised in a session decides how it ends."""
-
-    def __init__(self, reason: str, code: int, message: str = "") -> None:
-        """`reason` is a word for logs and metrics; `message` tells the caller what happened, and what to do."""
-        self.reason = reason
-        self.code = code
-        self.message = message
-        super().__init__(reason)
-
-
-class Echo(msgspec.Struct, tag="echo", tag_field="type"):
-    """A client's METADATA that wants to come back at once, to measure the round trip."""
-
-    id: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+MAX_REASON_BYTES = 123
+"""What a close frame has room for (RFC 6455, 5.5)."""
+ABNORMAL_CLOSURE = 1006
+"""The close code of a connection that broke (RFC 6455, 7.4.1); it is never sent."""
 
 
 class Wire:
-    """Sends and receives whole messages. Sends of several tasks do not mix."""
+    """Sends and receives whole messages. Several tasks may send: their messages do not mix."""
 
     def __init__(self, websocket: WebSocket, send_s: float, metadata: bool) -> None:
-        """`send_s`: how long a send may wait for the client to read. `metadata`: the client knows kind 4."""
+        """`send_s`: how long a send may wait for the client to read. `metadata`: the client knows METADATA."""
         self._websocket = websocket
         self._send_s = send_s
         self._metadata = metadata
-        self._turn = asyncio.Lock()
-        self._sent = time.monotonic()
+        self._sending = asyncio.Lock()
+        self._last_sent = time.monotonic()
 
     @property
     def quiet_s(self) -> float:
         """Seconds since anything was sent."""
-        return time.monotonic() - self._sent
+        return time.monotonic() - self._last_sent
 
     async def receive(self) -> tuple[int, bytes]:
-        """The next message: kind and payload. Raises Hangup when the client left or sent what is no message."""
+        """The next message: its kind and payload.
+
+        Raises CallEnded when the client left, and ProtocolError for a text message or an empty one.
+        """
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
-            code = message.get("code") or 1006
-            raise Hangup("bad_message" if code == CloseCode.TOO_BIG else "left", code)
+            code = message.get("code") or ABNORMAL_CLOSURE
+            raise CallEnded("bad_message" if code == CloseCode.TOO_BIG else "left", code)
         data = message.get("bytes")
         if data is None:
             raise ProtocolError("Messages must be binary, but a text message came. See the documentation of the wire.")
@@ -64,40 +52,43 @@ class Wire:
         return data[0], data[1:]
 
     async def send(self, kind: Kind, payload: bytes = b"") -> None:
-        """Send one message. Raises Hangup when the client is gone or does not read."""
+        """Send one message. Raises CallEnded when the client is gone or does not read."""
         try:
-            async with asyncio.timeout(self._send_s), self._turn:
+            async with asyncio.timeout(self._send_s), self._sending:
                 await self._websocket.send_bytes(bytes([kind]) + payload)
-                self._sent = time.monotonic()
+                self._last_sent = time.monotonic()
         except TimeoutError:
-            raise Hangup("slow", CloseCode.SLOW_READER, "Your connection is too slow for the audio.") from None
-        except _GONE:
-            raise Hangup("left", 1006) from None
+            raise CallEnded("slow", CloseCode.SLOW_READER, "Your connection is too slow for the audio.") from None
+        except _CLOSED:
+            raise CallEnded("left", ABNORMAL_CLOSURE) from None
 
-    async def tell(self, type_: str, **values: Any) -> None:
-        """Send METADATA to clients that know it; nothing to others."""
+    async def send_metadata(self, message: ServerMetadata) -> None:
+        """Send METADATA to a client that knows it; nothing to any other. Raises CallEnded as `send` does."""
         if self._metadata:
-            await self.send(Kind.METADATA, _json.encode({"type": type_, **values}))
+            await self.send(Kind.METADATA, _json.encode(message))
 
-    async def answer(self, payload: bytes) -> None:
-        """Answer a client's METADATA. Raises ProtocolError when it is not JSON; what is unknown is ignored."""
+    async def answer_metadata(self, payload: bytes) -> None:
+        """Answer a client's METADATA; types that the protocol does not have are ignored.
+
+        Raises ProtocolError when it is not JSON, and CallEnded as `send` does.
+        """
         if not self._metadata:
             return
         try:
-            echo = msgspec.json.decode(payload, type=Echo)
+            echo = msgspec.json.decode(payload, type=ClientMetadata)
         except msgspec.ValidationError:
             return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise ProtocolError("A METADATA message is not JSON.") from None
-        await self.tell("echo", id=echo.id)
+        await self.send_metadata(echo)
 
-    async def close(self, hangup: Hangup) -> None:
-        """Say why, then close. Never raises: the client may be gone, or not read."""
+    async def close(self, end: CallEnded) -> None:
+        """Send the reason as an ERROR message, then close. Never raises: the client may be gone, or not read."""
         try:
             async with asyncio.timeout(self._send_s):
-                if hangup.message:
-                    await self._websocket.send_bytes(bytes([Kind.ERROR]) + hangup.message.encode())
-                reason = hangup.message.encode()[:LONGEST_REASON].decode(errors="ignore")
-                await self._websocket.close(hangup.code, reason)
-        except (TimeoutError, *_GONE):
+                if end.message:
+                    await self._websocket.send_bytes(bytes([Kind.ERROR]) + end.message.encode())
+                reason = end.message.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+                await self._websocket.close(end.code, reason)
+        except (TimeoutError, *_CLOSED):
             pass

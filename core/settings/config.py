@@ -1,9 +1,9 @@
-"""`config.yaml` and the environment -> one frozen `Config`.
+"""The settings: `config.yaml` and the environment become one frozen `Config`.
 
-Every key has a default, so an empty file is a configuration. A value `{env: NAME}` is read from the environment
-variable NAME, which must be set unless a `default` stands beside it: `{env: NAME, default: null}`. Any key can be
-overridden by a variable such as `PERSONAPLEX_SERVER__PORT=9000`: section and key in capitals, two underscores between;
-its text is taken as it is where text is wanted, and else read as YAML.
+Every key has a default, so an empty file is a valid configuration. A value `{env: NAME}` comes from the environment
+variable NAME, which must be set unless the value has a `default`: `{env: NAME, default: null}`. Every key can be
+overridden by a variable such as `PERSONAPLEX_SERVER__PORT=9000`: section and key in capitals, joined by two
+underscores. The text of a variable is used as it is where the key takes text, and parsed as YAML otherwise.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,6 @@ from msgspec import Meta, Struct, field
 from core.errors import ConfigError
 from core.settings.yaml_structs import EnvironmentText, Secret, decode, read_yaml
 
-__all__ = ["Config", "ConfigError", "Secret", "load_config", "read_config", "shipped"]
-
 ENVIRONMENT_PREFIX = "PERSONAPLEX_"
 
 NotNegative = Annotated[int, Meta(ge=0)]
@@ -26,48 +24,48 @@ Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Name = Annotated[str, Meta(min_length=1)]
 WebOrigin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.:\[\]_-]+$")]
-"""As browsers write it: no path, no default port, small letters."""
+"""An origin as browsers send it: in small letters, without a path and without a default port."""
 SocketOrigin = Annotated[str, Meta(pattern=r"^(wss?://[a-z0-9.:\[\]_-]+)?$")]
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the service listens, and how callers wait."""
+    """Where the service listens, whom it trusts, and how callers wait for a slot."""
 
     host: Name = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8998
     """0 takes any free port."""
     insecure: bool = False
-    """Whether everybody may call who reaches a service that other machines can reach, and no plugin asks who it is."""
+    """Whether the service may be reachable from other machines although no plugin authenticates callers."""
     origins: tuple[WebOrigin, ...] = ()
     """Other sites whose pages may use the service, such as `https://example.com`. Its own page always may."""
     trusted_proxies: tuple[Name, ...] = ()
-    """Addresses or networks of proxies that are believed when they say whom they forward for; `*` is any."""
+    """Addresses or networks of the proxies whose forwarding headers are trusted; `*` trusts any."""
     queue: Annotated[int, Meta(ge=0, le=1000)] = 32
     """How many callers may wait for a slot."""
     queue_wait_s: Seconds = 120
     calls_per_identity: NotNegative = 0
-    """How many callers of one name may talk or wait at once; 0 is any number."""
+    """How many calls one identity may have at once, running or waiting; 0 is any number."""
     calls_per_address: NotNegative = 0
-    """The same for callers from one address; an IPv6 network of 64 bits is one."""
+    """How many calls may come from one address at once; 0 is any number. An IPv6 /64 network counts as one address."""
     max_message_bytes: Annotated[int, Meta(ge=8192)] = 65536
-    """A frame of PCM has 3840 bytes; larger messages than this close the call."""
+    """A larger WebSocket message closes the call. For comparison: a frame of PCM has 3840 bytes."""
     request_s: Seconds = 10
-    """A client must have sent its whole request in this time, and may keep an unused connection for as long."""
+    """How long a client may take to send its request, and how long it may keep an idle connection open."""
     drain_s: Annotated[float, Meta(ge=0)] = 8
-    """How long running calls may go on when the service is told to stop."""
+    """How long running calls may continue after the service is told to stop."""
     workers: NotNegative | Literal["auto"] = "auto"
-    """Processes that serve the sockets, beside one for each engine; 0 is everything in one process. `auto` is 0 where
-    slots are few, and else as many as the cores and slots call for."""
+    """Processes that serve the sockets, beside one for each engine; 0 is one process for everything. `auto` is 0 where
+    slots are few, and otherwise as many as the slots and the machine's cores call for."""
     web: str = ""
-    """The folder of the page; "" is the one that comes with the package."""
+    """The folder of the web page; "" is the one that comes with the package."""
     role: Literal["all", "page", "gpu"] = "all"
-    """What this process serves: `page` everything but the calls, without an engine; `gpu` the calls alone."""
+    """What this process serves: `gpu` only the calls, `page` everything else, without an engine, and `all` both."""
     socket: SocketOrigin = ""
-    """For the role `page`: where the calls are served, such as `wss://calls.example.com`."""
+    """For the role `page`: the address of the process that serves the calls, such as `wss://calls.example.com`."""
     wake: Literal["call", "page"] = "call"
-    """For the role `page`: whether that process is woken by a call, or as soon as somebody opens the page."""
+    """For the role `page`: whether a call wakes that process, or already a visit to the page."""
     wake_s: Seconds = 30
-    """For the role `page`: how long waking usually takes, which callers are told while they wait."""
+    """For the role `page`: how long waking usually takes. Callers are told while they wait."""
 
     def __post_init__(self) -> None:
         if self.role == "page" and not self.socket:
@@ -82,37 +80,39 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which model runs, from where, on what."""
+    """Which model runs, where it comes from, and on which device."""
 
     name: Literal["auto", "personaplex", "nano"] = "auto"
     checkpoint: Name = "nvidia/personaplex-7b-v1"
-    """A repository on the Hugging Face hub, or a folder in the same layout."""
+    """A repository on the Hugging Face hub, or a local folder with the same layout."""
     revision: Name = "main"
     cache: str = ""
-    """Where downloads are kept; "" is the hub's own cache folder."""
+    """The folder for downloads; "" is the cache folder of the Hugging Face hub."""
     offline: bool = False
     token: Secret | None = None
     device: Name = "auto"
-    """`auto`, `cpu` or `cuda`; the variable CUDA_VISIBLE_DEVICES picks a card."""
-    devices: Annotated[tuple[NotNegative, ...], Meta(min_length=1)] | Literal["all", "one"] = "one"
-    """The GPUs to use, each with an engine of its own: numbers among those that are visible, or `all`."""
+    """`auto`, `cpu` or `cuda`. The environment variable CUDA_VISIBLE_DEVICES selects a GPU."""
+    devices: Annotated[tuple[NotNegative, ...], Meta(min_length=1)] | Literal["one", "all"] = "one"
+    """The GPUs to use, each with an engine of its own: their numbers among those that are visible, or `all`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     weights: Literal["auto", "int8"] = "auto"
-    """`int8` halves what the weights take and what a frame reads, at a little precision; `auto` is `dtype`."""
+    """`int8` halves the memory of the weights and the memory traffic of a step, at a small loss of precision; `auto`
+    keeps them in `dtype`."""
     slots: Positive | Literal["auto"] = "auto"
-    """How many callers at once; `auto` takes what the device holds."""
+    """How many calls run at once on each device; `auto` is the least of what its memory, the time of a step and the
+    machine's cores allow."""
     threads: NotNegative = 0
-    """CPU threads of the model; 0 is one, which is best for nano."""
+    """CPU threads for the model. 0 means one, which is fastest for nano."""
     prompt_cache_mb: NotNegative = 2048
-    """Memory for prepared prompts, so that a persona's later calls start at once."""
+    """Memory for the prefix cache: later calls of a persona start without a prefill of its prompt."""
     max_lag_ms: Annotated[int, Meta(ge=80)] = 400
-    """A caller whose frames wait longer than this loses the oldest."""
+    """When a caller's frames wait longer than this, the oldest are dropped."""
 
     def __post_init__(self) -> None:
         if self.devices != "one" and self.device == "cpu":
-            raise ValueError("devices: only GPUs have numbers, and device is cpu. Leave one of the two out.")
+            raise ValueError("devices: it numbers GPUs, but device is cpu. Leave out one of the two.")
         if isinstance(self.devices, tuple) and len(set(self.devices)) < len(self.devices):
-            raise ValueError("devices: names a GPU twice.")
+            raise ValueError("devices: a GPU is named twice.")
 
 
 class VoicesConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,72 +121,75 @@ class VoicesConfig(Struct, frozen=True, forbid_unknown_fields=True):
     allow: Annotated[tuple[Name, ...], Meta(min_length=1)] = ("*",)
     """Names or globs such as `NAT*`, in the order in which the voices are shown."""
     folder: str = ""
-    """The operator's own `.safetensors` and `.wav`; "" is `voices` beside config.yaml. May be missing."""
+    """The folder of the operator's own `.safetensors` and `.wav` voices; "" is `voices` beside config.yaml. It need not
+    exist."""
 
 
 class PersonasConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Which personas are offered."""
 
     folder: str = ""
-    """"" is `personas` beside config.yaml, or, where there is none, the ones that come with the package."""
+    """The folder of persona files; "" is `personas` beside config.yaml or, where that does not exist, the folder that
+    comes with the package."""
     default: str = ""
-    """The id of the persona for callers who name none; "" is the first in the list."""
+    """The id of the persona for callers who name none; "" is the first one in the list."""
     custom: bool = False
-    """Whether callers may bring their own voice and prompt."""
+    """Whether callers may choose a voice and write a prompt of their own."""
     max_prompt_chars: Positive = 4000
 
 
 class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits of one conversation."""
+    """Limits of one call."""
 
     max_s: Seconds = 900
+    """The longest duration of a call."""
     idle_s: Seconds = 120
-    """The caller may be silent for so long."""
+    """How long the caller may be silent."""
     warn_s: Annotated[float, Meta(ge=0)] = 30
-    """The caller is told so long before one of these two ends the call."""
+    """How long before `max_s` or `idle_s` ends the call the caller is warned."""
     auth_s: Seconds = 10
-    """Who is calling, and the persona and voice, must be found out in this time."""
+    """How long the plugins may take to authenticate the caller and look up persona and voice."""
     prompt_s: Seconds = 30
-    """The prompt must be ready in this time."""
+    """How long the prefill of the prompt may take."""
     first_audio_s: Seconds = 60
-    """The agent's first sound, which answers the caller's, must come in this time after the handshake."""
+    """How long after the handshake the agent's first frame, which answers the caller's first, may come."""
     send_s: Seconds = 5
-    """A client that does not read for so long is closed."""
+    """How long a client may leave what it is sent unread."""
     max_messages_per_s: Positive = 400
-    """Twice what a client sends that passes on each 128 samples of a browser's audio worklet."""
+    """The default is twice the rate of a client that sends each 128 samples of a browser's audio worklet."""
     max_ahead_s: Seconds = 15
-    """How far the caller's audio may run ahead of the clock: what a network that stalled delivers together."""
+    """How far the caller's audio may run ahead of real time, as it does when a network delivers late audio at once."""
     transform_budget_ms: Seconds = 8
-    """What the audio transforms of plugins may take of each frame's 80 ms, in each direction."""
+    """How much of a frame's 80 ms the plugins' audio transforms may take in each direction."""
 
     @property
     def longest_s(self) -> float:
-        """How much sound a caller may bring in one call."""
+        """The most audio that a caller can send in one call, in seconds."""
         return self.max_s + self.max_ahead_s
 
 
 class PluginsConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where plugins come from and what they are told."""
+    """Where plugins come from, and their options."""
 
     folders: tuple[Name, ...] = ()
-    """Folders of plugin files; when not given, `plugins` beside config.yaml if it is there."""
+    """Folders of plugin files; without any, the folder `plugins` beside config.yaml where it exists."""
     disabled: tuple[Name, ...] = ()
     strict: bool = False
-    """Whether any plugin that fails to load stops the boot. One that decides who may call always does."""
+    """Whether a plugin that fails to load stops the boot. One that authenticates callers always does."""
     options: dict[str, dict[str, Any] | None] = field(default_factory=dict)
-    """A block a plugin, under its name."""
+    """The options of each plugin, by the plugin's name."""
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the log looks."""
+    """The format and level of the log."""
 
     format: Literal["auto", "console", "json"] = "auto"
     """`auto` is `console` on a terminal and `json` elsewhere."""
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Sections(Struct, frozen=True, forbid_unknown_fields=True):
-    """The keys of config.yaml."""
+class _Sections(Struct, frozen=True, forbid_unknown_fields=True):
+    """The sections of config.yaml."""
 
     server: ServerConfig = ServerConfig()
     engine: EngineConfig = EngineConfig()
@@ -197,28 +200,30 @@ class Sections(Struct, frozen=True, forbid_unknown_fields=True):
     log: LogConfig = LogConfig()
 
 
-class Config(Sections, frozen=True, forbid_unknown_fields=True):
-    """All settings of one service. Folders are absolute when it comes from `load_config`."""
+class Config(_Sections, frozen=True, forbid_unknown_fields=True):
+    """All settings of one service. The paths in a Config made by `load_config` are absolute."""
 
     source: str = "config.yaml"
-    """The file this was read from, for messages."""
+    """The file that the settings come from, for messages."""
 
     def options(self, plugin: str) -> Mapping[str, Any]:
-        """The plugin's own block of `plugins.options`; empty when there is none."""
+        """The options of one plugin; empty when it has none."""
         return self.plugins.options.get(plugin) or {}
 
 
 def shipped(name: str) -> Path:
-    """A file or folder that comes with the project (`config.yaml`, `personas`, `web`): in a checkout it lies beside the
-    package `core`, in a wheel in `core/shipped`."""
+    """A file or folder that comes with the project: `config.yaml`, `personas` or `web`.
+
+    In a checkout it lies beside the package `core`, in an installed wheel in `core/shipped`.
+    """
     inside = Path(__file__).parent.parent / "shipped" / name
     return inside if inside.exists() else Path(__file__).parent.parent.parent / name
 
 
 def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """The configuration in `path`; None takes `config.yaml` in the current folder, or else the shipped one.
+    """The settings in the file `path`; None is `config.yaml` in the current folder or else the one that is shipped.
 
-    Relative folders are those beside the file. Raises ConfigError with every problem, each naming file and key.
+    Relative paths in the file are relative to its folder. Raises ConfigError with every problem.
     """
     config, problems = read_config(path, environ)
     if problems:
@@ -227,32 +232,34 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
 
 
 def read_config(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, list[str]]:
-    """As `load_config`, but gives the problems beside what could be read; sections with problems are the defaults."""
+    """The settings as in `load_config`, and every problem. A section with a problem has its default values."""
     if path is None:
         here = Path("config.yaml")
         path = here if here.is_file() else shipped("config.yaml")
     path = path.absolute()
     problems: list[str] = []
     data = read_yaml(path, problems)
-    data = {key: _fill(value, environ, f"{path}: {key}", problems) for key, value in data.items()}
-    _override(data, environ, problems)
+    data = {key: _substitute_environment(value, environ, f"{path}: {key}", problems) for key, value in data.items()}
+    _apply_overrides(data, environ, problems)
 
     sections = {}
     for key in list(data):
-        found = decode(Sections, {key: data[key]}, str(path), problems)
+        found = decode(_Sections, {key: data[key]}, str(path), problems)
         if found is not None:
             sections[key] = getattr(found, key)
-    return _resolve(Config(source=str(path), **sections), path.parent, problems), problems
+    return _resolve_paths(Config(source=str(path), **sections), path.parent, problems), problems
 
 
-def _fill(value: Any, environ: Mapping[str, str], where: str, problems: list[str]) -> Any:
-    """`value` with each `{env: NAME}` in it replaced."""
+def _substitute_environment(value: Any, environ: Mapping[str, str], where: str, problems: list[str]) -> Any:
+    """The value with each `{env: NAME}` in it replaced by that environment variable."""
     if isinstance(value, list):
-        return [_fill(item, environ, f"{where}[{index}]", problems) for index, item in enumerate(value)]
+        return [
+            _substitute_environment(item, environ, f"{where}[{index}]", problems) for index, item in enumerate(value)
+        ]
     if not isinstance(value, dict):
         return value
     if "env" not in value or not value.keys() <= {"env", "default"}:
-        return {key: _fill(item, environ, f"{where}.{key}", problems) for key, item in value.items()}
+        return {key: _substitute_environment(item, environ, f"{where}.{key}", problems) for key, item in value.items()}
     name = value["env"]
     if not isinstance(name, str) or not name:
         problems.append(f"{where}: env must name an environment variable.")
@@ -265,8 +272,8 @@ def _fill(value: Any, environ: Mapping[str, str], where: str, problems: list[str
     return value.get("default")
 
 
-def _override(data: dict[str, Any], environ: Mapping[str, str], problems: list[str]) -> None:
-    """Put `PERSONAPLEX_SECTION__KEY` variables in their places."""
+def _apply_overrides(data: dict[str, Any], environ: Mapping[str, str], problems: list[str]) -> None:
+    """Set each key that a variable such as `PERSONAPLEX_SECTION__KEY` names, in place."""
     for name in sorted(environ):
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
             continue
@@ -283,8 +290,8 @@ def _override(data: dict[str, Any], environ: Mapping[str, str], problems: list[s
             place[last] = EnvironmentText(environ[name], name)
 
 
-def _resolve(config: Config, base: Path, problems: list[str]) -> Config:
-    """`config` with absolute folders; those that must be there and are not are problems."""
+def _resolve_paths(config: Config, base: Path, problems: list[str]) -> Config:
+    """The settings with absolute paths. A missing folder that must exist is added to `problems`."""
 
     def folder(key: str, given: str, default: Path) -> str:
         if given and not (base / given).expanduser().is_dir():

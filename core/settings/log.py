@@ -1,4 +1,4 @@
-"""Log lines of named values, by Python's `logging` and structlog's formatting. No prompt text or secret goes in."""
+"""Structured logging: Python's `logging`, formatted by structlog. No prompt and no secret may be logged."""
 
 import logging
 import sys
@@ -8,38 +8,42 @@ import structlog
 
 from core.settings.config import LogConfig
 
-ROOT = "personaplex"
+ROOT_LOGGER = "personaplex"
 
-_LINE: list[Any] = [
+_PROCESSORS: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
-_TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-"""Without local variables, which hold prompts and passwords."""
+_FORMAT_TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Leaves out local variables, which hold prompts and passwords."""
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger `personaplex.{name}`: `get_logger("session").info("session ended", session=id, ...)`."""
+    """The logger `personaplex.{name}`. Values are passed by keyword: `log.info("session ended", session=id)`."""
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-        logging.getLogger(f"{ROOT}.{name}"),
-        processors=[structlog.stdlib.filter_by_level, *_LINE, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logging.getLogger(f"{ROOT_LOGGER}.{name}"),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_PROCESSORS,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     return logger
 
 
 def configure_logging(config: LogConfig, stream: TextIO = sys.stderr, process: str = "") -> None:
-    """Send every log line of the process, uvicorn's too, to `stream`: columns for people, JSON for machines.
+    """Write every log line of the process, uvicorn's included, to `stream`: in columns for people or as JSON.
 
     `process` names the process in each line, such as `worker 1`, where a service has several.
     """
     console = config.format == "console" or (config.format == "auto" and stream.isatty())
-    last: list[Any] = (
+    renderers: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_FORMAT_TRACEBACK), structlog.processors.JSONRenderer()]
     )
 
     def name_process(_logger: Any, _method: str, line: Any) -> Any:
@@ -48,9 +52,9 @@ def configure_logging(config: LogConfig, stream: TextIO = sys.stderr, process: s
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_LINE,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_process, *last],
+            foreign_pre_chain=_PROCESSORS,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_process, *renderers],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger(ROOT).setLevel(config.level.upper())
+    logging.getLogger(ROOT_LOGGER).setLevel(config.level.upper())

@@ -1,7 +1,7 @@
-"""From YAML and environment text to typed structs, with every problem named at once.
+"""Decode YAML and environment variables into typed structs, and report every problem at once.
 
-`msgspec` checks one value and stops at the first problem; people would rather see them all. So structs are taken apart
-here, field by field, and every problem is one sentence with its file and key.
+`msgspec.convert` stops at the first problem, while people want to see all of them. So this module walks through a
+struct field by field and leaves only single values to msgspec. Each problem is one sentence that names file and key.
 """
 
 import dataclasses
@@ -18,14 +18,13 @@ import yaml
 from core.errors import PersonaplexError
 
 MAX_FILE_BYTES = 1_000_000
-"""More than any configuration or persona needs; keeps a wrong file from filling the memory."""
+"""More than any configuration or persona needs. It keeps a wrong file from filling the memory."""
 
 T = TypeVar("T")
-MISSING = object()
 
 
 class Secret:
-    """Text that must not be seen in logs, errors or `repr`. Only `reveal` gives it."""
+    """Text that never appears in logs, errors or `repr`. Only `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -33,7 +32,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself: hand it to what needs it and to nothing else."""
+        """The text itself. Pass it to what needs it and to nothing else."""
         return self._text
 
     def __eq__(self, other: object) -> bool:
@@ -47,7 +46,7 @@ class Secret:
 
 
 class EnvironmentText(str):
-    """Text from the environment variable `variable`. Hidden in `repr`, since such text is often a secret."""
+    """The value of the environment variable named `variable`. Hidden in `repr`, since it is often a secret."""
 
     variable: str
 
@@ -60,8 +59,8 @@ class EnvironmentText(str):
         return f"<text of {self.variable}>"
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML without aliases (a few lines of them can stand for gigabytes) and without a key given twice."""
+class _StrictLoader(yaml.SafeLoader):
+    """Loads plain YAML, but no aliases, a few lines of which can expand to gigabytes, and no duplicate keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -82,9 +81,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML text as plain values. Raises ValueError with a one-line message."""
+    """Parse YAML text into plain values. Raises ValueError with a one-line message."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - it is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"not valid YAML{line}: {error.problem or error.context}") from None
@@ -95,7 +94,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
-    """The mapping in a YAML file. What is wrong goes to `problems`, and the mapping is then empty."""
+    """The mapping in a YAML file; an empty one after adding what is wrong with the file to `problems`."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -120,25 +119,25 @@ def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def decode(kind: type[T], data: Mapping[Any, Any], where: str, problems: list[str], prefix: str = "") -> T | None:
-    """Make a `kind` (msgspec struct or dataclass) of `data`, or None when something was wrong.
+    """Decode `data` into a `kind`, a msgspec struct or dataclass; None after adding what is wrong to `problems`.
 
-    Problems read `{where}: {key}: what is wrong`. `prefix` is put before each key, such as `plugins.options.loudness.`.
+    A problem reads `{where}: {prefix}{key}: what is wrong`, with a prefix such as `plugins.options.loudness.`.
     """
     hints = get_type_hints(kind, include_extras=True)
-    required = _required(kind)
+    required = _required_fields(kind)
     before = len(problems)
     values: dict[str, Any] = {}
     for key, value in data.items():
         if key not in hints:
-            problems.append(f"{where}: {prefix}{key}: unknown key{_from(value)}.{suggest(str(key), hints)}")
+            problems.append(f"{where}: {prefix}{key}: unknown key{_origin(value)}.{suggest(str(key), hints)}")
             continue
         field = hints[key]
-        if _is_record(field):
+        if _is_struct(field):
             value = _mapping(value, f"{where}: {prefix}{key}", problems)
-            found: Any = decode(field, value, where, problems, f"{prefix}{key}.")
+            decoded: Any = decode(field, value, where, problems, f"{prefix}{key}.")
         else:
-            found = _convert(value, field, f"{where}: {prefix}{key}", problems)
-        values[key] = found
+            decoded = _convert(value, field, f"{where}: {prefix}{key}", problems)
+        values[key] = decoded
     for key in sorted(required - data.keys()):
         problems.append(f"{where}: {prefix}{key}: missing. Add it.")
     if len(problems) > before:
@@ -151,7 +150,7 @@ def decode(kind: type[T], data: Mapping[Any, Any], where: str, problems: list[st
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """What may have been meant by an unknown name, as a sentence to follow another: it begins with a space."""
+    """A suggestion for an unknown name: a sentence with a leading space, to append to another, or ""."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
@@ -160,34 +159,34 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def describe_type(value: object) -> str:
-    """What a person calls the type of a YAML value."""
+    """The type of a YAML value, in words."""
     names = {dict: "a mapping", list: "a list", bool: "true or false", int: "a number", float: "a number"}
     if value is None:
         return "nothing"
     return "text" if isinstance(value, str) else names.get(type(value), "something else")
 
 
-def _required(kind: type) -> set[str]:
+def _required_fields(kind: type) -> set[str]:
     if issubclass(kind, msgspec.Struct):
         return {field.name for field in msgspec.structs.fields(kind) if field.required}
     return {
         field.name
-        for field in dataclasses.fields(kind)  # type: ignore[arg-type] # all records here are one or the other
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type] # every struct here is one or the other
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
 
 
-def _is_record(kind: object) -> bool:
+def _is_struct(kind: object) -> bool:
     return isinstance(kind, type) and (issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind))
 
 
 def _mapping(value: Any, where: str, problems: list[str]) -> Mapping[Any, Any]:
-    """A section's mapping: empty when only its head is there, read as YAML when it comes from the environment."""
+    """The mapping of a section: empty for a section without content, and parsed as YAML for an environment variable."""
     if isinstance(value, EnvironmentText):
         try:
             value = parse_yaml(value)
         except ValueError as error:
-            problems.append(f"{where}: {error}{_from(value)}.")
+            problems.append(f"{where}: {error}{_origin(value)}.")
             return {}
     if value is None:
         return {}
@@ -198,32 +197,37 @@ def _mapping(value: Any, where: str, problems: list[str]) -> Mapping[Any, Any]:
 
 
 def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
+    """Convert one value; None after adding what is wrong with it to `problems`.
+
+    Text from an environment variable that does not fit as text is parsed as YAML: `9000`, or `[NATF2, VARF0]`.
+    """
     try:
-        return _checked(value, kind)
+        return _convert_finite(value, kind)
     except msgspec.ValidationError as error:
         problem = error
-    if isinstance(value, EnvironmentText) and value:  # such as `9000` or `[NATF2, VARF0]`, where no text is wanted
+    if isinstance(value, EnvironmentText) and value:
         try:
-            return _checked(parse_yaml(value), kind)
+            return _convert_finite(parse_yaml(value), kind)
         except msgspec.ValidationError as error:
             problem = error
         except ValueError as error:
-            problems.append(f"{where}: {error}{_from(value)}.")
+            problems.append(f"{where}: {error}{_origin(value)}.")
             return None
     message, _, place = str(problem).partition(" - at `$")
     message = re.sub(r"`", "", message).replace("Expected", "expected", 1)
-    problems.append(f"{where}{place.rstrip('`')}: {message}{_from(value)}.")
+    problems.append(f"{where}{place.rstrip('`')}: {message}{_origin(value)}.")
     return None
 
 
-def _checked(value: Any, kind: Any) -> Any:
-    found = msgspec.convert(value, kind, dec_hook=_secret)
-    if isinstance(found, float) and not math.isfinite(found):
+def _convert_finite(value: Any, kind: Any) -> Any:
+    """Convert one value. Raises msgspec.ValidationError, also for infinity and NaN, which msgspec accepts."""
+    converted = msgspec.convert(value, kind, dec_hook=_decode_secret)
+    if isinstance(converted, float) and not math.isfinite(converted):
         raise msgspec.ValidationError("Expected a finite number")
-    return found
+    return converted
 
 
-def _secret(kind: type, value: Any) -> Any:
+def _decode_secret(kind: type, value: Any) -> Any:
     if kind is not Secret:
         raise NotImplementedError(f"values of {kind} cannot be read from YAML")
     if not isinstance(value, str):
@@ -233,8 +237,8 @@ def _secret(kind: type, value: Any) -> Any:
     return Secret(str(value))
 
 
-def _from(value: object) -> str:
-    """Where a value comes from, when that is not the file."""
+def _origin(value: object) -> str:
+    """A note about the environment variable that a value comes from, with a leading space; "" for one from the file."""
     if isinstance(value, dict):
-        return next((source for item in value.values() if (source := _from(item))), "")
+        return next((source for item in value.values() if (source := _origin(item))), "")
     return f" (from the environment variable {value.variable})" if isinstance(value, EnvironmentText) else ""

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from core.engine.call import DeviceHealth
 from core.errors import EngineBusyError, EngineError
-from core.session.admission import CallQueue
+from core.session.admission import FairQueue
 from core.settings.config import ServerConfig
 from core.settings.log import get_logger
 from core.workers.connection import Connection
@@ -64,7 +64,7 @@ class FrontDesk:
 
     def __init__(self, config: ServerConfig, engines: int, told: Callable[[Hello, Message], None]) -> None:
         """`told` hears what concerns whoever started the processes: Started, Broken and Report."""
-        self.queue = CallQueue(config)
+        self.queue = FairQueue(config)
         self.told = told
         self.engines: list[_Engine | None] = [None] * engines
         self.states: list[EngineState | None] = [None] * engines
@@ -313,13 +313,13 @@ class _Worker:
     async def _serve(self, ask: Ask) -> None:
         """Find the caller a slot and hold it; being cancelled is the caller's leaving."""
 
-        async def moved(place: int) -> None:
+        async def on_queued(place: int) -> None:
             if not self.connection.congested:
                 self.connection.send(Waits(ask.ask, place))
             self._desk.changed()
 
         try:
-            async with self._desk.queue.slot(ask.party, lambda: self._desk.open(ask), moved) as slot:
+            async with self._desk.queue.slot(ask.caller, lambda: self._desk.open(ask), on_queued) as slot:
                 self.connection.send(Granted(ask.ask, slot.engine.number, slot.call, slot.seed))
                 await asyncio.Event().wait()
         except EngineError as error:

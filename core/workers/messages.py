@@ -14,7 +14,7 @@ from msgspec import Struct
 from core.engine.call import FRAME_SAMPLES, DeviceHealth, EngineHealth, EngineInfo, Frame, OutputFrame
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError, PromptError
-from core.session.admission import Party, TooManyCallsError
+from core.session.admission import Caller, TooManyCallsError
 
 ENVELOPE = struct.Struct("<IB")
 MESSAGE, CALLER_FRAME, AGENT_FRAME = range(3)
@@ -116,7 +116,7 @@ class Ask(Struct, frozen=True, tag=True):
     """A caller wants a slot."""
 
     ask: int
-    party: Party
+    caller: Caller
     prompt: SentPrompt
     sampling: Sampling
     longest_s: float | None

@@ -10,7 +10,7 @@ from core.engine.call import FRAME_S, Call, DeviceHealth, EngineHealth, EngineIn
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.errors import EngineError
-from core.session.admission import Moved, Party
+from core.session.admission import Caller, OnQueued
 from core.settings.config import EngineConfig
 from core.workers.connection import Connection
 from core.workers.messages import (
@@ -203,18 +203,18 @@ class RemoteAdmission:
 
     @asynccontextmanager
     async def slot(
-        self, party: Party, prompt: Prompt, sampling: Sampling, moved: Moved, longest_s: float | None = None
+        self, caller: Caller, prompt: Prompt, sampling: Sampling, on_queued: OnQueued, longest_s: float | None = None
     ) -> AsyncIterator[Call]:
         sent = await asyncio.to_thread(self._engine.files.send, prompt)
         with self._desk.asking() as (ask, answers):
-            self._desk.send(Ask(ask, party, sent, sampling, longest_s))
+            self._desk.send(Ask(ask, caller, sent, sampling, longest_s))
             call: RemoteCall | None = None
             held = True
             try:
                 while call is None:
                     match await answers.get():
                         case Waits(place=place):
-                            await moved(place)
+                            await on_queued(place)
                         case Granted() as granted:
                             call = await self._engine.attach(granted)
                         case Refused(failure=failure):

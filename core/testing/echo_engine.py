@@ -1,4 +1,8 @@
-"""An engine without a model: it says back what it hears, and keeps every promise of `core.engine.call`."""
+"""An engine without a model: it answers each frame with the same frame.
+
+It fulfils the protocols in `core.engine.call`, so the service treats it as any other engine. It needs no memory for a
+call, so `longest_s` does not matter to it.
+"""
 
 import asyncio
 import time
@@ -8,44 +12,55 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.engine.call import Call, DeviceHealth, EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.call import FRAME_SAMPLES, Call, DeviceHealth, EngineHealth, EngineInfo, Frame, OutputFrame
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError
 
 VOICES = ("NATF2", "NATM2", "VARF0", "VARM0")
-WORD_EVERY = 5
-"""Frames between two words."""
+"""The voices that an EchoEngine says it packages: some of PersonaPlex's names."""
+WORD_INTERVAL = 5
+"""Frames from one piece of text to the next: " word0" comes with frame 0, " word1" with frame 5."""
 
 
 @dataclass
-class Troubles:
-    """What shall go wrong. A test sets these while the engine runs."""
+class EngineFaults:
+    """The errors that an EchoEngine raises. A test sets them while the engine runs; None raises nothing."""
 
     open: Exception | None = None
+    """Raised by `Engine.open`."""
     ready: Exception | None = None
+    """Raised by `Call.ready`."""
     push: Exception | None = None
+    """Raised by `Call.push`."""
     frames: Exception | None = None
-    """Raised instead of the frame of index `frames_at`."""
+    """Raised by `Call.frames` in place of the frame with index `frames_at`."""
     frames_at: int = 0
     only: str = ""
-    """The voice whose calls have trouble; "": all."""
+    """The name of a voice: `ready`, `push` and `frames` fail only for calls in that voice. "" is every call."""
 
-    def hits(self, call: "EchoCall") -> bool:
-        """Whether this call is one that has trouble."""
+    def applies_to(self, call: "EchoCall") -> bool:
+        """Whether this call is one that fails."""
         return not self.only or (call.prompt.voice is not None and call.prompt.voice.name == self.only)
 
 
 @dataclass
 class EchoEngine:
-    """Slots that echo. `prompts` and `steps` are gates: cleared, no prompt gets ready, or no frame is answered."""
+    """An engine whose calls echo.
+
+    `prompts` and `steps` are gates, set at first: while `prompts` is cleared no prompt becomes ready, and while `steps`
+    is cleared no frame is answered.
+    """
 
     slots: int = 2
     max_waiting: int = 5
+    """Frames of a call that may wait; beyond them the oldest are dropped."""
     notice: str = "This is an echo."
-    troubles: Troubles = field(default_factory=Troubles)
+    faults: EngineFaults = field(default_factory=EngineFaults)
     calls: list["EchoCall"] = field(default_factory=list)
+    """The calls that hold a slot."""
     opened: int = 0
+    """How many calls have been opened so far."""
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -56,23 +71,34 @@ class EchoEngine:
 
     @property
     def info(self) -> EngineInfo:
+        """See Engine."""
         return EngineInfo("echo", self.notice, "cpu", self.slots)
 
     def health(self) -> EngineHealth:
+        """See Engine."""
         return EngineHealth(len(self.calls), self.slots, "The engine is closed." if self.closed else "")
 
     def devices(self) -> tuple[DeviceHealth, ...]:
+        """See Engine."""
         return (DeviceHealth("0 cpu", len(self.calls), self.slots, self.health().problem),)
 
     def voices(self) -> tuple[str, ...]:
+        """See Engine."""
         return VOICES
 
     def voice(self, name: str) -> Voice | None:
+        """See Engine."""
         return Voice(name, codes=np.zeros((10, 8), np.int64)) if name in VOICES else None
 
-    def open(self, prompt: Prompt, sampling: Sampling, longest_s: float | None = None) -> Call:
-        if self.troubles.open is not None:
-            raise self.troubles.open
+    def open(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        longest_s: float | None = None,  # noqa: ARG002 - an echo takes no memory, however long
+    ) -> Call:
+        """See Engine."""
+        if self.faults.open is not None:
+            raise self.faults.open
         if self.closed:
             raise EngineError("The engine is closed.")
         if len(self.calls) >= self.slots:
@@ -83,6 +109,7 @@ class EchoEngine:
         return call
 
     def close(self) -> None:
+        """See Engine."""
         self.closed = True
         for call in list(self.calls):
             call.fail(EngineError("The engine was closed."))
@@ -102,16 +129,19 @@ class EchoCall:
         self._index = 0
 
     async def ready(self) -> None:
+        """See Call."""
         await self._engine.prompts.wait()
-        troubles = self._engine.troubles
-        if troubles.ready is not None and troubles.hits(self):
-            raise troubles.ready
+        faults = self._engine.faults
+        if faults.ready is not None and faults.applies_to(self):
+            raise faults.ready
 
     def push(self, frame: Frame) -> int:
-        assert (frame.shape, frame.dtype) == ((1920,), np.float32)
-        troubles = self._engine.troubles
-        if troubles.push is not None and troubles.hits(self):
-            raise troubles.push
+        """See Call. Raises ValueError for what is not a frame."""
+        if frame.shape != (FRAME_SAMPLES,) or frame.dtype != np.float32:
+            raise ValueError(f"expected float32[{FRAME_SAMPLES}], got {frame.dtype}{list(frame.shape)}")
+        faults = self._engine.faults
+        if faults.push is not None and faults.applies_to(self):
+            raise faults.push
         self._waiting.append((frame.copy(), time.perf_counter()))
         self._changed.set()
         dropped = max(0, len(self._waiting) - self._engine.max_waiting)
@@ -120,6 +150,7 @@ class EchoCall:
         return dropped
 
     async def frames(self) -> AsyncIterator[OutputFrame]:
+        """See Call."""
         while True:
             await self._engine.steps.wait()
             if self._error is not None:
@@ -131,15 +162,16 @@ class EchoCall:
                 await self._changed.wait()
                 continue
             frame, pushed = self._waiting.popleft()
-            troubles = self._engine.troubles
-            if troubles.frames is not None and troubles.hits(self) and self._index >= troubles.frames_at:
-                raise troubles.frames
-            text = f" word{self._index // WORD_EVERY}" if self._index % WORD_EVERY == 0 else ""
+            faults = self._engine.faults
+            if faults.frames is not None and faults.applies_to(self) and self._index >= faults.frames_at:
+                raise faults.frames
+            text = f" word{self._index // WORD_INTERVAL}" if self._index % WORD_INTERVAL == 0 else ""
             tokens = np.full(9, self._index, np.int64)
             yield OutputFrame(self._index, frame, text, tokens, (time.perf_counter() - pushed) * 1000, 0.1)
             self._index += 1
 
     async def close(self) -> None:
+        """See Call."""
         if not self._closed:
             self._closed = True
             self._changed.set()
@@ -147,6 +179,6 @@ class EchoCall:
         await asyncio.sleep(0)
 
     def fail(self, error: Exception) -> None:
-        """End this call with an error."""
+        """End this call with an error, as a failed step does."""
         self._error = error
         self._changed.set()

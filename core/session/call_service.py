@@ -1,4 +1,4 @@
-"""Everything one running app shares between its sessions, and how a socket becomes a session."""
+"""What all calls of one running app share, and how a WebSocket becomes a session."""
 
 import asyncio
 import contextlib
@@ -14,36 +14,38 @@ from core.errors import RefusedError
 from core.events import CallRefused, SessionInfo
 from core.plugin.host import PluginHost
 from core.plugin.reload import Reloader
+from core.session import call_end
 from core.session.addresses import client_address
 from core.session.admission import Admission, EngineAdmission
 from core.session.chat_request import ChatRequest, resolve_request
-from core.session.protocol import CloseCode
 from core.session.refusal import refuse
 from core.session.session import Session
-from core.session.wire import Hangup, Wire
+from core.session.wire import Wire
 from core.settings.config import Config
 from core.settings.log import get_logger
 
-RICH_ROUTE = "/ws/chat"
+METADATA_ROUTE = "/ws/chat"
 """Its clients know METADATA; those of NVIDIA's `/api/chat` do not."""
-ROUTES = (RICH_ROUTE, "/api/chat")
+ROUTES = (METADATA_ROUTE, "/api/chat")
 GOODBYE_S = 5.0
-"""How long running calls have for their goodbye when the server stops."""
-STOPPING = "The server is shutting down. Call again in a minute."
+"""How long running calls have to end when the server stops."""
 _log = get_logger("service")
 
 
-class Service:
-    """One engine, its plugins, its queue and its sessions. Made by `create_app`; `start` and `stop` by its lifespan."""
+class CallService:
+    """Takes the calls of one app: an engine, its plugins, the queue and the sessions.
+
+    Made by `create_app`, whose lifespan calls `start` and `stop`.
+    """
 
     def __init__(self, config: Config, engine: Engine, host: PluginHost, admission: Admission | None = None) -> None:
-        """`admission` None is a queue of this process alone, before `engine`."""
+        """`admission` None is a queue of this process before `engine`."""
         self.reloader = Reloader(host, engine)
         self.engine = engine
         self.admission = admission or EngineAdmission(engine, config.server)
-        self._coders = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="audio")
+        self._codec_threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="audio")
         self._sessions: set[Session] = set()
-        self._nobody = asyncio.Event()
+        self._all_ended = asyncio.Event()
         """Set when the last session has ended."""
         self._drain_s = config.server.drain_s
         self.stopping = False
@@ -64,42 +66,42 @@ class Service:
         await self.reloader.start()
 
     async def stop(self) -> None:
-        """Let calls end, say goodbye to the others, then stop the plugins. The engine belongs to whoever opened it."""
+        """Wait for calls to end, end the others, then stop the plugins. The engine is closed by whoever opened it."""
         await self.drain()
-        await self.say_goodbye()
+        await self.end_calls()
         await self.reloader.stop()
-        self._coders.shutdown(wait=False, cancel_futures=True)
+        self._codec_threads.shutdown(wait=False, cancel_futures=True)
 
     async def drain(self) -> None:
-        """Take no more calls, send away those who wait, and return when those who talk have ended, or time is up."""
+        """Refuse new calls, end those in the queue, and wait until the others have ended, or for `server.drain_s`."""
         self.stopping = True
         talking = [session for session in self._sessions if session.talking]
         for session in self._sessions.difference(talking):
-            session.end(_goodbye())
+            session.end(call_end.from_shutdown())
         if talking and self._drain_s:
             _log.info("waiting for calls to end", calls=len(talking), seconds=self._drain_s)
             warnings = (session.warn("shutdown", self._drain_s) for session in talking)
             await asyncio.gather(*warnings, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nobody.wait(), self._drain_s)
+                await asyncio.wait_for(self._all_ended.wait(), self._drain_s)
 
-    async def say_goodbye(self) -> None:
-        """End every session with a message, and refuse new ones. Returns when they are gone, or after a few seconds."""
+    async def end_calls(self) -> None:
+        """Refuse new calls, and end every session with a message. Returns when all have ended, or after GOODBYE_S."""
         self.stopping = True
         for session in self._sessions:
-            session.end(_goodbye())
+            session.end(call_end.from_shutdown())
         if self._sessions:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nobody.wait(), GOODBYE_S)
+                await asyncio.wait_for(self._all_ended.wait(), GOODBYE_S)
 
     def refused(self, connection: HTTPConnection, refusal: RefusedError) -> None:
-        """Tell the plugins of a call that was refused; what is no call is nobody's concern."""
+        """Report a call that was refused to the plugins; refusals of other requests are not reported."""
         route = connection.scope["path"]
         if connection.scope["type"] == "websocket" and route in ROUTES:
             self.host.service_event(CallRefused(refusal.reason, refusal.status, route, client_address(connection)))
 
     async def chat(self, websocket: WebSocket) -> None:
-        """The endpoint of both WebSocket routes: refuse the request over HTTP, or accept it and talk."""
+        """The endpoint of both WebSocket routes: refuse the request over HTTP, or accept it and converse."""
         async with self.reloader.call() as host:
             try:
                 request = await self._resolve(websocket, host)
@@ -107,18 +109,18 @@ class Service:
                 self.refused(websocket, refusal)
                 await refuse(websocket.scope, websocket.receive, websocket.send, refusal)
             else:
-                await self._talk(websocket, host, request)
+                await self._converse(websocket, host, request)
 
     async def _resolve(self, websocket: WebSocket, host: PluginHost) -> ChatRequest:
         if self.stopping:
-            raise RefusedError(503, STOPPING, reason="shutdown")
+            raise RefusedError(503, call_end.from_shutdown().message, reason="shutdown")
         try:
             async with asyncio.timeout(host.config.session.auth_s):
                 return await resolve_request(websocket, host, host.config.personas)
         except TimeoutError:
             raise RefusedError(503, "The service took too long to look you up. Try again.", reason="timeout") from None
 
-    async def _talk(self, websocket: WebSocket, host: PluginHost, request: ChatRequest) -> None:
+    async def _converse(self, websocket: WebSocket, host: PluginHost, request: ChatRequest) -> None:
         config = host.config
         await websocket.accept()
         route = websocket.url.path
@@ -134,24 +136,20 @@ class Service:
         session = Session(
             info,
             request,
-            Wire(websocket, config.session.send_s, metadata=route == RICH_ROUTE),
+            Wire(websocket, config.session.send_s, metadata=route == METADATA_ROUTE),
             admission=self.admission,
             host=host,
             engine=self.engine.info,
-            coders=self._coders,
+            codec_threads=self._codec_threads,
             config=config.session,
         )
         self._sessions.add(session)
-        self._nobody.clear()
+        self._all_ended.clear()
         if self.stopping:
-            session.end(_goodbye())
+            session.end(call_end.from_shutdown())
         try:
             await session.run()
         finally:
             self._sessions.discard(session)
             if not self._sessions:
-                self._nobody.set()
-
-
-def _goodbye() -> Hangup:
-    return Hangup("shutdown", CloseCode.GOING_AWAY, STOPPING)
+                self._all_ended.set()
