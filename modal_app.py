@@ -1,4 +1,4 @@
-"""The service on Modal: `uv run --extra modal modal deploy modal_app.py`. The README says what to do before.
+"""The service on Modal: `uv run --extra modal modal deploy modal_app.py`. `docs/modal.md` says what to do before.
 
 `Page` serves the page, the login and the lists on a small CPU; `Gpu` serves the calls. They share one image, made of
 `pyproject.toml`, and a Volume with weights, voices and, if there is one, a `config.yaml` that goes before the

@@ -1,4 +1,4 @@
-"""What `/metrics` says: of real calls, of refusals and faults, and that README and dashboard speak of nothing else."""
+"""What `/metrics` says: of calls, refusals and faults; that documentation and dashboard speak of nothing else."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from core.testing import EchoEngine
 from plugins import metrics
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, speech
+from tests.documents import codes, doc, rows, section
 
 ROOT = Path(__file__).parent.parent
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -179,11 +180,10 @@ async def exposed(running: Running) -> dict[str, str]:
     return dict(re.findall(r"^# TYPE (\S+) (\S+)$", body, re.MULTILINE))
 
 
-async def test_readme_and_dashboard_know_exactly_the_metrics_there_are(serve: Serve) -> None:
+async def test_documentation_and_dashboard_know_exactly_the_metrics_there_are(serve: Serve) -> None:
     kinds = await exposed(await serve())
-    section = (ROOT / "README.md").read_text().partition("\n## Metrics\n")[2].partition("\n## ")[0]
-    documented = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE))
-    assert documented == kinds
+    table = rows(section(doc("operating"), "Metrics"))
+    assert {codes(name)[0]: kind for name, kind, _ in table} == kinds
 
     ends = ("_bucket", "_sum", "_count")
     names = set(kinds) | {f"{name}{end}" for name in kinds if kinds[name] == "histogram" for end in ends}

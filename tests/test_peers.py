@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import re
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from core.client.load_test_audio import FRAME_DURATIONS_MS
 from core.events import CallRefused, SessionStarted
@@ -21,6 +23,7 @@ from core.session.session import HEARTBEAT_S, PING_S
 from core.testing import EchoEngine
 from tests.caller import FRAME, NVIDIA, Caller, dial
 from tests.conftest import Running, Serve, speech
+from tests.documents import doc
 from tests.test_audio import HEAD, TAGS, alike
 
 CUSTOM = {"personas": {"custom": True}, "plugins": {"disabled": ["loudness"]}}
@@ -161,6 +164,31 @@ async def test_livekit_gives_up_when_it_is_refused(serve: Serve, who: str, voice
     [refusal] = [event for event in running.record.service_events if isinstance(event, CallRefused)]
     assert refusal.status == status
     assert running.engine.opened == 0
+
+
+@foreign
+async def test_the_recipe_for_livekit_is_one_that_the_plugin_takes(serve: Serve) -> None:
+    """Its code runs, and a session of the model that it makes holds a conversation."""
+    pytest.importorskip(LIVEKIT, reason="livekit-plugins-nvidia is not installed", exc_type=ImportError)
+    (code,) = re.findall(r"```python\n(.*?)```", doc("recipes/livekit"), re.DOTALL)
+    (settings, *_) = re.findall(r"```yaml\n(.*?)```", doc("recipes/livekit"), re.DOTALL)
+    options = {"password": {"password": "PASSWORD"}}
+    running = await serve(**yaml.safe_load(settings), plugins={"disabled": ["loudness"], "options": options})
+    address = running.url("").removeprefix("ws://")
+    code = code.replace("wss://agent:PASSWORD@talk.example.com", f"ws://agent:PASSWORD@{address}")
+    names: dict[str, Any] = {}
+    import aiohttp
+
+    async with aiohttp.ClientSession() as http:
+        exec(code, names)
+        names["model"]._http_session = http  # LiveKit's own is for its workers
+        client = LiveKit(names["model"])
+        try:
+            client.say(speech(0.4))
+            await client.until(lambda: len(client.heard) >= 5 * FRAME)
+        finally:
+            await client.close()
+    assert len(running.record.of(SessionStarted)) == 1
 
 
 # NVIDIA's web client. What it does was read off its source: it closes when nothing came for 10 s, knows the kinds 0 to

@@ -12,6 +12,7 @@ from core.engine.prompt import Voice
 from core.errors import PersonaError, PluginError, VoiceError
 from core.events import CallRefused, FirstAudio, Identity, PluginFailed, SessionInfo
 from core.plugin import hookspecs
+from tests.documents import codes, doc, rows, section
 from tests.plugin_folder import Folder
 
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "personaplex_spec")]
@@ -28,11 +29,12 @@ def folder(tmp_path):
 
 
 def test_every_hook_is_documented_with_its_exact_signature():
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    signatures = {}
     for name in HOOKS:
         function = getattr(hookspecs, name)
         arguments = ", ".join(function.__code__.co_varnames[: function.__code__.co_argcount])
-        assert f"`{name}({arguments})`" in readme
+        signatures[f"{name}({arguments})"] = "yes" if "Awaitable" in str(function.__annotations__["return"]) else "no"
+    assert {codes(hook)[0]: is_async for hook, _, is_async, _ in rows(section(doc("plugins"), "Hooks"))} == signatures
 
 
 def test_every_hook_has_a_test():
