@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.plugin.hookspecs import hookimpl as hookimpl
     from core.plugin.personas import Persona as Persona
     from core.plugin.personas import load_personas as load_personas
+    from core.plugin.shared_state import SharedState as SharedState
     from core.session.addresses import client_address as client_address
     from core.settings.config import Config as Config
     from core.settings.log import get_logger as get_logger
@@ -60,6 +61,7 @@ _PUBLIC = {
     # Hooks and what they return
     "hookimpl": "core.plugin.hookspecs",
     "Transform": "core.plugin.hookspecs",
+    "SharedState": "core.plugin.shared_state",
     # Audio and the model
     "Frame": "core.engine.call",
     "FRAME_SAMPLES": "core.engine.call",

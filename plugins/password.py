@@ -33,6 +33,7 @@ from core import (
     Passes,
     RefusedError,
     Secret,
+    SharedState,
     Used,
     client_address,
     get_logger,
@@ -86,6 +87,12 @@ class Plugin:
         self._used_tickets = Used()
         self._attempts = Attempts()
         self._log = get_logger("password")
+
+    @hookimpl
+    def startup(self, shared: SharedState) -> None:
+        """Tickets and wrong passwords count in all workers together, and an edit of the options forgets none."""
+        self._used_tickets = Used(shared=shared)
+        self._attempts = Attempts(shared=shared)
 
     @hookimpl
     def authenticate(self, connection: HTTPConnection) -> Identity | None:

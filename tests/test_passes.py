@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from core.http import signed_tokens as passes
-from core.http.login_throttle import FORGET_S, FREE, LONGEST_S, MOST_PLACES, Attempts
+from core.http.login_throttle import FORGET_S, FREE, KIND, LONGEST_S, MOST_PLACES, Attempts
 from core.http.signed_tokens import SKEW_S, Passes, Used, signing_key
+from core.plugin.shared_state import SharedState
 from core.session.addresses import client_address, is_address, is_loopback, neighbourhood
 
 KEYS = {"ann": b"a" * 32, "bob": b"b" * 32}
@@ -120,14 +121,16 @@ def test_a_day_of_guessing_is_a_few_hundred_tries() -> None:
 
 
 def test_one_network_is_one_guesser_and_many_do_not_fill_the_memory() -> None:
-    attempts = Attempts(Clock())
+    clock, shared = Clock(), SharedState()
+    attempts = Attempts(clock, shared)
     for number in range(FREE):
         attempts.failed(f"2001:db8:0:1::{number:x}")
     assert attempts.wait_s("2001:db8:0:1:ffff::1") > 0
     assert attempts.wait_s("2001:db8:0:2::1") == 0
     for number in range(MOST_PLACES + 10):
         attempts.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-    assert len(attempts._failures) == MOST_PLACES
+    assert shared.count(KIND, clock.now) == MOST_PLACES
+    assert Attempts(clock, shared).failed("10.0.39.25") == 2
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from core.errors import ConfigError, PersonaplexError
 from core.http.app import create_app
 from core.http.uvicorn_server import Server
 from core.plugin.host import PluginHost
+from core.plugin.shared_state import SharedState
 from core.session.call_service import GOODBYE_S, CallService
 from core.settings.log import get_logger
 from core.workers.messages import Broken, Started
-from core.workers.paths import desk_socket, metrics_folder
+from core.workers.paths import desk_socket, metrics_folder, shared_state_file
 from core.workers.remote_engine import Desk, RemoteAdmission, RemoteEngine
 
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -70,7 +71,7 @@ async def _serve(orders: Orders) -> int:
 
 async def _serve_with(desk: Desk, orders: Orders) -> None:
     config = orders.config
-    host = PluginHost.load(config)
+    host = PluginHost.load(config, shared=SharedState(shared_state_file(orders.folder)))
     require_protection(config.server, host.protected)
     complete = asyncio.create_task(desk.complete.wait())
     either: list[asyncio.Future[Any]] = [complete, desk.stopped]

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from core.plugin.shared_state import SharedState
 from core.session.addresses import neighbourhood
 
 FREE = 5
@@ -15,10 +15,7 @@ MOST_PLACES = 10_000
 """Places remembered, so that an attack from many cannot fill the memory; the one that was quiet longest goes first."""
 
 
-@dataclass
-class _Failures:
-    count: int
-    last: float
+KIND = "login failures"
 
 
 class Attempts:
@@ -27,27 +24,33 @@ class Attempts:
     A right one does not clear the count: whoever has one password could else guess the others at leisure.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, shared: SharedState | None = None) -> None:
+        """`shared` is what other processes count in, too; without it, these counts are this object's own."""
         self._clock = clock
-        self._failures: dict[str, _Failures] = {}
-        """The most recent last."""
+        self._shared = shared or SharedState()
 
     def wait_s(self, address: str) -> float:
         """How many seconds this address must wait before its next try; 0 when it may try now."""
-        failures = self._failures.get(neighbourhood(address))
-        if failures is None or failures.count < FREE:
+        failures = self._shared.get(KIND, neighbourhood(address))
+        count, last = _read(failures)
+        if count < FREE:
             return 0.0
-        wait = min(2.0 ** min(failures.count - FREE, 32), LONGEST_S)
-        return max(failures.last + wait - self._clock(), 0.0)
+        wait = min(2.0 ** min(count - FREE, 32), LONGEST_S)
+        return max(last + wait - self._clock(), 0.0)
 
     def failed(self, address: str) -> int:
         """Note a wrong try. Returns how many there were lately."""
         now = self._clock()
-        for place in list(self._failures):
-            if now - self._failures[place].last < FORGET_S and len(self._failures) < MOST_PLACES:
-                break
-            del self._failures[place]
-        place = neighbourhood(address)
-        before = self._failures.pop(place, None)
-        self._failures[place] = _Failures(before.count + 1 if before else 1, now)
-        return self._failures[place].count
+        if self._shared.count(KIND, now) >= MOST_PLACES:
+            self._shared.forget_first(KIND, MOST_PLACES - 1)
+
+        def one_more(failures: str | None) -> tuple[str, float]:
+            return f"{_read(failures)[0] + 1} {now}", now + FORGET_S
+
+        return _read(self._shared.update(KIND, neighbourhood(address), one_more))[0]
+
+
+def _read(failures: str | None) -> tuple[int, float]:
+    """How many there were, and when the last one was."""
+    count, last = (failures or "0 0").split()
+    return int(count), float(last)

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from core.plugin.shared_state import SharedState
+
 LONGEST_PASS = 512
 """Characters; ours have about 120."""
 SKEW_S = 10.0
 """How far the clocks of two machines may be apart."""
 MOST_USED = 10_000
+KIND = "used passes"
 Clock = Callable[[], float]
 """Seconds since 1970."""
 
@@ -66,20 +69,15 @@ class Passes:
 
 
 class Used:
-    """The passes that were used in this process and would still be good."""
+    """The passes that were used and would still be good."""
 
-    def __init__(self, clock: Clock = time.time) -> None:
+    def __init__(self, clock: Clock = time.time, shared: SharedState | None = None) -> None:
+        """`shared` is where other processes note their uses, too; without it, these are this object's own."""
         self._clock = clock
-        self._until: dict[str, float] = {}
+        self._shared = shared or SharedState()
 
     def first(self, id_: str, until: float) -> bool:
         """Note a use. False when it is not the first, or when there were too many to remember: then none is good."""
-        now = self._clock()
-        for known in list(self._until):
-            if self._until[known] > now:
-                break
-            del self._until[known]
-        if id_ in self._until or len(self._until) >= MOST_USED:
+        if self._shared.count(KIND, self._clock()) >= MOST_USED:
             return False
-        self._until[id_] = until
-        return True
+        return self._shared.add(KIND, id_, until)

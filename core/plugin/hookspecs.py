@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute
 from core.engine.call import Engine, Frame
 from core.engine.prompt import Voice
 from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo
+from core.plugin.shared_state import SharedState
 
 if TYPE_CHECKING:
     from core.plugin.personas import Persona
@@ -46,8 +47,12 @@ class Transform(Protocol):
 
 
 @hookspec
-def startup(config: "Config", engine: Engine | None) -> Awaitable[None] | None:
-    """Prepare the plugin. Called once, before the first caller. `engine` is None where only settings are checked."""
+def startup(config: "Config", engine: Engine | None, shared: SharedState) -> Awaitable[None] | None:
+    """Prepare the plugin. Called once, before the first caller. `engine` is None where only settings are checked.
+
+    A service may have several workers, each with its own instance of every plugin; `shared` is what they have in
+    common.
+    """
 
 
 @hookspec

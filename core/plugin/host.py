@@ -32,6 +32,7 @@ from core.plugin.hook_calls import PLUGIN_ERRORS, HookCaller, call_async, call_s
 from core.plugin.hookspecs import Transform
 from core.plugin.loading import PluginInfo, PluginSet, load_plugins, reload_plugins
 from core.plugin.personas import Persona
+from core.plugin.shared_state import SharedState
 from core.plugin.transforms import Chain
 from core.settings.config import Config
 from core.settings.log import get_logger
@@ -45,8 +46,9 @@ class PluginHost:
     Created by `load`; `startup` comes before the first caller, `shutdown` after the last.
     """
 
-    def __init__(self, config: Config, plugins: PluginSet) -> None:
+    def __init__(self, config: Config, plugins: PluginSet, shared: SharedState) -> None:
         self.config = config
+        self._shared = shared
         self._plugins = plugins
         self._manager = plugins.manager
         self._hooks = HookCaller(plugins.manager)
@@ -55,12 +57,17 @@ class PluginHost:
         self._routes: list[BaseRoute] | None = None
 
     @classmethod
-    def load(cls, config: Config, candidates: Iterable[Candidate] | None = None) -> "PluginHost":
+    def load(
+        cls, config: Config, candidates: Iterable[Candidate] | None = None, shared: SharedState | None = None
+    ) -> "PluginHost":
         """Load the candidates, in order of precedence; without any, all plugins that `find_plugins` finds.
+
+        `shared` is what plugins share with those of other processes; None is the memory of this one.
 
         Raises ConfigError with all that must stop the boot.
         """
-        host = cls(config, load_plugins(config, find_plugins(config) if candidates is None else candidates))
+        plugins = load_plugins(config, find_plugins(config) if candidates is None else candidates)
+        host = cls(config, plugins, shared or SharedState())
         for info in host.describe():
             if info.problem:
                 get_logger("plugins").warning("plugin skipped", plugin=info.name, problem=info.problem)
@@ -75,7 +82,7 @@ class PluginHost:
         names = [one.info.name for one in self._plugins.loaded]
         changed = {name for name in names if config.options(name) != self.config.options(name)}
         changed |= {hook.plugin_name for hook in self._hooks.implementations("startup") if "config" in hook.argnames}
-        host = PluginHost(config, reload_plugins(self._plugins, changed, config))
+        host = PluginHost(config, reload_plugins(self._plugins, changed, config), self._shared)
         host._running = self._running - changed
         return host
 
@@ -97,7 +104,7 @@ class PluginHost:
         try:
             for hook in starts:
                 try:
-                    await call_async(hook, config=self.config, engine=engine)
+                    await call_async(hook, config=self.config, engine=engine, shared=self._shared)
                 except ConfigError as error:
                     problems.extend(error.problems)
                 except PLUGIN_ERRORS as error:

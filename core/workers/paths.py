@@ -21,3 +21,8 @@ def voices_folder(folder: Path) -> Path:
 def metrics_folder(folder: Path) -> Path:
     """Where workers keep what they count."""
     return folder / "metrics"
+
+
+def shared_state_file(folder: Path) -> Path:
+    """What plugins of all workers share."""
+    return folder / "shared"
