@@ -73,11 +73,11 @@ class ServiceProcesses:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
 
-    async def get(self, path: str, **headers: str) -> tuple[int, str]:
+    async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         """Status and text."""
 
         def fetch() -> tuple[int, str]:
-            request = urllib.request.Request(self.url(path, "http"), headers=headers)
+            request = urllib.request.Request(self.url(path, "http"), headers=headers, method=method)
             try:
                 with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
                     return response.status, response.read().decode()

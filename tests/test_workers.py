@@ -1,20 +1,39 @@
 """A service in several processes: real ones, over real sockets, and what becomes of calls when one of them ends."""
 
 import asyncio
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
+import yaml
+from websockets.exceptions import InvalidStatus
 
 from core.session.protocol import CloseCode
-from tests.caller import FRAME, Caller
+from tests.caller import FRAME, Caller, dial
 from tests.conftest import speech
 from tests.service_processes import ServiceProcesses, gone, several_processes, until
+
+MODULES = """
+import sys
+
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from core import hookimpl
+
+
+@hookimpl
+def register_routes():
+    return [Route("/modules", lambda request: PlainTextResponse(" ".join(sys.modules)))]
+"""
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -212,3 +231,89 @@ async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> N
             return all(gone(pid) for pid in parts.values()) and not list(service.scratch.iterdir())
 
         await until(nothing)
+
+
+async def test_passwords_tickets_and_edits_hold_across_workers(tmp_path: Path) -> None:
+    options = {"password": {"password": "sesame"}}
+    plugins = {"disabled": ["loudness"], "options": options, "folders": [str(tmp_path)]}
+    (tmp_path / "modules.py").write_text(MODULES)
+    async with several_processes(tmp_path, plugins=plugins, log={"format": "json"}) as service:
+        right = {"Authorization": "Bearer sesame"}
+        with service.stopped("worker 2"):
+            _, loaded = await service.get("/modules", **right)
+            assert "starlette" in loaded
+            assert not {"torch", "moshi"} & set(loaded.split())
+            ticket = json.loads((await service.get("/ticket", method="POST", **right))[1])["ticket"]
+        url = f"/ws/chat?audio=pcm&ticket={ticket}"
+        async with service.dial_at(1, url) as caller:
+            await caller.shake_hands()
+        for worker in (1, 2):
+            with pytest.raises(InvalidStatus) as refusal:
+                async with service.dial_at(worker, url):
+                    pass
+            assert refusal.value.response.status_code == 401
+        for worker in (1, 2, 1, 2, 1):
+            with service.stopped(f"worker {worker}"):
+                assert (await service.get("/personas", Authorization="Bearer wrong"))[0] == 401
+        for worker in (1, 2):
+            with service.stopped(f"worker {worker}"):
+                assert (await service.get("/personas", **right))[0] == 429
+
+        # A worker that is started again takes the file as it is, or if that is broken the last good edit.
+        settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
+        options["password"]["password"] = "another"
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | {"plugins": plugins}))
+        killed = service.parts()["worker 1"]
+        service.kill("worker 1")
+
+        async def again() -> bool:
+            return service.parts().get("worker 1", killed) != killed
+
+        await until(again)
+
+        async def another() -> bool:  # 429 until the addresses' wait is over, and 401 before the edit is in force
+            with service.stopped("worker 2"):
+                return (await service.get("/personas", Authorization="Bearer another"))[0] == 200
+
+        await until(another)
+        (tmp_path / "config.yaml").write_text("personas: [")
+        killed = service.parts()["worker 1"]
+        service.kill("worker 1")
+        await until(again)
+        with service.stopped("worker 2"):
+            status, health = await service.health()
+        assert (status, health["problems"]) == (200, 1)
+        with service.stopped("worker 2"):
+            assert (await service.get("/personas", Authorization="Bearer another"))[0] == 200
+
+
+async def test_an_engines_process_needs_no_server_and_a_supervisor_no_model() -> None:
+    for module, absent in (
+        ("core.boot.engine_process, core.boot.local_engine", ("starlette", "uvicorn", "pluggy")),
+        ("core.boot.supervisor, core.cli.serve", ("starlette", "uvicorn", "torch", "pluggy")),
+        ("core.boot.worker_process", ("torch", "moshi")),
+    ):
+        check = f"import sys, {module}; print(sorted(set({absent!r}) & set(sys.modules)))"
+        command = [sys.executable, "-c", check]
+        ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+        assert ran.stdout.strip() == "[]", module
+
+
+async def test_what_a_worker_serves_is_what_one_process_serves(tmp_path: Path) -> None:
+    """Nano, with a packaged voice: the same seed and sound give the same answer, whoever else calls."""
+    said = speech(2.0)
+    engine = {"name": "nano", "device": "cpu"}
+    answers = []
+    for workers in (0, 2):
+        several = several_processes(tmp_path, "tests.nano_service", server={"workers": workers}, engine=engine)
+        async with several as service:
+            path = "/ws/chat?audio=pcm&seed=7"
+            if workers:
+                async with service.dial_at(1, path) as caller, service.dial_at(2) as other:
+                    await asyncio.gather(caller.shake_hands(), other.shake_hands())
+                    answers += (await asyncio.gather(caller.talk(said), other.talk(said)))[:1]
+            else:
+                async with dial(service.url(path), "pcm") as caller:
+                    await caller.shake_hands()
+                    answers.append(await caller.talk(said))
+    np.testing.assert_array_equal(*answers)

@@ -19,7 +19,7 @@ class Orders:
     """What the supervisor writes to a process' standard input, which then stays open for as long as it lives."""
 
     config: Config
-    """The settings as the supervisor started with them."""
+    """The settings as they are in force."""
     number: int
     folder: Path
     """The service's private folder."""

@@ -5,6 +5,7 @@ Workers share the listening socket: whichever is free accepts the next connectio
 
 import asyncio
 import os
+import pickle
 import signal
 import socket
 from types import FrameType
@@ -20,7 +21,7 @@ from core.plugin.host import PluginHost
 from core.plugin.shared_state import SharedState
 from core.session.call_service import GOODBYE_S, CallService
 from core.settings.log import get_logger
-from core.workers.messages import Broken, Started
+from core.workers.messages import Broken, Settings, Started
 from core.workers.paths import desk_socket, metrics_folder, shared_state_file
 from core.workers.remote_engine import Desk, RemoteAdmission, RemoteEngine
 
@@ -83,6 +84,7 @@ async def _serve_with(desk: Desk, orders: Orders) -> None:
     app = create_app(config, engine, host, RemoteAdmission(desk, engine))
     async with app.router.lifespan_context(app):
         service: CallService = app.state.service
+        service.reloader.on_applied = lambda applied: desk.send(Settings(pickle.dumps(applied)))
         await service.reloader.catch_up()
         about = await summary(engine, service.host)
         listener = socket.socket(fileno=orders.listener)

@@ -8,7 +8,7 @@ notifications do not. Running calls keep the settings they began with.
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class Reloader:
         """The host for the next call."""
         self.problems: tuple[str, ...] = ()
         """Why the last edit has not taken effect; empty when it has."""
+        self.on_applied: Callable[[Config], None] = lambda _config: None
+        """Called with the settings in force after each edit that took effect."""
         self._engine = engine
         self._environ = environ
         self._path = Path(host.config.source)
@@ -62,9 +64,9 @@ class Reloader:
         await self.host.startup(self._engine)
 
     async def catch_up(self) -> None:
-        """Take the file as it is now, also if it was edited before this process began: one that is started again has
-        its settings from the first start."""
-        self._seen = None
+        """Take the file as it is now, also if the last edit was before this process began: `host` may have older
+        settings."""
+        self._loaded_stamp = None
         await self.refresh()
 
     async def stop(self) -> None:
@@ -96,6 +98,8 @@ class Reloader:
                 )
             self._report(changed, problems)
             self._loaded_stamp = stamp
+            if changed:
+                self.on_applied(self.host.config)
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[PluginHost]:

@@ -32,6 +32,7 @@ from core.workers.messages import (
     Opened,
     Refused,
     Report,
+    Settings,
     Started,
     State,
     Stop,
@@ -63,7 +64,8 @@ class FrontDesk:
     """Where engines and workers report, and workers ask for slots."""
 
     def __init__(self, config: ServerConfig, engines: int, told: Callable[[Hello, Message], None]) -> None:
-        """`told` hears what concerns whoever started the processes: Started, Broken and Report."""
+        """`told` hears what concerns whoever started the processes: Started, Broken, Report and
+        Settings."""
         self.queue = FairQueue(config)
         self.told = told
         self.engines: list[_Engine | None] = [None] * engines
@@ -191,7 +193,7 @@ class _Visitor(Connection):
         if isinstance(message, Hello):
             self._hello = message
             self._party = self._desk.arrived(self, message)
-        elif isinstance(message, Started | Broken | Report):
+        elif isinstance(message, Started | Broken | Report | Settings):
             self._desk.told(self._hello, message)
         elif self._party is not None:
             self._party.received(message)

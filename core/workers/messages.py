@@ -88,6 +88,13 @@ class Report(Struct, frozen=True, tag=True):
     line: str
 
 
+class Settings(Struct, frozen=True, tag=True):
+    """A worker has taken an edit: a Config, pickled, for workers that are started later. It may hold secrets, so it
+    stays in memory."""
+
+    config: bytes
+
+
 class Stop(Struct, frozen=True, tag=True):
     """End: a worker lets its calls end first, unless `at_once`."""
 
@@ -249,6 +256,7 @@ Message = (
     | Started
     | Broken
     | Report
+    | Settings
     | Stop
     | State
     | Ask
