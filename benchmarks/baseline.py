@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.untrained import ARCHITECTURE, MIMI, untrained_mimi
 from core.engine.architecture import FIXED
 from core.engine.call import FRAME_SAMPLES
-from core.engine.mimi.codec import plainly
+from core.engine.mimi.codec import eager_moshi
 
 
 class PlainMoshi:
@@ -24,7 +24,7 @@ class PlainMoshi:
         full = device.type == "cuda"
         kwargs: dict[str, Any] = dict(_lm_kwargs)
         if not full:
-            kwargs |= vars(ARCHITECTURE) | dict(FIXED)
+            kwargs |= ARCHITECTURE.to_config() | dict(FIXED)
         dtype = torch.bfloat16 if full else torch.float32
         lm = get_moshi_lm(None, kwargs, device=device, dtype=dtype)
         self.lm = LMGen(lm, support_out_of_sync=True)
@@ -36,7 +36,7 @@ class PlainMoshi:
     @torch.no_grad()
     def frame(self) -> None:
         """One frame for all callers, from PCM to PCM on the host."""
-        # Its compiled kernels are for cards; on a CPU they need a compiler and gain nothing.
+        # Its compiled kernels are for GPUs; on a CPU they need a compiler and gain nothing.
         with nullcontext() if self.pcm.is_cuda else no_compile():
             tokens = self.lm.step(self.mimi.encode(self.pcm))
             self.mimi.decode(tokens[:, 1:].clamp(min=0)).cpu()  # type: ignore[index]
@@ -50,7 +50,7 @@ class PlainMimi:
         self._mimi = mimi
         if mimi.is_streaming:
             mimi._stop_streaming()
-        with plainly():
+        with eager_moshi():
             mimi.streaming_forever(slots)
         states = mimi.get_streaming_state()
         # One mask for all modules: Mimi has about a hundred, and each would copy it at every step.
@@ -67,7 +67,7 @@ class PlainMimi:
 
     def encode(self, pcm: Tensor, active: Tensor) -> Tensor:
         self._active.copy_(active)
-        with plainly():
+        with eager_moshi():
             codes: Tensor = self._mimi.encode(pcm[:, None])
         for state, first in self._first:
             first.copy_(state.first)
@@ -76,7 +76,7 @@ class PlainMimi:
 
     def decode(self, codes: Tensor, active: Tensor) -> Tensor:
         self._active.copy_(active)
-        with plainly():
+        with eager_moshi():
             pcm: Tensor = self._mimi.decode(codes[:, :, None])
         return pcm[:, 0]
 

@@ -8,20 +8,20 @@ from benchmarks.kernels import fused_errors, relative
 from benchmarks.untrained import MIMI, untrained_language_model, untrained_mimi
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
 from core.engine.call import FRAME_SAMPLES
-from core.engine.kv_cache import BLOCK, BlockCache, BlockView, PromptCache, blocks_for
+from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, PrefillCache, ReferenceBlockAttention, blocks_for
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.mimi.codec import MimiCodec
 from core.engine.model import Model
-from core.engine.prefix_cache import Snapshot
+from core.engine.prefix_cache import PrefixCacheEntry
 from core.engine.prompt import SpecialCodes, Tokens
-from core.engine.rotary import Rotation
-from core.engine.sampler import draw_plainly, gumbel
+from core.engine.rotary import RotaryEmbedding
+from core.engine.sampler import gumbel_noise, reference_sample
 from core.engine.sampling import USUAL
 
 FRAMES = 60
 SLOTS = 4
-SLOTS_ON_A_CARD = 20
-"""Enough for graphs of several sizes, and matrix products of more than one tile."""
+GPU_SLOTS = 20
+"""Enough for graphs of several batch sizes, and matmuls of more than one tile."""
 MANY_ROWS = 64
 SPECIAL = SpecialCodes((1,) * AGENT_CODEBOOKS, (2,) * AGENT_CODEBOOKS)
 SMALL = Architecture(
@@ -29,24 +29,24 @@ SMALL = Architecture(
     num_heads=4,
     num_layers=4,
     context=150,
-    text_card=512,
-    card=512,
+    text_vocab_size=512,
+    audio_vocab_size=512,
     depformer_dim=128,
     depformer_num_heads=4,
     depformer_num_layers=2,
     depformer_dim_feedforward=528,
 )
-"""Small enough for any device; a window of a block and a part, which prompt and frames overfill, so the ring wraps."""
+"""Small enough for any device; prompt and frames overfill the window of a block and a part, so the ring wraps."""
 PROMPT_LENGTH = 120
 
 
 def check_all(device: torch.device, console: Console) -> None:
-    """Raise AssertionError where a device gives other tokens than it must, in float32 and bfloat16."""
+    """Raise AssertionError when a device computes wrong tokens, in float32 or bfloat16."""
     if device.type == "cuda":
         for name, error in kernel_errors(device).items():
             assert error < 1e-2, f"{name}: {error:.1e}"
-            console.print(f"kernel against plain torch in float32 or better: {name} {error:.1e}")
-    slots = SLOTS_ON_A_CARD if device.type == "cuda" else SLOTS
+            console.print(f"kernel against its reference in float32 or better: {name} {error:.1e}")
+    slots = GPU_SLOTS if device.type == "cuda" else SLOTS
     for dtype in (torch.float32, torch.bfloat16):
         generator = torch.Generator(device).manual_seed(1)
         lm = untrained_language_model(SMALL, generator, dtype)
@@ -61,10 +61,10 @@ def check_all(device: torch.device, console: Console) -> None:
 
 
 def kernel_errors(device: torch.device) -> dict[str, float]:
-    """How far our kernels are from their twins in higher precision, on fresh random inputs."""
-    from core.engine.kernels.attention import attend_new_frame
+    """The relative errors of the kernels against their references in higher precision, on random inputs."""
+    from core.engine.kernels.attention import block_attention
     from core.engine.kernels.matmul import linear
-    from core.engine.kernels.sampling import draw
+    from core.engine.kernels.sampling import sample
 
     errors = fused_errors(device)
     for batch, rows, columns in ((1, 4096, 4096), (9, 22528, 4096), (40, 1000, 2816), (200, 4096, 11264)):
@@ -83,55 +83,57 @@ def kernel_errors(device: torch.device) -> dict[str, float]:
         heads, width, context = architecture.num_heads, architecture.head_dim, architecture.context
         positions = torch.tensor([0, 1, 255, 256, 2999, 3000, 100_000], device=device)
         rows, window = len(positions), blocks_for(context)
-        kept = torch.randn(2, rows * window, heads, BLOCK, width, device=device).to(dtype)
+        cached = torch.randn(2, rows * window, heads, BLOCK_FRAMES, width, device=device).to(dtype)
         table = torch.randperm(rows * window, device=device).view(window, rows).T
         projected = torch.randn(rows, 1, 3, heads, width, device=device).to(dtype).permute(2, 0, 3, 1, 4)
-        plain = kept.float()[None]
-        rotation = Rotation(positions[:, None], architecture)
+        exact_kv = cached.float()[None]
+        rotary = RotaryEmbedding(positions[:, None], architecture)
         query, key, value = projected
-        exact = BlockView(plain, positions, table, context, rotation)(0, query.float(), key.float(), value.float())
-        got = attend_new_frame(query, key, value, kept, positions, table, context, rotation)
+        attend = ReferenceBlockAttention(exact_kv, positions, table, context, rotary)
+        exact = attend(0, query.float(), key.float(), value.float())
+        got = block_attention(query, key, value, cached, positions, table, context, rotary)
         errors[f"attention, {dtype}"] = relative(got, exact)
-        errors[f"its new keys, {dtype}"] = relative(kept, plain[0])
+        errors[f"attention's new keys, {dtype}"] = relative(cached, exact_kv[0])
 
-    for card in (512, 2048, 32_000):
-        logits = torch.randn(64, card, device=device) * 3
+    for vocab_size in (512, 2048, 32_000):
+        logits = torch.randn(64, vocab_size, device=device) * 3
         temperature = torch.linspace(0, 2, 64, device=device)
         top_k = torch.arange(1, 65, device=device) * 7
         seed = torch.randint(2**62, (64,), device=device)
         position = torch.randint(10_000, (64,), device=device)
         for stream in range(9):
-            noise = gumbel(seed, position, range(stream, stream + 1), card)[0]
-            plain = draw_plainly(logits, temperature, top_k, noise)
-            other = (draw(logits, temperature, top_k, seed, position, stream) != plain).float().mean()
-            errors[f"draws of {card} that differ"] = max(float(other), errors.get(f"draws of {card} that differ", 0.0))
+            noise = gumbel_noise(seed, position, range(stream, stream + 1), vocab_size)[0]
+            exact = reference_sample(logits, temperature, top_k, noise)
+            other = (sample(logits, temperature, top_k, seed, position, stream) != exact).float().mean()
+            name = f"samples of {vocab_size} that differ"
+            errors[name] = max(float(other), errors.get(name, 0.0))
     return errors
 
 
-def snapshot(lm: LanguageModel, length: int) -> Snapshot:
-    """A prompt of random tokens, read in one pass."""
+def prefilled(lm: LanguageModel, length: int) -> PrefixCacheEntry:
+    """Prefill a prompt of random tokens in one pass."""
     tokens = random_tokens(lm, length)
-    cache = PromptCache(lm.architecture, length, lm.device, lm.dtype)
+    cache = PrefillCache(lm.architecture, length, lm.device, lm.dtype)
     with torch.inference_mode():
-        hidden = lm(lm.embed(tokens[None]), cache.piece(length))[0, -1]
-    return Snapshot((cache.kept,), length, hidden)
+        hidden = lm(lm.embed(tokens[None]), cache.attention(length))[0, -1]
+    return PrefixCacheEntry((cache.kv,), length, hidden)
 
 
 def random_tokens(lm: LanguageModel, length: int) -> torch.Tensor:
     """int64[length, 17] on the model's device."""
-    tokens = np.random.default_rng(length).integers(4, lm.architecture.card, (length, STREAMS))
+    tokens = np.random.default_rng(length).integers(4, lm.architecture.audio_vocab_size, (length, STREAMS))
     return torch.from_numpy(tokens).to(lm.device)
 
 
 def check_batched_equals_alone(model: Model) -> None:
-    """A seeded call says the same in any slot, with silence or with others talking beside it."""
-    prompt = snapshot(model.lm, PROMPT_LENGTH)
-    lent = [model.cache.borrow(SMALL.context) or [] for _ in range(model.slots)]
+    """Check that a seeded call says the same in any slot, alone or with others talking beside it."""
+    prompt = prefilled(model.lm, PROMPT_LENGTH)
+    allocated = [model.cache.allocate(SMALL.context) or [] for _ in range(model.slots)]
     random = np.random.default_rng(0)
     voice = random.normal(0, 0.1, (FRAMES, FRAME_SAMPLES)).astype(np.float32)
     said: list[Tokens] = []
     for slot, others in ((0, False), (0, True), (model.slots - 1, True)):
-        for each, blocks in enumerate(lent):
+        for each, blocks in enumerate(allocated):
             model.begin(each, prompt, USUAL, 7 if each == slot else 100 + each, blocks)
         tokens = []
         for frame in voice:
@@ -141,7 +143,7 @@ def check_batched_equals_alone(model: Model) -> None:
                 frames |= {each: random.normal(0, 0.1, FRAME_SAMPLES).astype(np.float32) for each in talking}
             tokens.append(model.step(frames)[1][slot])
         said.append(np.array(tokens))
-    assert np.array_equal(said[0], said[1]), "others on the card change a call's tokens"
+    assert np.array_equal(said[0], said[1]), "others on the device change a call's tokens"
     assert np.array_equal(said[0], said[2]), "the slot changes a call's tokens"
 
 
@@ -154,11 +156,12 @@ def check_rows_alone(lm: LanguageModel) -> str:
     alone: dict[str, torch.Tensor] = {}
     for rows in (1, 2, 4, 8, 16, 17, 32, 33, MANY_ROWS):
         with torch.inference_mode():
-            hidden = lm(lm.embed(tokens[:rows]), cache.at(position[:rows], table[:rows]))[:, 0]
+            hidden = lm(lm.embed(tokens[:rows]), cache.attention(position[:rows], table[:rows]))[:, 0]
             logits = {"embedding": lm.embed(tokens[:rows]), "text": lm.text_logits(hidden)}
-            frame = CodebookCache()
+            codebooks = CodebookCache()
             for codebook in range(AGENT_CODEBOOKS):
-                logits[f"codebook {codebook}"] = lm.codebook_logits(hidden, codebook, tokens[:rows, 0, codebook], frame)
+                previous = tokens[:rows, 0, codebook]
+                logits[f"codebook {codebook}"] = lm.codebook_logits(hidden, codebook, previous, codebooks)
         for name, figures in logits.items():
             first = alone.setdefault(name, figures[0])
             change = relative(figures[0], first)
@@ -167,14 +170,14 @@ def check_rows_alone(lm: LanguageModel) -> str:
 
 
 def prefill_error(lm: LanguageModel) -> float:
-    """Relative difference of the last hidden state between one pass over a prompt and a pass a position."""
+    """Relative difference of the last hidden state between a prefill and a step for each position."""
     length = SMALL.context - 8
-    tokens, whole = random_tokens(lm, length), snapshot(lm, length)
+    tokens, whole = random_tokens(lm, length), prefilled(lm, length)
     cache = BlockCache(lm.architecture, blocks_for(SMALL.context), lm.device, lm.dtype)
-    table = torch.tensor([cache.borrow(SMALL.context)], device=lm.device)
+    table = torch.tensor([cache.allocate(SMALL.context)], device=lm.device)
     hidden = torch.empty(0)
     with torch.inference_mode():
         for position in range(length):
-            view = cache.at(torch.tensor([position], device=lm.device), table)
-            hidden = lm(lm.embed(tokens[None, position : position + 1]), view)[0, -1]
+            attend = cache.attention(torch.tensor([position], device=lm.device), table)
+            hidden = lm(lm.embed(tokens[None, position : position + 1]), attend)[0, -1]
     return float((hidden - whole.hidden).float().norm() / whole.hidden.float().norm())

@@ -1,6 +1,6 @@
 """The engine's speed and memory, after its correctness: `python -m benchmarks.engine`.
 
-On a CUDA card: PersonaPlex's full size with random bfloat16 weights made on the device, beside plain `moshi` in the
+On a GPU: PersonaPlex's full size with random bfloat16 weights made on the device, beside plain `moshi` in the
 same run. On a CPU: a small model with random weights. A frame is everything from PCM in to PCM and tokens out, with
 copies.
 """
@@ -30,13 +30,13 @@ from benchmarks.untrained import ARCHITECTURE, MIMI, untrained_language_model, u
 from core.boot.local_engine import CPU_THREADS
 from core.engine.architecture import Architecture
 from core.engine.call import FRAME_SAMPLES, EngineInfo
-from core.engine.kv_cache import BLOCK, BlockCache, blocks_for
+from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, blocks_for
 from core.engine.lm import LanguageModel
 from core.engine.mimi.codec import MimiCodec
 from core.engine.mimi.voice_encoder import VoiceEncoder
 from core.engine.model import Model
-from core.engine.prefill import Preparation
-from core.engine.prefix_cache import Snapshot, SnapshotStore
+from core.engine.prefill import Prefill
+from core.engine.prefix_cache import PrefixCache, PrefixCacheEntry
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
@@ -65,15 +65,15 @@ class FrameTimes:
 
 
 class AnyText:
-    """A tokenizer that makes a fixed number of tokens: random weights need no words."""
+    """A tokenizer that returns a fixed number of tokens: random weights need no words."""
 
     def prompt(self, text: str) -> Tokens:
         return np.random.default_rng(len(text)).integers(4, 260, TEXT_TOKENS)
 
-    def words(self) -> "AnyText":
+    def detokenizer(self) -> "AnyText":
         return self
 
-    def show(self, token: int) -> str:  # noqa: ARG002 - the tokenizer's interface
+    def decode(self, token: int) -> str:  # noqa: ARG002 - the tokenizer's interface
         return ""
 
 
@@ -102,21 +102,21 @@ def bandwidth(device: torch.device) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for a card; a CPU has nothing to wait for."""
+    """Wait for a GPU; a CPU has nothing to wait for."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 @contextmanager
 def fresh_memory(device: torch.device) -> Iterator[None]:
-    """Give back what earlier measurements held, before and after."""
+    """Free the memory of other measurements, before and after."""
     collect(device)
     yield
     collect(device)
 
 
 def collect(device: torch.device) -> None:
-    """Give back what nothing refers to any more."""
+    """Free the memory that nothing refers to any more."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -124,7 +124,7 @@ def collect(device: torch.device) -> None:
 
 
 def peak_gib(device: torch.device) -> float:
-    """The most memory that was taken on the card since the last reset, in GiB."""
+    """The most memory that was allocated on the GPU since the last reset, in GiB."""
     return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
 
 
@@ -144,39 +144,39 @@ class Bench:
         return torch.Generator(self.device).manual_seed(1)
 
     def model(self, slots: int, frames: int | None = None) -> Model:
-        """A warm model whose calls may have so many frames, or full windows; each has a codec of its own."""
+        """A warm model, with a codec of its own, whose calls may have `frames` frames, or full windows."""
         codec = MimiCodec(untrained_mimi(self.generator(), self.mimi_config), slots)
         blocks = slots * blocks_for(frames or self.architecture.context)
         model = Model(self.lm, codec, self.special, slots, blocks)
         model.warm_up()
         return model
 
-    def talked(self, frames: int) -> Snapshot:
-        """As if a caller had talked for so long."""
+    def late_call(self, frames: int) -> PrefixCacheEntry:
+        """A cache entry as if a call had lasted for `frames` frames."""
         a = self.architecture
         length = frames // 15
         shape = (a.num_layers, 2, a.num_heads, length, a.head_dim)
-        kept = torch.randn(shape, device=self.device, dtype=self.dtype, generator=self.generator())
-        return Snapshot((kept,) * 15, 15 * length, kept.new_zeros(a.dim))
+        segment = torch.randn(shape, device=self.device, dtype=self.dtype, generator=self.generator())
+        return PrefixCacheEntry((segment,) * 15, 15 * length, segment.new_zeros(a.dim))
 
     def floor_ms(self, callers: int, frames: int, bytes_per_second: float) -> float:
         """Reading every weight once and each caller's frames once."""
         weights = sum(weight.nbytes for name, weight in self.lm.named_parameters() if "emb" not in name)
-        windows = callers * frames * BlockCache.bytes_per_block(self.architecture, self.dtype) // BLOCK
+        windows = callers * frames * BlockCache.bytes_per_block(self.architecture, self.dtype) // BLOCK_FRAMES
         # A copy reads and writes; a step only reads, at the same bytes a second.
         return (weights + windows) / bytes_per_second * 1000
 
     def frames(self, callers: int, slots: int, part: float, count: int, bytes_per_second: float) -> FrameTimes:
-        """Frame times of some callers among so many slots, with this part of each window used."""
+        """Frame times of `callers` callers among `slots` slots, with this part of each window in use."""
         used = int(self.architecture.context * part)
         with fresh_memory(self.device):
             model = self.model(slots, used + count + SPARE_FRAMES)
-            talked = self.talked(used)
+            late = self.late_call(used)
             for slot in range(callers):
-                blocks = model.cache.borrow(used + count + SPARE_FRAMES)
+                blocks = model.cache.allocate(used + count + SPARE_FRAMES)
                 assert blocks is not None
-                model.begin(slot, talked, USUAL, slot, blocks)
-            del talked
+                model.begin(slot, late, USUAL, slot, blocks)
+            del late
             voices = np.random.default_rng(0).normal(0, 0.1, (callers, FRAME_SAMPLES)).astype(np.float32)
             measured = times(partial(model.step, dict(enumerate(voices))), count)
             device_ms = float(np.median(times(partial(model.run, callers), count // 4)))
@@ -189,14 +189,14 @@ class Bench:
     def engine(self, slots: int) -> SlotEngine:
         """The engine that serves calls."""
         encoder = VoiceEncoder(untrained_mimi(self.generator(), self.mimi_config))
-        store = SnapshotStore(self.architecture, 2 << 30, self.device, self.dtype)
-        preparation = Preparation(self.lm, AnyText(), self.special, encoder, store)
+        cache = PrefixCache(self.architecture, 2 << 30, self.device, self.dtype)
+        prefill = Prefill(self.lm, AnyText(), self.special, encoder, cache)
         info = EngineInfo("bench", "", str(self.device), slots)
-        return SlotEngine(info, self.model(slots), preparation, AnyText(), packaged=dict[str, Voice]().get)
+        return SlotEngine(info, self.model(slots), prefill, AnyText(), load_voice=dict[str, Voice]().get)
 
     def prompt(self, number: int) -> Prompt:
         """A persona of the published measurements' size; each number is another."""
-        codes = np.random.default_rng(number).integers(0, self.architecture.card, (VOICE_FRAMES, 8))
+        codes = np.random.default_rng(number).integers(0, self.architecture.audio_vocab_size, (VOICE_FRAMES, 8))
         return Prompt("x" * number, Voice("bench", codes=codes))
 
 

@@ -1,4 +1,4 @@
-"""What a smaller card holds, proved on a larger one: `python -m benchmarks.fit --gib 22`.
+"""What a smaller GPU holds, shown on a larger one: `python -m benchmarks.fit --gib 22`.
 
 Caps the memory, then looks for the most slots with full windows, PersonaPlex's full size, random weights, in bfloat16
 and with 8-bit weights; and compares the two on the same weights, fed the same random tokens.
@@ -18,12 +18,12 @@ from benchmarks.engine import times
 from benchmarks.untrained import untrained_language_model, untrained_mimi
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from core.engine.call import FRAME_SAMPLES
-from core.engine.kv_cache import BlockCache, PromptCache, blocks_for
+from core.engine.kv_cache import BlockCache, PrefillCache, blocks_for
 from core.engine.linear import Int8Linear
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.mimi.codec import MimiCodec
 from core.engine.model import Model
-from core.engine.prefix_cache import Snapshot
+from core.engine.prefix_cache import PrefixCacheEntry
 from core.engine.prompt import SpecialCodes
 from core.engine.sampling import USUAL
 
@@ -45,7 +45,7 @@ class Fit:
     bytes_moved: int
 
     def projected_ms(self) -> float:
-        """A frame at the smaller card's bandwidth: the bytes of weights and full windows, each read once."""
+        """A frame at the smaller GPU's bandwidth: the bytes of weights and full windows, each read once."""
         return self.bytes_moved / A10G_BYTES_PER_SECOND * 1000
 
 
@@ -62,9 +62,9 @@ def try_slots(lm: LanguageModel, slots: int) -> tuple[float, float] | None:
         a = lm.architecture
         shape = (a.num_layers, 2, a.num_heads, 100, a.head_dim)
         part = torch.randn(shape, device=CUDA, dtype=lm.dtype, generator=generator())
-        full = Snapshot((part,) * (a.context // 100), a.context, part.new_zeros(a.dim))
+        full = PrefixCacheEntry((part,) * (a.context // 100), a.context, part.new_zeros(a.dim))
         for slot in range(slots):
-            model.begin(slot, full, USUAL, slot, model.cache.borrow(a.context) or [])
+            model.begin(slot, full, USUAL, slot, model.cache.allocate(a.context) or [])
         voices = np.random.default_rng(0).normal(0, 0.1, (slots, FRAME_SAMPLES)).astype(np.float32)
         frame = float(np.median(times(lambda: model.step(dict(enumerate(voices))), FRAMES)))
     except torch.cuda.OutOfMemoryError:
@@ -93,7 +93,7 @@ def compare() -> dict[str, float]:
     sources = dict(plain.named_modules())
     for name, module in rounded.named_modules():
         if isinstance(module, Int8Linear):
-            module.round(sources[name].weight)
+            module.quantize(sources[name].weight)
     stored = dict(plain.named_parameters())
     for name, parameter in rounded.named_parameters():
         if parameter.dtype == torch.bfloat16:
@@ -102,12 +102,12 @@ def compare() -> dict[str, float]:
     results: dict[str, list[torch.Tensor]] = {"text": [], "codebooks": []}
     with torch.inference_mode():
         for lm in (plain, rounded):
-            cache = PromptCache(lm.architecture, POSITIONS, CUDA, lm.dtype)
-            hidden = lm(lm.embed(tokens[None]), cache.piece(POSITIONS))[0]
+            prompt = PrefillCache(lm.architecture, POSITIONS, CUDA, lm.dtype)
+            hidden = lm(lm.embed(tokens[None]), prompt.attention(POSITIONS))[0]
             results["text"].append(lm.text_logits(hidden))
-            frame, codebooks = CodebookCache(), []
+            cache, codebooks = CodebookCache(), []
             for codebook in range(AGENT_CODEBOOKS):
-                codebooks.append(lm.codebook_logits(hidden, codebook, tokens[:, codebook], frame))
+                codebooks.append(lm.codebook_logits(hidden, codebook, tokens[:, codebook], cache))
             results["codebooks"].append(torch.stack(codebooks))
     figures = {}
     for name, (expected, got) in results.items():
@@ -118,7 +118,7 @@ def compare() -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gib", type=float, default=22.0, help="memory of the smaller card, in GiB")
+    parser.add_argument("--gib", type=float, default=22.0, help="memory of the smaller GPU, in GiB")
     gib, console = parser.parse_args().gib, Console(width=110)
     console.print(f"{torch.cuda.get_device_name()}, 8-bit against bfloat16 over {POSITIONS} positions:")
     for name, figure in compare().items():

@@ -1,4 +1,4 @@
-"""Our kernels against their plain twins in higher precision, on fresh random inputs: products, depformer and Mimi."""
+"""The kernels against their references in higher precision, on random inputs: matmuls, depformer and Mimi."""
 
 import torch
 from torch import Tensor
@@ -6,11 +6,11 @@ from torch.nn.functional import rms_norm
 
 from benchmarks.baseline import PlainMimi
 from benchmarks.untrained import untrained_mimi
-from core.engine.depformer import attend_plainly as look_plainly
-from core.engine.linear import linear_plainly
+from core.engine.depformer import reference_codebook_attention
+from core.engine.linear import reference_linear
 from core.engine.mimi.codec import MimiCodec
-from core.engine.mimi.coder import nearest_plainly
-from core.engine.mimi.transformer import attend_plainly
+from core.engine.mimi.coder import reference_nearest_codes
+from core.engine.mimi.transformer import reference_ring_attention
 from core.engine.transformer import NORM_EPSILON
 
 CODEC_FRAMES = 40
@@ -25,13 +25,13 @@ def relative(got: Tensor, exact: Tensor) -> float:
 @torch.inference_mode()
 def fused_errors(device: torch.device) -> dict[str, float]:
     """Relative errors, and shares of codes that differ."""
-    return {**product_errors(device), **depformer_errors(device), **mimi_errors(device), **codec_errors(device)}
+    return {**matmul_errors(device), **depformer_errors(device), **mimi_errors(device), **codec_errors(device)}
 
 
-def product_errors(device: torch.device) -> dict[str, float]:
-    """What goes before and after a product."""
+def matmul_errors(device: torch.device) -> dict[str, float]:
+    """Matmuls with what comes before and after them, and the norm."""
     from core.engine.kernels.matmul import linear
-    from core.engine.kernels.norm import norm
+    from core.engine.kernels.norm import rms_norm as norm_kernel
 
     errors = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -41,72 +41,74 @@ def product_errors(device: torch.device) -> dict[str, float]:
                 torch.randn(5632, 1024, device=device).to(dtype),
             )
             residual = torch.randn(batch, 2816, device=device).to(dtype)
-            exact = linear_plainly(x.double(), weight.double(), gated=True, residual=residual.double())
-            errors[f"gated product, {batch}, {dtype}"] = relative(
+            exact = reference_linear(x.double(), weight.double(), gated=True, residual=residual.double())
+            errors[f"gated matmul, {batch}, {dtype}"] = relative(
                 linear(x, weight, gated=True, residual=residual), exact
             )
     x, weight = torch.randn(5, 2, 512, device=device), torch.randn(2048, 512, device=device) * 0.1
     bias = torch.randn(2048, device=device)
-    exact = linear_plainly(x.double(), weight.double(), bias=bias.double(), centred=True, epsilon=1e-5, gelu=True)
-    errors["product after a norm"] = relative(
-        linear(x, weight, bias=bias, centred=True, epsilon=1e-5, gelu=True), exact
-    )
+    exact = reference_linear(x.double(), weight.double(), bias=bias.double(), centred=True, epsilon=1e-5, gelu=True)
+    errors["matmul after a norm"] = relative(linear(x, weight, bias=bias, centred=True, epsilon=1e-5, gelu=True), exact)
     hidden, weight = torch.randn(20, 2, 2048, device=device), torch.randn(512, 2048, device=device) * 0.05
     residual = torch.randn(20, 2, 512, device=device)
-    exact = linear_plainly(hidden.double(), weight.double(), residual=residual.double())
-    for time in ("once", "again"):  # The second finds what the first has left behind.
-        errors[f"product in parts, {time}"] = relative(linear(hidden, weight, residual=residual), exact)
+    exact = reference_linear(hidden.double(), weight.double(), residual=residual.double())
+    for time in ("once", "again"):  # The second uses the counters that the first has left behind.
+        errors[f"split matmul, {time}"] = relative(linear(hidden, weight, residual=residual), exact)
     sound = torch.randn(5, 4400, device=device)
     windows = sound[:, 3:4347].unfold(1, 512, 8)
     weight, bias = torch.randn(128, 512, device=device) * 0.05, torch.randn(128, device=device)
     out, elu = torch.empty(2, 5, 480, 128, device=device)
     linear(windows, weight, bias=bias, out=out, elu=elu)
-    exact = linear_plainly(windows.double(), weight.double(), bias=bias.double())
-    errors["product over windows"] = relative(out, exact)
-    errors["the same through ELU"] = relative(elu, torch.nn.functional.elu(exact))
+    exact = reference_linear(windows.double(), weight.double(), bias=bias.double())
+    errors["matmul over windows"] = relative(out, exact)
+    errors["matmul over windows, through ELU"] = relative(elu, torch.nn.functional.elu(exact))
     x, alpha = torch.randn(70, 4096, device=device), torch.rand(4096, device=device)
-    errors["norm"] = relative(norm(x, alpha, NORM_EPSILON), rms_norm(x.double(), (4096,), alpha.double(), NORM_EPSILON))
+    errors["norm"] = relative(
+        norm_kernel(x, alpha, NORM_EPSILON), rms_norm(x.double(), (4096,), alpha.double(), NORM_EPSILON)
+    )
     return errors
 
 
 def depformer_errors(device: torch.device) -> dict[str, float]:
-    """A codebook's look at those before it."""
-    from core.engine.kernels.depformer import attend
+    """Attention of a codebook to those before it."""
+    from core.engine.kernels.depformer import codebook_attention
 
     errors = {}
     for dtype in (torch.float32, torch.bfloat16):
-        kept = torch.randn(7, 8, 3072, device=device).to(dtype)
+        cached = torch.randn(7, 8, 3072, device=device).to(dtype)
         for codebook in (0, 4, 7):
-            exact = look_plainly(kept.double(), codebook, 16)
-            errors[f"depformer's attention, {codebook}, {dtype}"] = relative(attend(kept, codebook, 16), exact)
+            exact = reference_codebook_attention(cached.double(), codebook, 16)
+            errors[f"depformer's attention, {codebook}, {dtype}"] = relative(
+                codebook_attention(cached, codebook, 16), exact
+            )
     return errors
 
 
 def mimi_errors(device: torch.device) -> dict[str, float]:
-    """Mimi's attention and its nearest codes."""
-    from core.engine.kernels.mimi import attend, nearest
+    """Mimi's attention and its search for the nearest codes."""
+    from core.engine.kernels.mimi import nearest_codes, ring_attention
 
-    kept = torch.randn(2, 6, 8, 250, 64, device=device)
-    exactly = kept.double()
+    cached = torch.randn(2, 6, 8, 250, 64, device=device)
+    exact_cached = cached.double()
     projected, angles = torch.randn(4, 2, 3, 8, 64, device=device), torch.randn(4, 2, 32, device=device)
     slots, position = torch.tensor([5, 0, 3, 2], device=device), torch.tensor([0, 6, 248, 9990], device=device)
     active = torch.tensor([True, True, False, True], device=device)
-    got = attend(projected, kept, slots, active, position, angles.cos(), angles.sin())
-    turn = angles.double().cos(), angles.double().sin()
-    exact = attend_plainly(projected.double(), exactly, slots, active, position, *turn)
+    got = ring_attention(projected, cached, slots, active, position, angles.cos(), angles.sin())
+    exact_angles = angles.double().cos(), angles.double().sin()
+    exact = reference_ring_attention(projected.double(), exact_cached, slots, active, position, *exact_angles)
     vectors, latent = torch.randn(8, 2048, 256, device=device), torch.randn(40, 512, device=device) * 3
     exact_vectors = vectors.double()
-    codes = nearest(latent, vectors, vectors.square().sum(-1) / 2)
-    exact_codes = nearest_plainly(latent.double(), exact_vectors, exact_vectors.square().sum(-1) / 2)
+    codes = nearest_codes(latent, vectors, vectors.square().sum(-1) / 2)
+    exact_codes = reference_nearest_codes(latent.double(), exact_vectors, exact_vectors.square().sum(-1) / 2)
     return {
         "Mimi's attention": relative(got, exact),
-        "its new keys and values": relative(kept, exactly),
+        "Mimi's new keys and values": relative(cached, exact_cached),
         "nearest codes that differ": float((codes != exact_codes).float().mean()),
     }
 
 
 def codec_errors(device: torch.device) -> dict[str, float]:
-    """The whole of Kyutai's Mimi, with random filters, against `moshi`'s in float32."""
+    """Kyutai's whole Mimi, with random filters, against `moshi`'s in float32."""
     generator = torch.Generator(device).manual_seed(3)
     mimi = untrained_mimi(generator, None)
     ours, plain = MimiCodec(mimi, SLOTS), PlainMimi(mimi, SLOTS)

@@ -1,7 +1,7 @@
 """Opening a checkpoint of PersonaPlex's full size from disk: `python -m benchmarks.loading FOLDER`.
 
 Writes random weights in the hub's layout, all 16 depformer steps, 15.6 GiB, where FOLDER has none yet; then opens it as
-`personaplex serve` does, with as many slots as the card holds, fills every slot, and answers some frames in each.
+`personaplex serve` does, with as many slots as the GPU holds, fills every slot, and answers some frames in each.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def main() -> None:
         engine = open_engine(EngineConfig(checkpoint=str(folder), slots=1), console.print)
         seconds, peak = time.perf_counter() - start, torch.cuda.max_memory_allocated() / 2**30
         console.print(
-            f"{attempt}: {weights:.1f} GiB file, {seconds:.1f} s to a warm engine, peak {peak:.1f} GiB on the card"
+            f"{attempt}: {weights:.1f} GiB file, {seconds:.1f} s to a warm engine, peak {peak:.1f} GiB on the GPU"
         )
         engine.close()
         del engine

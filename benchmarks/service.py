@@ -58,7 +58,7 @@ class Run:
 
 
 async def measure(server: ServerProcess, callers: int, seconds: float) -> Run:
-    """Call with so many callers."""
+    """Make `callers` calls at once."""
     load = Load(callers, seconds, STAGGER_S)
     before = await asyncio.to_thread(server.state)
     calling = asyncio.create_task(run_load(server.address, synthetic_speech(10), load, CallOptions({})))

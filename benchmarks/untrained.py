@@ -27,8 +27,8 @@ ARCHITECTURE = Architecture(
     num_heads=4,
     num_layers=3,
     context=750,
-    text_card=512,
-    card=512,
+    text_vocab_size=512,
+    audio_vocab_size=512,
     depformer_dim=128,
     depformer_num_heads=4,
     depformer_num_layers=1,
@@ -75,7 +75,7 @@ def untrained_language_model(
     for matrix in lm.modules():
         if isinstance(matrix, Int8Linear):
             rows, columns = matrix.weight.shape
-            matrix.round(torch.randn(rows, columns, device=generator.device, generator=generator) * columns**-0.5)
+            matrix.quantize(torch.randn(rows, columns, device=generator.device, generator=generator) * columns**-0.5)
     for name, weight in lm.named_parameters():
         if name.endswith("alpha"):
             weight.data.fill_(1.0)

@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from core.engine.call import FRAME_SAMPLES
+from core.engine.call import FRAME_SAMPLES, Frame
 from core.media.audio_codecs import Samples, open_reader, open_writer
 from core.session.protocol import Kind
 from tests.conftest import Running, speech
@@ -46,7 +46,7 @@ class Caller:
         self.words: list[str] = []
         self.kinds: list[int] = []
         self.error = ""
-        self.heard = np.empty(0, np.float32)
+        self.heard: Frame = np.empty(0, np.float32)
         self._reader = open_reader(audio)  # type: ignore[arg-type]
         self._writer = open_writer(audio)  # type: ignore[arg-type]
 

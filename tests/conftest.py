@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import yaml
@@ -27,13 +28,15 @@ hypothesis_settings.register_profile("thorough", deadline=None, max_examples=100
 hypothesis_settings.load_profile("project")
 torch.set_num_threads(1)  # as the engine does: tiny models gain nothing from more
 
+pytest_plugins = ["tests.selection"]
+
 PERSONAS = {
     "assistant": {"name": "Assistant", "description": "Helps.", "voice": "NATF2", "prompt": "You are helpful."},
     "teacher": {"name": "Teacher", "voice": "NATM2", "prompt": "You teach.", "sampling": {"temperature": 0.5}},
 }
 
 
-def speech(seconds: float, seed: int = 0) -> np.ndarray:
+def speech(seconds: float, seed: int = 0) -> npt.NDArray[np.float32]:
     """Something like a voice, float32[n] at 24 kHz: a gliding buzz with formants, syllables and pauses."""
     rng = np.random.default_rng(seed)
     t = np.arange(int(seconds * 24_000)) / 24_000

@@ -1,4 +1,4 @@
-"""Small engines for tests: the real one, with tiny weights that a formula gives."""
+"""Small engines for tests: the real one, with tiny weights computed by a formula."""
 
 import re
 import zlib
@@ -15,8 +15,8 @@ from core.engine.architecture import Architecture
 from core.engine.call import Call, EngineInfo
 from core.engine.lm import LanguageModel
 from core.engine.model import Model
-from core.engine.prefill import Preparation
-from core.engine.prefix_cache import SnapshotStore
+from core.engine.prefill import Prefill
+from core.engine.prefix_cache import PrefixCache
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
@@ -35,7 +35,7 @@ def golden_architecture(context: int) -> Architecture:
         num_heads=4,
         num_layers=3,
         context=context,
-        text_card=512,
+        text_vocab_size=512,
         depformer_dim=32,
         depformer_num_heads=2,
         depformer_num_layers=2,
@@ -99,10 +99,10 @@ class NumbersAsText:
     def prompt(self, text: str) -> Tokens:
         return np.array([int(word) for word in text.split()], dtype=np.int64)
 
-    def words(self) -> "NumbersAsText":
+    def detokenizer(self) -> "NumbersAsText":
         return self
 
-    def show(self, token: int) -> str:
+    def decode(self, token: int) -> str:
         return f" {token}"
 
 
@@ -135,10 +135,10 @@ def tiny_engine(
     """The engine that serves calls, around the golden model."""
     model = tiny_model(folder, context, slots, steps, blocks)
     tokenizer = NumbersAsText()
-    store = SnapshotStore(model.lm.architecture, budget, CPU, torch.float32)
-    preparation = Preparation(model.lm, tokenizer, SpecialCodes(), no_recordings, store)
+    cache = PrefixCache(model.lm.architecture, budget, CPU, torch.float32)
+    prefill = Prefill(model.lm, tokenizer, SpecialCodes(), no_recordings, cache)
     info = EngineInfo(name="tiny", notice="", device="cpu", slots=slots, sampling=sampling)
-    return SlotEngine(info, model, preparation, tokenizer, packaged=lambda name: None, max_lag_ms=max_lag_ms)
+    return SlotEngine(info, model, prefill, tokenizer, load_voice=lambda name: None, max_lag_ms=max_lag_ms)
 
 
 def persona(number: int, voice_frames: int = 5) -> Prompt:

@@ -1,8 +1,8 @@
 """Made-up inputs over real sockets: what the fuzz tests share."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from tests.conftest import Running
 
 Case = TypeVar("Case")
+Checking = Coroutine[Any, Any, None]
 
 
-async def examine(cases: st.SearchStrategy[Case], count: int, check: Callable[[Case], Awaitable[None]]) -> None:
+async def examine(cases: st.SearchStrategy[Case], count: int, check: Callable[[Case], Checking]) -> None:
     """Try so many cases, one after another, against a server that runs in this loop.
 
     `pytest --hypothesis-profile=thorough` tries ten times as many.
     """
     loop = asyncio.get_running_loop()
+    assert settings.default is not None  # conftest.py loads a profile
     count = count * settings.default.max_examples // 100
 
     @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)

@@ -3,13 +3,17 @@
 import io
 import json
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.engine.call import Frame
 from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError
 from core.events import (
@@ -19,6 +23,7 @@ from core.events import (
     Identity,
     PluginFailed,
     SessionEnded,
+    SessionEvent,
     SessionInfo,
     SessionQueued,
     SessionReady,
@@ -35,10 +40,13 @@ from plugins import loudness, session_log
 CALLER = Identity("caller")
 SESSION = SessionInfo("s-1", CALLER, "teacher", "NATF2", "/ws/chat", "127.0.0.1", "opus")
 FRAME = 1920
+Samples = npt.NDArray[np.floating[Any]]
+Logged = Callable[[], list[dict[str, Any]]]
+"""What was logged until now."""
 
 
 @pytest.fixture
-def logged():
+def logged() -> Iterator[Logged]:
     """Log lines as JSON, from everything that runs in the test."""
     root, own = logging.getLogger(), logging.getLogger("personaplex")
     before = (root.handlers[:], root.level, own.level)
@@ -62,7 +70,7 @@ def persona(folder: Path, name: str, text: str) -> None:
     (folder / f"{name}.yaml").write_text(text)
 
 
-async def test_edits_of_personas_count_from_the_next_call(tmp_path, logged):
+async def test_edits_of_personas_count_from_the_next_call(tmp_path: Path, logged: Logged) -> None:
     folder = tmp_path / "personas"
     persona(folder, "ann", "name: Ann\nvoice: NATF2")
     host = settings_in(tmp_path)
@@ -88,7 +96,7 @@ async def test_edits_of_personas_count_from_the_next_call(tmp_path, logged):
     assert "secret words" not in json.dumps(logged())
 
 
-async def test_a_folder_that_vanishes_changes_nothing(tmp_path):
+async def test_a_folder_that_vanishes_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "personas"
     persona(folder, "ann", "name: Ann\nvoice: NATF2")
     host = settings_in(tmp_path)
@@ -97,7 +105,7 @@ async def test_a_folder_that_vanishes_changes_nothing(tmp_path):
     assert (await host.resolve_persona("ann", CALLER)).name == "Ann"
 
 
-async def test_broken_personas_stop_the_boot(tmp_path):
+async def test_broken_personas_stop_the_boot(tmp_path: Path) -> None:
     persona(tmp_path / "personas", "ann", "name: Ann\nvoice: NATF9")
     persona(tmp_path / "personas", "bob", "nam: Bob")
     with pytest.raises(ConfigError) as caught:
@@ -120,7 +128,7 @@ class Packaged:
         return Voice(name, codes=np.ones((4, 8), np.int64)) if name in self.voices() else None
 
 
-async def test_the_operators_voices_come_before_the_packaged_ones(tmp_path):
+async def test_the_operators_voices_come_before_the_packaged_ones(tmp_path: Path) -> None:
     (tmp_path / "personas").mkdir()
     host = settings_in(tmp_path)
     await host.startup(Packaged())  # type: ignore[arg-type]
@@ -137,9 +145,9 @@ async def test_the_operators_voices_come_before_the_packaged_ones(tmp_path):
 # session_log
 
 
-def test_a_conversation_leaves_two_lines_with_its_id(logged):
+def test_a_conversation_leaves_two_lines_with_its_id(logged: Logged) -> None:
     plugin = session_log.Plugin()
-    for event in (
+    events: tuple[SessionEvent, ...] = (
         SessionQueued(2),
         SessionStarted(1500, 7),
         SessionReady(120),
@@ -148,7 +156,8 @@ def test_a_conversation_leaves_two_lines_with_its_id(logged):
         TextSaid("do not log me", 3),
         TransformFailed("gain", "too slow"),
         SessionEnded("left", 1000, 12.34, 100, 99, 1),
-    ):
+    )
+    for event in events:
         plugin.session_event(SESSION, event)
     lines = [line for line in logged() if line["level"] != "debug"]
     assert [line["event"] for line in lines] == ["session started", "transform left out", "session ended"]
@@ -163,7 +172,7 @@ def test_a_conversation_leaves_two_lines_with_its_id(logged):
     assert "do not log me" not in json.dumps(logged())
 
 
-def test_a_refused_call_leaves_one_line(logged):
+def test_a_refused_call_leaves_one_line(logged: Logged) -> None:
     plugin = session_log.Plugin()
     plugin.service_event(CallRefused("unauthorized", 401, "/ws/chat", "192.0.2.1"))
     plugin.service_event(PluginFailed("gain", "startup", "ValueError"))
@@ -173,23 +182,24 @@ def test_a_refused_call_leaves_one_line(logged):
     assert wanted.items() <= line.items()
 
 
-def test_a_fault_is_an_error_and_no_session_is_remembered(logged):
+def test_a_fault_is_an_error_and_no_session_is_remembered(logged: Logged) -> None:
     plugin = session_log.Plugin()
     for number in range(50):
         session = SessionInfo(f"s-{number}", CALLER, "custom", "NATF2", "/api/chat", "::1", "pcm")
         plugin.session_event(session, SessionStarted(0, 1))
-        plugin.session_event(session, SessionEnded("engine failed", 1011, 0, 0, 0, 0, error="out of memory"))
+        plugin.session_event(session, SessionEnded("engine", 1011, 0, 0, 0, 0, error="out of memory"))
         plugin.session_event(session, FirstAudio(1))
     assert plugin._running == {}
     assert [line["level"] for line in logged()] == ["info", "error"] * 50
     assert logged()[-1]["error"] == "out of memory"
 
 
-def test_people_get_columns_and_machines_json():
-    for form, check in (
-        ("console", lambda text: "session=s-1" in text),
-        ("json", lambda text: json.loads(text)["session"] == "s-1"),
-    ):
+def test_people_get_columns_and_machines_json() -> None:
+    forms: dict[Literal["console", "json"], Callable[[str], bool]] = {
+        "console": lambda text: "session=s-1" in text,
+        "json": lambda text: bool(json.loads(text)["session"] == "s-1"),
+    }
+    for form, check in forms.items():
         root, own = logging.getLogger(), logging.getLogger("personaplex")
         before = (root.handlers[:], root.level, own.level)
         stream = io.StringIO()
@@ -211,42 +221,42 @@ def leveller(target: float = -22, most: float = 12) -> loudness.Leveller:
     return loudness.Leveller(target, most)
 
 
-def run(transform: loudness.Leveller, pcm: np.ndarray) -> np.ndarray:
+def run(transform: loudness.Leveller, pcm: Samples) -> npt.NDArray[np.float32]:
     frames = pcm[: len(pcm) // FRAME * FRAME].astype(np.float32).reshape(-1, FRAME)
     return np.concatenate([transform.process(frame) for frame in frames])
 
 
-def voice(seconds: float, level_db: float, seed: int = 0) -> np.ndarray:
+def voice(seconds: float, level_db: float, seed: int = 0) -> Samples:
     """A buzz in syllables and sentences, whose syllables have this RMS level."""
     t = np.arange(int(seconds * 24_000)) / 24_000
     pitch = 2 * np.pi * np.cumsum(130 + 20 * np.sin(2 * np.pi * 0.5 * t)) / 24_000
     buzz = sum(np.sin(number * pitch + number) / number for number in range(1, 12))
     syllables = np.clip(np.sin(2 * np.pi * 2.2 * t + seed), 0, 1) ** 0.5 * (np.sin(2 * np.pi * 0.2 * t) > -0.7)
     speech = buzz * syllables
-    return speech * 10 ** (level_db / 20) / np.sqrt(np.mean(speech[syllables > 0.5] ** 2))
+    return np.asarray(speech * 10 ** (level_db / 20) / np.sqrt(np.mean(speech[syllables > 0.5] ** 2)))
 
 
-def level(pcm: np.ndarray) -> float:
+def level(pcm: Samples) -> float:
     """RMS in dB of the loud half, so that pauses do not count."""
     power = np.mean(pcm[: len(pcm) // 480 * 480].reshape(-1, 480) ** 2, axis=1)
     return float(10 * np.log10(np.mean(np.sort(power)[len(power) // 2 :]) + 1e-12))
 
 
 @pytest.mark.parametrize("given_db", [-32, -27, -22, -17, -12])
-def test_speech_of_any_level_comes_out_at_about_the_same(given_db):
+def test_speech_of_any_level_comes_out_at_about_the_same(given_db: float) -> None:
     out = run(leveller(), voice(20, given_db))
     assert level(out[10 * 24_000 :]) == pytest.approx(-22, abs=2.5)
     assert np.abs(out).max() <= loudness.CEILING
 
 
-def test_two_voices_in_one_call_come_closer():
+def test_two_voices_in_one_call_come_closer() -> None:
     out = run(leveller(), np.concatenate([voice(15, -14), voice(15, -30)]))
     loud, quiet = level(out[5 * 24_000 : 15 * 24_000]), level(out[-5 * 24_000 :])
     assert abs(loud - quiet) < 4
 
 
 @pytest.mark.parametrize("noise_db", [-70, -50, -40, -25])
-def test_silence_and_noise_are_never_made_louder(noise_db):
+def test_silence_and_noise_are_never_made_louder(noise_db: float) -> None:
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(10 * 24_000) * 10 ** (noise_db / 20)
     out = run(leveller(), noise)
@@ -256,7 +266,7 @@ def test_silence_and_noise_are_never_made_louder(noise_db):
     assert level(after_speech) <= level(noise) + 0.1
 
 
-def test_no_clicks_and_no_clipping():
+def test_no_clicks_and_no_clipping() -> None:
     """Between neighbouring samples the output steps no more than the input does, times the gain."""
     t = np.arange(24_000 * 8) / 24_000
     tone = np.sin(2 * np.pi * 150 * t) * np.where((t % 2) < 1, 0.02, 1.4) * np.clip((t % 1) * 50, 0, 1)
@@ -269,7 +279,7 @@ def test_no_clicks_and_no_clipping():
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(20, 12_000)), min_size=1, max_size=12))
-def test_whatever_comes_in_a_frame_goes_out(frames):
+def test_whatever_comes_in_a_frame_goes_out(frames: list[Frame]) -> None:
     transform = leveller()
     t = np.arange(FRAME) / 24_000
     for amplitude, frequency in frames:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.engine.call import Frame
 from core.events import TransformFailed
 from core.plugin.transforms import OVERRUNS, WINDOW, Chain
 
@@ -18,7 +19,7 @@ class Returns:
     def __init__(self, result: Any) -> None:
         self.result = result
 
-    def process(self, frame):
+    def process(self, frame: Frame) -> Any:
         if isinstance(self.result, BaseException):
             raise self.result
         return self.result
@@ -39,7 +40,7 @@ class Returns:
         SystemExit(1),
     ],
 )
-def test_a_transform_that_gives_no_frame_is_left_out_and_the_frame_goes_on(result):
+def test_a_transform_that_gives_no_frame_is_left_out_and_the_frame_goes_on(result: object) -> None:
     failures: list[TransformFailed] = []
     quieter = type("Half", (), {"process": lambda self, frame: frame / 2})()
     chain = Chain([("bad", Returns(result)), ("half", quieter)], 1000, failures.append)
@@ -56,14 +57,14 @@ class Slow:
         self.clock = clock
         self.seconds = 0.0
 
-    def process(self, frame):
+    def process(self, frame: Frame) -> Frame:
         self.clock[0] += self.seconds
         return frame
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=160))
-def test_a_transform_is_left_out_exactly_when_too_slow_again_and_again(pattern):
+def test_a_transform_is_left_out_exactly_when_too_slow_again_and_again(pattern: list[bool]) -> None:
     clock = [0.0]
     failures: list[TransformFailed] = []
     slow, quick = Slow(clock), Slow(clock)
@@ -77,22 +78,29 @@ def test_a_transform_is_left_out_exactly_when_too_slow_again_and_again(pattern):
     assert [failure.plugin for failure in failures] == (["slow"] if left_out else [])
 
 
-def test_a_sleeping_transform_is_found_by_the_real_clock():
+class Asleep:
+    """Takes 20 ms by the real clock."""
+
+    def process(self, frame: Frame) -> Frame:
+        time.sleep(0.02)
+        return frame
+
+
+def test_a_sleeping_transform_is_found_by_the_real_clock() -> None:
     failures: list[TransformFailed] = []
-    asleep = type("Asleep", (), {"process": lambda self, frame: time.sleep(0.02) or frame})()
-    chain = Chain([("asleep", asleep)], 8, failures.append)
+    chain = Chain([("asleep", Asleep())], 8, failures.append)
     for _ in range(OVERRUNS):
         chain.process(FRAME)
     assert [failure.plugin for failure in failures] == ["asleep"]
     assert "too slow" in failures[0].reason
 
 
-def test_the_time_of_each_transform_is_known_also_of_one_that_fails():
+def test_the_time_of_each_transform_is_known_also_of_one_that_fails() -> None:
     clock = [0.0]
     quick, slow = Slow(clock), Slow(clock)
     quick.seconds, slow.seconds = 0.001, 0.003
     chain = Chain([("quick", quick), ("bad", Returns(None)), ("slow", slow)], 8, lambda _: None, clock=lambda: clock[0])
-    assert chain.times == ()
+    assert list(chain.times) == []
     chain.process(FRAME)
     assert [(name, round(ms, 3)) for name, ms in chain.times] == [("quick", 1), ("bad", 0), ("slow", 3)]
     chain.process(FRAME)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.boot.local_engine import NANO
+from core.boot.checkpoint_source import NANO
 from core.engine.architecture import FIXED, Architecture
 from core.engine.checkpoint import Checkpoint
-from core.engine.kv_cache import PromptCache
+from core.engine.kv_cache import PrefillCache
 from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
 from core.engine.prompt import SpecialCodes
@@ -98,7 +98,7 @@ def test_nano_says_what_it_is() -> None:
 
 
 def test_a_config_without_architecture_is_moshi_7b(tmp_path: Path) -> None:
-    keys = dict.fromkeys([*vars(Architecture()), *FIXED, "personaplex", "mimi_name", "mimi_config_name"])
+    keys = dict.fromkeys([*Architecture().to_config(), *FIXED, "personaplex", "mimi_name", "mimi_config_name"])
     folder = copy_of(tmp_path / "bare", **keys, model_type="personaplex")
     (folder / "tokenizer-e351c8d8-checkpoint125.safetensors").symlink_to(NANO / "mimi.safetensors")
     checkpoint = Checkpoint.read(folder)
@@ -148,18 +148,18 @@ def test_text_comes_in_words_and_whole_characters() -> None:
     for text in ("You are a teacher.", "Grüße, 世界!"):
         tokens = tokenizer.prompt(text)
         assert list(tokenizer.prompt(f" <system> {text} <system> ")) == list(tokens)
-        words = tokenizer.words()
-        shown = [words.show(int(token)) for token in tokens]
+        detokenizer = tokenizer.detokenizer()
+        shown = [detokenizer.decode(int(token)) for token in tokens]
         assert "".join(shown).strip() == f"<system> {text} <system>"
         assert "\N{REPLACEMENT CHARACTER}" not in "".join(shown)
-    words = tokenizer.words()
+    detokenizer = tokenizer.detokenizer()
     half, *_ = [int(token) for token in tokenizer.prompt("世") if 0xE0 <= int(token) - 4 < 0xF0]
     word = int(tokenizer.prompt("teacher")[3])
-    assert words.show(half) == ""
-    assert words.show(word).startswith("\N{REPLACEMENT CHARACTER}")
-    assert "\N{REPLACEMENT CHARACTER}" not in words.show(word)
-    words = tokenizer.words()
-    assert [words.show(token) for token in (0, 3, 1, 2, 10**6)] == [""] * 5
+    assert detokenizer.decode(half) == ""
+    assert detokenizer.decode(word).startswith("\N{REPLACEMENT CHARACTER}")
+    assert "\N{REPLACEMENT CHARACTER}" not in detokenizer.decode(word)
+    detokenizer = tokenizer.detokenizer()
+    assert [detokenizer.decode(token) for token in (0, 3, 1, 2, 10**6)] == [""] * 5
 
 
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_eight_bit_weights_are_near_the_stored_ones(tmp_path: Path) -> None:
     rounded = LanguageModel(architecture, CPU, torch.float32, int8=True)
     for lm in (plain, rounded):
         load_language_model(lm, tmp_path / "model.safetensors")
-    assert torch.equal(plain.input_tables, rounded.input_tables)
+    assert torch.equal(plain.embeddings, rounded.embeddings)
     matrices = {name: module for name, module in rounded.named_modules() if isinstance(module, Int8Linear)}
     assert len(matrices) == 3 * 4 + 2 * (2 + 2 * 8)
     for name, module in matrices.items():
@@ -186,8 +186,8 @@ def test_eight_bit_weights_are_near_the_stored_ones(tmp_path: Path) -> None:
     tokens = torch.randint(0, 512, (1, 40, 17), generator=torch.Generator().manual_seed(1))
     said = []
     for lm in (plain, rounded):
-        cache = PromptCache(architecture, 40, CPU, torch.float32)
-        said.append(lm.text_logits(lm(lm.embed(tokens), cache.piece(40))[0]))
+        cache = PrefillCache(architecture, 40, CPU, torch.float32)
+        said.append(lm.text_logits(lm(lm.embed(tokens), cache.attention(40))[0]))
     assert float((said[0] - said[1]).norm() / said[0].norm()) < 0.03
 
 

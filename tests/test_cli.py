@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -29,7 +30,7 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def read_wav(path: Path) -> np.ndarray:
+def read_wav(path: Path) -> npt.NDArray[np.int16]:
     """int16[n, channels]"""
     with wave.open(str(path)) as file:
         assert (file.getframerate(), file.getsampwidth()) == (24_000, 2)

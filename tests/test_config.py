@@ -1,5 +1,6 @@
 """config.yaml and the environment: what people write, right and wrong."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from core.errors import ConfigError
 from core.settings.config import Config, load_config, read_config, shipped
 from core.settings.yaml_structs import Secret
 
+Write = Callable[[str], Path]
+"""Writes config.yaml, and says where."""
+
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path) -> Write:
     def write(text: str) -> Path:
         path = tmp_path / "config.yaml"
         path.write_text(text)
@@ -29,14 +33,14 @@ def problems(path: Path, environ: dict[str, str] | None = None) -> list[str]:
     return list(caught.value.problems)
 
 
-def test_an_empty_file_is_a_configuration(write):
+def test_an_empty_file_is_a_configuration(write: Write) -> None:
     config = load_config(write(""), {})
     assert config.server.port == 8998
     assert config.voices.allow == ("*",)
     assert Path(config.personas.folder) == shipped("personas").absolute()
 
 
-def test_every_problem_is_named_at_once_with_file_and_key(write):
+def test_every_problem_is_named_at_once_with_file_and_key(write: Write) -> None:
     path = write(
         """
 servr: {port: 1}
@@ -66,7 +70,7 @@ log: [json]
     assert any("Did you mean 'host'?" in problem for problem in found)
 
 
-def test_a_broken_section_leaves_the_others_readable(write):
+def test_a_broken_section_leaves_the_others_readable(write: Write) -> None:
     config, found = read_config(write("server: {port: x}\nsession: {max_s: 60}"), {})
     assert len(found) == 1
     assert config.session.max_s == 60
@@ -85,7 +89,7 @@ def test_a_broken_section_leaves_the_others_readable(write):
         ("\x00", "not valid YAML"),
     ],
 )
-def test_what_is_no_yaml_is_an_error_that_names_the_file(write, text, says):
+def test_what_is_no_yaml_is_an_error_that_names_the_file(write: Write, text: str, says: str) -> None:
     path = write(text)
     found = problems(path)
     assert found
@@ -93,14 +97,14 @@ def test_what_is_no_yaml_is_an_error_that_names_the_file(write, text, says):
     assert says in found[0]
 
 
-def test_a_file_that_is_no_text_and_one_that_is_not_there(tmp_path):
+def test_a_file_that_is_no_text_and_one_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     assert problems(path) == [f"{path}: not UTF-8 text. Save it as UTF-8."]
     assert "cannot be read" in problems(tmp_path / "none.yaml")[0]
 
 
-def test_values_come_from_the_environment(write):
+def test_values_come_from_the_environment(write: Write) -> None:
     path = write("server: {host: {env: HOST}, port: {env: PORT}}\nengine: {token: {env: NO_TOKEN, default: null}}")
     config = load_config(path, {"HOST": "0.0.0.0", "PORT": "9000"})
     assert (config.server.host, config.server.port, config.engine.token) == ("0.0.0.0", 9000, None)
@@ -109,7 +113,7 @@ def test_values_come_from_the_environment(write):
     assert wrong == [f"{path}: server.port: expected int, got str (from the environment variable PORT)."]
 
 
-def test_any_key_can_be_overridden_from_the_environment(write):
+def test_any_key_can_be_overridden_from_the_environment(write: Write) -> None:
     path = write("server: {port: 1}")
     environ = {
         "PERSONAPLEX_SERVER__PORT": "9000",
@@ -134,7 +138,7 @@ def test_any_key_can_be_overridden_from_the_environment(write):
 
 
 @pytest.mark.parametrize("secret", ["12345", "true", "0x10", "{a: b", "null"])
-def test_a_secret_stays_text_and_is_never_shown(write, secret):
+def test_a_secret_stays_text_and_is_never_shown(write: Write, secret: str) -> None:
     path = write("plugins: {options: {password: {password: {env: PW}}}}")
     config = load_config(path, {"PERSONAPLEX_ENGINE__TOKEN": secret, "PW": "pw-is-" + secret})
     assert config.engine.token == Secret(secret)
@@ -144,7 +148,7 @@ def test_a_secret_stays_text_and_is_never_shown(write, secret):
     assert "pw-is-" not in repr(config)
 
 
-def test_a_wrong_secret_is_not_in_the_error(write):
+def test_a_wrong_secret_is_not_in_the_error(write: Write) -> None:
     path = write("engine: {token: 271828}\nserver: {port: {env: PORT}}")
     found = problems(path, {"PORT": "hunter2"})
     assert any("engine.token" in problem and "quotes" in problem for problem in found)
@@ -152,7 +156,7 @@ def test_a_wrong_secret_is_not_in_the_error(write):
     assert "empty" in problems(path, {"PORT": "1", "PERSONAPLEX_ENGINE__TOKEN": ""})[0]
 
 
-def test_folders_are_those_beside_the_file(write, tmp_path):
+def test_folders_are_those_beside_the_file(write: Write, tmp_path: Path) -> None:
     (tmp_path / "who").mkdir()
     (tmp_path / "plugins").mkdir()
     (tmp_path / "model").mkdir()
@@ -166,12 +170,12 @@ def test_folders_are_those_beside_the_file(write, tmp_path):
     assert {problem.split(": ")[1] for problem in found} == {"personas.folder", "plugins.folders", "server.web"}
 
 
-def test_personas_beside_the_file_come_before_the_shipped_ones(write, tmp_path):
+def test_personas_beside_the_file_come_before_the_shipped_ones(write: Write, tmp_path: Path) -> None:
     (tmp_path / "personas").mkdir()
     assert Path(load_config(write(""), {}).personas.folder) == tmp_path / "personas"
 
 
-async def test_the_shipped_settings_work_from_any_folder(tmp_path, monkeypatch):
+async def test_the_shipped_settings_work_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = load_config(None, {})
     assert config.voices.allow == ("NATF2", "NATM2", "VARF0", "VARM0")
@@ -179,13 +183,13 @@ async def test_the_shipped_settings_work_from_any_folder(tmp_path, monkeypatch):
     assert (await check(None, {})).problems == ()
 
 
-def test_a_file_in_the_current_folder_is_taken(write, tmp_path, monkeypatch):
+def test_a_file_in_the_current_folder_is_taken(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("server: {port: 7}")
     monkeypatch.chdir(tmp_path)
     assert load_config(None, {}).server.port == 7
 
 
-def test_the_shipped_file_states_the_defaults():
+def test_the_shipped_file_states_the_defaults() -> None:
     given = yaml.safe_load(shipped("config.yaml").read_text())
     config, default = load_config(shipped("config.yaml"), {}), Config()
     for section in ("server", "engine", "session", "log"):
@@ -196,7 +200,7 @@ def test_the_shipped_file_states_the_defaults():
         }
 
 
-async def test_check_names_problems_of_every_kind_at_once(write, tmp_path):
+async def test_check_names_problems_of_every_kind_at_once(write: Write, tmp_path: Path) -> None:
     (tmp_path / "personas").mkdir()
     (tmp_path / "personas" / "a.yaml").write_text("name: A\nvoice: NATF9\ntypo: 1")
     path = write("server: {port: x}\nvoices: {allow: [NATF2, NOPE]}\npersonas: {default: b}")
@@ -219,7 +223,7 @@ keys = st.sampled_from(["server", "engine", "voices", "personas", "session", "pl
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(keys | st.text(max_size=8), st.dictionaries(keys, values, max_size=3) | values, max_size=5))
-def test_any_yaml_gives_a_config_and_problems_that_name_the_file(tmp_path, data):
+def test_any_yaml_gives_a_config_and_problems_that_name_the_file(tmp_path: Path, data: object) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
     config, found = read_config(path, {})
@@ -229,7 +233,7 @@ def test_any_yaml_gives_a_config_and_problems_that_name_the_file(tmp_path, data)
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200))
-def test_any_bytes_give_a_config_and_problems_that_name_the_file(tmp_path, content):
+def test_any_bytes_give_a_config_and_problems_that_name_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     config, found = read_config(path, {})
@@ -237,7 +241,7 @@ def test_any_bytes_give_a_config_and_problems_that_name_the_file(tmp_path, conte
     assert all(problem.startswith(str(path)) for problem in found)
 
 
-def test_a_page_must_know_where_the_calls_are(write):
+def test_a_page_must_know_where_the_calls_are(write: Write) -> None:
     path = write("server: {role: page}")
     [problem] = problems(path)
     assert str(path) in problem

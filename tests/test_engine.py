@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from core.engine import scheduler
@@ -48,7 +49,7 @@ async def test_without_a_seed_each_call_is_another(engine: SlotEngine) -> None:
         call = engine.open(persona(1), Sampling())
         said.append(await converse(call, speech(1)))
         await call.close()
-    assert not np.array_equal(*said)
+    assert not np.array_equal(said[0], said[1])
 
 
 async def test_what_a_call_does_not_ask_for_is_as_the_checkpoint_has_it(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ async def test_a_caller_who_lags_loses_the_oldest_frames(weights: Path) -> None:
 
 
 @pytest.mark.parametrize("frame", [np.full(1920, np.nan), np.full(1920, np.inf), np.full(1920, -1e30)])
-async def test_a_frame_that_is_no_sound_harms_nobody(engine: SlotEngine, frame: "np.ndarray") -> None:
+async def test_a_frame_that_is_no_sound_harms_nobody(engine: SlotEngine, frame: npt.NDArray[np.float32]) -> None:
     expected = await alone(engine, 2)
     hostile, other = engine.open(persona(1), Sampling()), engine.open(persona(2), Sampling(seed=2))
     await hostile.ready()
@@ -192,8 +193,8 @@ async def test_an_empty_prompt_is_a_prompt(engine: SlotEngine) -> None:
     await call.close()
 
 
-async def test_kept_prompts_are_bounded_and_change_nothing(weights: Path) -> None:
-    """A store with room for one prompt: the second drives out the first, and all say what they said before."""
+async def test_cached_prompts_are_bounded_and_change_nothing(weights: Path) -> None:
+    """A prefix cache with room for one prompt: the second evicts the first, and all say what they said before."""
     engine = tiny_engine(weights, slots=1, budget=2 * 3 * 64 * 32 * 4)
     try:
         first = [await alone(engine, number) for number in (1, 2, 1)]
@@ -223,7 +224,7 @@ async def test_a_failing_step_ends_its_calls_and_nothing_else(
 
 
 def fail(*_: object) -> None:
-    raise RuntimeError("CUDA error: the card fell off")
+    raise RuntimeError("CUDA error: the GPU fell off the bus")
 
 
 async def test_an_engine_that_keeps_failing_says_so(engine: SlotEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +236,7 @@ async def test_an_engine_that_keeps_failing_says_so(engine: SlotEngine, monkeypa
         with pytest.raises(EngineError):
             await anext(call.frames())
         await call.close()
-    assert "the card fell off" in engine.health().problem
+    assert "the GPU fell off" in engine.health().problem
     with pytest.raises(EngineError, match="Restart the process"):
         engine.open(persona(1), Sampling())
 
@@ -292,17 +293,17 @@ async def test_a_caller_who_was_silent_for_long_is_answered(
     await call.close()
 
 
-async def test_a_device_that_dies_while_it_reads_prompts_is_reported(
+async def test_a_device_that_dies_during_a_prefill_is_reported(
     engine: SlotEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine._preparation, "_read", fail)
+    monkeypatch.setattr(engine._prefill, "_forward", fail)
     monkeypatch.setattr(engine._model, "step", fail)
     for number in range(scheduler.MAX_FAILURES):
         call = engine.open(persona(number), Sampling())
         with pytest.raises(EngineError, match="Please call again"):
             await call.ready()
         await call.close()
-    assert "the card fell off" in engine.health().problem
+    assert "the GPU fell off" in engine.health().problem
 
 
 async def test_a_thread_that_ends_is_reported(engine: SlotEngine, monkeypatch: pytest.MonkeyPatch) -> None:

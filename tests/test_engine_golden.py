@@ -131,7 +131,7 @@ async def test_all_four_cases_at_once(golden: dict[str, Tokens], weights: Path) 
         assert same(said, golden, case), case
 
 
-async def test_a_kept_prompt_gives_the_same_conversation(golden: dict[str, Tokens], engine: SlotEngine) -> None:
+async def test_a_cached_prompt_gives_the_same_conversation(golden: dict[str, Tokens], engine: SlotEngine) -> None:
     for _ in range(2):
         call = engine.open(prompt_of(golden, "codes"), GREEDY)
         assert same(await talk(call, golden["codes/user_codes"]), golden, "codes")
@@ -144,7 +144,7 @@ async def test_a_window_of_many_blocks(
     golden: dict[str, Tokens], weights: Path, context: int, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks so small that prompts and rings go over several, wherever a call before has left them."""
-    monkeypatch.setattr("core.engine.kv_cache.BLOCK", frames)
+    monkeypatch.setattr("core.engine.kv_cache.BLOCK_FRAMES", frames)
     cases = [case for case in CASES if CASES[case] == context]
     engine = tiny_engine(weights, context, slots=len(cases) + 1)
     try:

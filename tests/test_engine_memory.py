@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.engine.call import Call
-from core.engine.kv_cache import BLOCK, BlockCache
+from core.engine.kv_cache import BLOCK_FRAMES, BlockCache
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError, PromptError
@@ -78,28 +78,36 @@ async def test_a_call_ends_where_its_memory_does(weights: Path) -> None:
         engine.close()
 
 
-def test_calls_borrow_blocks_in_a_row_where_there_are_such() -> None:
-    cache = BlockCache(golden_architecture(4 * BLOCK), 6, CPU, torch.float32)
-    first, second, third = (cache.borrow(2 * BLOCK) for _ in range(3))
+def test_calls_are_allocated_consecutive_blocks_where_there_are_such() -> None:
+    cache = BlockCache(golden_architecture(4 * BLOCK_FRAMES), 6, CPU, torch.float32)
+    first, second, third = (cache.allocate(2 * BLOCK_FRAMES) for _ in range(3))
     assert (first, second, third) == ([1, 2], [3, 4], [5, 6])
-    cache.give_back([3, 4])
-    cache.give_back([1, 6])
-    assert cache.borrow(2 * BLOCK) == [3, 4]
-    assert cache.borrow(3 * BLOCK) is None
-    assert cache.borrow(2 * BLOCK) == [1, 6]
+    cache.free([3, 4])
+    cache.free([1, 6])
+    assert cache.allocate(2 * BLOCK_FRAMES) == [3, 4]
+    assert cache.allocate(3 * BLOCK_FRAMES) is None
+    assert cache.allocate(2 * BLOCK_FRAMES) == [1, 6]
 
 
-def test_a_call_sees_the_same_wherever_its_blocks_are() -> None:
-    """In a row they are read in place, else gathered."""
-    architecture = golden_architecture(3 * BLOCK)
+def test_attention_is_the_same_wherever_a_calls_blocks_are() -> None:
+    """Consecutive blocks are read in place, others are gathered."""
+    architecture = golden_architecture(3 * BLOCK_FRAMES)
     cache = BlockCache(architecture, 6, CPU, torch.float32)
     random = torch.Generator().manual_seed(1)
     tables = torch.tensor([[1, 2, 3], [6, 4, 5]])
-    cache.kept[:, :, 1:4] = torch.randn(cache.kept[:, :, 1:4].shape, generator=random)
-    cache.kept[:, :, tables[1]] = cache.kept[:, :, 1:4]
-    for position in (BLOCK - 2, BLOCK - 1, BLOCK, 2 * BLOCK, 3 * BLOCK - 1, 3 * BLOCK, 5 * BLOCK + 7):
+    cache.kv[:, :, 1:4] = torch.randn(cache.kv[:, :, 1:4].shape, generator=random)
+    cache.kv[:, :, tables[1]] = cache.kv[:, :, 1:4]
+    for position in (
+        BLOCK_FRAMES - 2,
+        BLOCK_FRAMES - 1,
+        BLOCK_FRAMES,
+        2 * BLOCK_FRAMES,
+        3 * BLOCK_FRAMES - 1,
+        3 * BLOCK_FRAMES,
+        5 * BLOCK_FRAMES + 7,
+    ):
         for layer in range(architecture.num_layers):
             new = torch.randn(3, 1, architecture.num_heads, 1, architecture.head_dim, generator=random)
-            view = cache.at(torch.tensor([position, position]), tables)
-            in_a_row, scattered = view(layer, *new.expand(-1, 2, -1, -1, -1))
-            assert torch.equal(in_a_row, scattered)
+            attend = cache.attention(torch.tensor([position, position]), tables)
+            consecutive, scattered = attend(layer, *new.expand(-1, 2, -1, -1, -1))
+            assert torch.equal(consecutive, scattered)

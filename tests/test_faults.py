@@ -58,7 +58,7 @@ async def test_an_engine_that_closes_ends_every_call_and_health_says_so(serve: S
     async with dial(running.url()) as one, dial(running.url("/api/chat")) as two:
         await asyncio.gather(one.shake_hands(), two.shake_hands())
         running.engine.close()
-        assert await asyncio.gather(one.end(), two.end()) == [CloseCode.INTERNAL] * 2
+        assert list(await asyncio.gather(one.end(), two.end())) == [CloseCode.INTERNAL] * 2
     status, _, body = await get(running, "/health")
     assert status == 503
     assert json.loads(body)["problem"] == "The engine is closed."
@@ -172,7 +172,7 @@ async def test_goodbye(serve: Serve) -> None:
         await talking.shake_hands()
         await running.record.until(lambda: running.service.admission.waiting == 1)
         running.server.should_exit = True
-        assert await asyncio.gather(talking.end(), waiting.end()) == [CloseCode.GOING_AWAY] * 2
+        assert list(await asyncio.gather(talking.end(), waiting.end())) == [CloseCode.GOING_AWAY] * 2
         assert "shutting down" in talking.error
         assert "shutting down" in waiting.error
     assert {end.reason for end in await running.record.ended(2)} == {"shutdown"}

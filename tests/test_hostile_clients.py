@@ -261,6 +261,7 @@ async def test_an_endless_message_of_empty_pieces_is_ended(serve: Serve) -> None
 async def test_pings_whose_answers_nobody_reads_are_not_hoarded(serve: Serve) -> None:
     running = await serve(sndbuf=4096, session={"send_s": 0.5})
     _reader, writer = await upgraded(running)
+    assert isinstance(writer.transport, asyncio.Transport)
     writer.transport.pause_reading()
     ping = b"\x89\xfd\0\0\0\0" + bytes(125)
     most = 0

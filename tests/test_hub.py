@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.boot.local_engine import NANO, find_checkpoint
+from core.boot.checkpoint_source import NANO, find_checkpoint
 from core.engine.checkpoint import Checkpoint
 from core.engine.hub import fetch, is_cached
 from core.errors import CheckpointError

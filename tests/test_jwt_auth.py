@@ -92,7 +92,7 @@ def connection(header: bytes) -> HTTPConnection:
 
 
 def pem(key: Any) -> str:
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])

@@ -26,7 +26,7 @@ async def test_callers_of_a_killed_server_know_at_once_and_its_port_is_served_ag
             assert len(await talking.talk(speech(0.4))) == 5 * FRAME
             process.kill()
             async with asyncio.timeout(5):
-                assert await asyncio.gather(talking.end(), idle.end(), waiting.end()) == [1006] * 3
+                assert list(await asyncio.gather(talking.end(), idle.end(), waiting.end())) == [1006] * 3
     with echo_server(config):
         for path in ("/ws/chat?audio=pcm", "/api/chat?audio=pcm"):
             async with dial(f"{url}{path}", "pcm") as caller:

@@ -17,10 +17,11 @@ from core.events import SessionEnded
 from core.session.protocol import CloseCode
 from core.testing import EchoEngine
 from tests.caller import audio, dial, is_fine
-from tests.conftest import Running, Serve
-from tests.test_audio import coded, speech
+from tests.conftest import Running, Serve, speech
+from tests.test_audio import coded
 from tests.test_hostile_clients import upgraded
 
+pytestmark = pytest.mark.leaks
 CALLS = 1000
 AT_ONCE = 20
 MOST_GROWTH = {"threads": 0, "descriptors": 0, "all_objects": 5 * CALLS, "in_use": 2**20, "memory": 32 * 2**20}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -46,7 +47,7 @@ class Halves:
         return self
 
     def process(self, frame: Frame) -> Frame:
-        return frame / 2
+        return frame / np.float32(2)
 
     @hookimpl
     def session_event(self) -> None:

@@ -14,6 +14,7 @@ from core.errors import CheckpointError, ConfigError
 from core.settings.config import ServerConfig
 from tests.deployed import AFTER, BEFORE, EXIT, ROOT, Deployed, container, deploy, hooks, place
 
+pytestmark = pytest.mark.modal
 __all__ = ["place"]  # a fixture
 
 
@@ -148,7 +149,7 @@ def test_without_gpu_snapshots_nothing_asks_for_a_card_before(monkeypatch: pytes
         for name in ("is_available", "_lazy_init", "device_count", "current_device"):
             patched.setattr(torch.cuda, name, asked)
         hooks(gpu, BEFORE)["load"]()
-    assert gpu.engine is None
+    assert not gpu.engine
     hooks(gpu, AFTER)["start"]()
     assert gpu.engine.info.slots == 2
     hooks(gpu, EXIT)["stop"]()

@@ -21,6 +21,7 @@ from tests.caller import dial
 from tests.conftest import speech
 from tests.deployed import AFTER, EXIT, PASSWORD, Deployed, container, deploy, hooks, place
 
+pytestmark = pytest.mark.modal
 asgi = pytest.importorskip("modal._runtime.asgi")
 __all__ = ["place"]  # a fixture
 

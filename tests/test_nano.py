@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from core.boot.local_engine import NANO, open_engine
+from core.boot.checkpoint_source import NANO
+from core.boot.local_engine import open_engine
 from core.engine.call import FRAME_SAMPLES, Engine
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling

@@ -1,13 +1,17 @@
 """From config to a running engine, on nano's checkpoint."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import sphn
 from click.testing import CliRunner, Result
 
-from core.boot.local_engine import CPU_SLOTS, NANO, carried_slots, longest_call, open_engine
+from core.boot.capacity import CPU_SLOTS, frames_per_call, slots_in_time
+from core.boot.checkpoint_source import NANO
+from core.boot.local_engine import open_engine
 from core.cli.main import main
 from core.engine.architecture import Architecture
 from core.engine.checkpoint import Checkpoint
@@ -26,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def hum(seconds: float) -> np.ndarray:
+def hum(seconds: float) -> npt.NDArray[np.float32]:
     """Something like a voice: a falling tone with overtones that comes and goes, float32 at 24 kHz."""
     time = np.arange(int(seconds * 24_000)) / 24_000
     tone = sum(np.sin(2 * np.pi * 140 * k * time * (1 - 0.02 * time)) / k for k in range(1, 9))
@@ -42,7 +46,7 @@ async def test_nano_answers_a_voice_with_sound_and_words(cache: Path) -> None:
         assert engine.voices() == ("NATF2", "NATM2", "VARF0", "VARM0")
         assert engine.voice("nobody") is None
         assert engine.voice("../NATF2") is None
-        said: dict[str, list[np.ndarray]] = {}
+        said: dict[str, list[npt.NDArray[Any]]] = {}
         for name, voice in (("NATF2", engine.voice("NATF2")), ("own", Voice("own", pcm=hum(2.0)))):
             call = engine.open(Prompt("You enjoy having a good conversation.", voice), Sampling(seed=3))
             await call.ready()
@@ -79,7 +83,7 @@ async def test_a_recording_and_its_codes_are_the_same_voice(cache: Path) -> None
             await call.close()
     finally:
         engine.close()
-    assert np.array_equal(*said)
+    assert np.array_equal(said[0], said[1])
 
 
 def test_a_folder_is_a_checkpoint(cache: Path) -> None:
@@ -110,16 +114,16 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_as_many_slots_as_a_step_carries(times: dict[int, float], slots: int) -> None:
-    assert carried_slots(times) == slots
+    assert slots_in_time(times) == slots
 
 
 def test_short_calls_are_reckoned_shorter() -> None:
-    assert longest_call(Architecture(), None) == 3000
-    assert longest_call(Architecture(), 900) == 3000
-    assert longest_call(Architecture(), 36) == 750
+    assert frames_per_call(Architecture(), None) == 3000
+    assert frames_per_call(Architecture(), 900) == 3000
+    assert frames_per_call(Architecture(), 36) == 750
 
 
-def save_wav(path: Path, pcm: np.ndarray, rate: int = 24_000) -> Path:
+def save_wav(path: Path, pcm: npt.NDArray[np.float32], rate: int = 24_000) -> Path:
     sphn.write_wav(str(path), pcm, rate)
     return path
 
@@ -134,7 +138,7 @@ def test_a_voice_is_made_of_a_recording(cache: Path, tmp_path: Path) -> None:
 
     result = make("mine")
     assert result.exit_code == 0, result.output
-    assert "the next call can have it" in result.output
+    assert "the next call can use it" in result.output
     voice = VoiceFolder(tmp_path / "voices").load("mine")
     assert voice is not None
     assert voice.codes is not None
@@ -153,7 +157,7 @@ def test_a_voice_is_made_of_a_recording(cache: Path, tmp_path: Path) -> None:
         (hum(0.4), "at least 1 s"),
     ],
 )
-def test_a_recording_that_makes_no_voice_is_refused(tmp_path: Path, pcm: np.ndarray, message: str) -> None:
+def test_a_recording_that_makes_no_voice_is_refused(tmp_path: Path, pcm: npt.NDArray[np.float32], message: str) -> None:
     (tmp_path / "config.yaml").write_text("engine: {name: nano}\n")
     recording = save_wav(tmp_path / "in.wav", pcm)
     arguments = ["voice", "make", "x", str(recording), "--config", str(tmp_path / "config.yaml")]

@@ -63,7 +63,7 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 async def ticket(running: Running, **headers: str) -> str:
-    status, _, body = await post(running, "/ticket", **headers)
+    status, _, body = await post(running, "/ticket", b"", **headers)
     assert status == 200
     return str(json.loads(body)["ticket"])
 
@@ -86,7 +86,7 @@ async def test_the_page_logs_in_and_the_cookie_opens_every_door(serve: Serve) ->
         await caller.shake_hands()
     info = next(info for info, event in running.record.events if isinstance(event, SessionStarted))
     assert info.identity == Identity("bob")
-    status, headers, _ = await post(running, "/logout", **header)
+    status, headers, _ = await post(running, "/logout", b"", **header)
     assert status == 204
     forgotten = SimpleCookie(headers["Set-Cookie"])[COOKIE]
     assert (forgotten.value, forgotten["max-age"]) == ("", "0")
@@ -251,7 +251,7 @@ async def test_what_a_client_says_cannot_add_a_header(serve: Serve) -> None:
     for path in ("/login%0d%0aX-Evil:1", "/ws/chat?persona=%0d%0aX-Evil:1", "/personas?x=%0d%0aX-Evil:1"):
         _, headers, _ = await get(running, path, **bearer("sesame"))
         assert "x-evil" not in {name.lower() for name in headers}
-    _, headers, _ = await post(running, "/login", {"password": "x\r\nX-Evil: 1"})
-    assert "x-evil" not in {name.lower() for name in headers}
+    _, answer, _ = await post(running, "/login", {"password": "x\r\nX-Evil: 1"})
+    assert "x-evil" not in {name.lower() for name in answer}
     _, message = await refused(running, "/ws/chat?voice=%0d%0aX-Evil:1", additional_headers=bearer("sesame"))
     assert "X-Evil" in message  # in the JSON, where it harms nobody

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 import yaml
@@ -35,7 +36,7 @@ class LiveKit:
     """A session of LiveKit's plugin and what it made known."""
 
     def __init__(self, model: Any) -> None:
-        self.heard = np.empty(0, np.float32)
+        self.heard: npt.NDArray[np.float32] = np.empty(0, np.float32)
         self.words: list[str] = []
         self.errors: list[Any] = []
         self.changed = asyncio.Event()
@@ -66,7 +67,7 @@ class LiveKit:
         async for word in words:
             self.words.append(word)
 
-    def say(self, samples: np.ndarray) -> None:
+    def say(self, samples: npt.NDArray[np.float32]) -> None:
         """Push samples as LiveKit's rooms give them: 10 ms a frame."""
         from livekit import rtc
 
@@ -114,6 +115,7 @@ async def test_livekit_holds_a_conversation(serve: Serve, seed: int | None, capl
         client.say(said)
         await client.until(lambda: len(client.heard) >= len(said))
         [call] = running.engine.calls
+        assert call.prompt.voice is not None
         assert (call.prompt.text, call.prompt.voice.name) == ("You sell maps & more.", "NATM2")
         [started] = running.record.of(SessionStarted)
         assert started.seed == (seed if seed is not None else call.seed)
@@ -208,7 +210,7 @@ class WebClient(Caller):
         return kind
 
 
-def recorded(samples: np.ndarray) -> list[bytes]:
+def recorded(samples: npt.NDArray[np.float32]) -> list[bytes]:
     """Ogg pages as opus-recorder makes them."""
     file = io.BytesIO()
     soundfile.write(file, samples, 24_000, format="OGG", subtype="OPUS")
@@ -265,6 +267,7 @@ async def test_nvidias_web_client_holds_a_conversation(serve: Serve) -> None:
         while len(client.heard) < 30 * FRAME:
             await client.next()
         [call] = running.engine.calls
+        assert call.prompt.voice is not None
         assert (call.prompt.text, call.prompt.voice.name, call.seed) == (NVIDIA["text_prompt"], "NATM2", 88)
     assert alike(said, client.heard)
     assert "".join(client.words).split()[:2] == ["word0", "word1"]

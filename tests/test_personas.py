@@ -19,7 +19,7 @@ def load(folder: Path, limit: int = 4000) -> tuple[Persona, ...]:
     return load_personas(folder, VOICES, limit)
 
 
-def test_a_persona_is_read_from_its_file(tmp_path):
+def test_a_persona_is_read_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "wise-owl.yaml").write_text(
         """
 name: Wise owl
@@ -38,7 +38,7 @@ sampling: {temperature: 0.5, text_top_k: 10}
     assert "hoot" not in repr(owl)
 
 
-def test_the_shipped_personas_are_good_and_hold_the_trained_prompts():
+def test_the_shipped_personas_are_good_and_hold_the_trained_prompts() -> None:
     allow = load_config(shipped("config.yaml"), {}).voices.allow
     personas = {persona.id: persona for persona in load_personas(shipped("personas"), allow, 4000)}
     assert len(personas) >= 8
@@ -53,7 +53,7 @@ def test_the_shipped_personas_are_good_and_hold_the_trained_prompts():
     assert {persona.voice for persona in personas.values()} == set(allow)
 
 
-def test_every_problem_of_every_file_is_named_at_once(tmp_path):
+def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
     files = {
         "Bad Name.yaml": "name: A\nvoice: NATF2",
         "typo.yaml": "name: A\nvoice: NATF2\npromt: x\nsampling: {temprature: 1}",
@@ -85,7 +85,7 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path):
     assert not any("good.yaml" in problem for problem in found)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="personas cannot be read"):
         load(tmp_path / "none")
 
@@ -101,7 +101,7 @@ def test_a_folder_that_is_not_there(tmp_path):
         | st.dictionaries(st.sampled_from(["temperature", "top_k", "seed"]), st.floats() | st.integers(), max_size=3),
     )
 )
-def test_any_yaml_gives_a_persona_or_problems(tmp_path, data):
+def test_any_yaml_gives_a_persona_or_problems(tmp_path: Path, data: object) -> None:
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
     problems: list[str] = []
     persona = read_persona(tmp_path / "a.yaml", VOICES, 4000, problems)

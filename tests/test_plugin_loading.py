@@ -1,6 +1,8 @@
 """Where plugins come from, and what becomes of those that cannot be loaded."""
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ FRAME = np.full(1920, 0.25, np.float32)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
@@ -23,7 +25,7 @@ def states(host: PluginHost) -> dict[str, str]:
     return {info.name: info.state for info in host.describe() if info.state != "replaced"}
 
 
-def test_the_built_ins_are_there(folder):
+def test_the_built_ins_are_there(folder: Folder) -> None:
     host = folder.load()
     assert states(host) == {
         "folder_voices": "on",
@@ -39,7 +41,7 @@ def test_the_built_ins_are_there(folder):
     assert not host.protected
 
 
-def test_the_ten_line_example_works_when_dropped_into_a_folder(folder):
+def test_the_ten_line_example_works_when_dropped_into_a_folder(folder: Folder) -> None:
     folder.plugin(
         "shout",
         """
@@ -58,7 +60,9 @@ def transform_output(session):
     assert folder.failures == []
 
 
-def test_order_is_packages_then_files_then_built_ins(folder, monkeypatch, tmp_path):
+def test_order_is_packages_then_files_then_built_ins(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     site = tmp_path / "site"
     site.mkdir()
     (site / "acme_voices.py").write_text(
@@ -78,7 +82,7 @@ def test_order_is_packages_then_files_then_built_ins(folder, monkeypatch, tmp_pa
     assert host.output_chain(SESSION, folder.failures.append).plugins == ("acme", "zebra", "loudness")
 
 
-def test_a_file_replaces_the_built_in_of_its_name(folder):
+def test_a_file_replaces_the_built_in_of_its_name(folder: Folder) -> None:
     host = folder.plugin("loudness", "@hookimpl\ndef shutdown(): pass").load()
     assert [(info.state, info.hooks) for info in host.describe() if info.name == "loudness"] == [
         ("on", ("shutdown",)),
@@ -87,13 +91,13 @@ def test_a_file_replaces_the_built_in_of_its_name(folder):
     assert host.output_chain(SESSION, folder.failures.append).plugins == ()
 
 
-def test_a_disabled_plugin_is_not_even_run(folder):
+def test_a_disabled_plugin_is_not_even_run(folder: Folder) -> None:
     folder.plugin("bomb", "raise SystemExit('bang')")
     host = folder.load("plugins: {disabled: [bomb, loudness]}")
     assert states(host)["bomb"] == states(host)["loudness"] == "disabled"
 
 
-def test_two_hosts_share_no_state(folder):
+def test_two_hosts_share_no_state(folder: Folder) -> None:
     folder.plugin(
         "counter",
         """
@@ -108,7 +112,7 @@ class Plugin:
     first, second = folder.load(), folder.load()
     assert first is not second
     for host in (first, second):
-        plugin = dict(host._manager.list_name_plugin())["counter"]
+        plugin: Any = host._manager.get_plugin("counter")
         assert plugin.list_voices() == ["v0"]
 
 
@@ -135,7 +139,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_plugin_is_named_and_skipped_unless_strict(folder, kind):
+def test_a_broken_plugin_is_named_and_skipped_unless_strict(folder: Folder, kind: str) -> None:
     source, says = BROKEN[kind]
     folder.plugin("broken", source)
     host = folder.load()
@@ -160,12 +164,14 @@ def test_a_broken_plugin_is_named_and_skipped_unless_strict(folder, kind):
         "class Plugin:\n  def __init__(self): raise OSError\n  @hookimpl\n  def authenticate(self, connection): pass",
     ],
 )
-def test_a_plugin_that_decides_who_may_call_is_always_strict(folder, source):
+def test_a_plugin_that_decides_who_may_call_is_always_strict(folder: Folder, source: str) -> None:
     assert "gate.py" in folder.plugin("gate", source).problems()
     assert states(folder.load("plugins: {disabled: [gate]}"))["gate"] == "disabled"
 
 
-def test_a_package_that_decides_who_may_call_is_strict_too(folder, monkeypatch, tmp_path):
+def test_a_package_that_decides_who_may_call_is_strict_too(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     package = tmp_path / "site" / "acme_gate"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("import there_is_no_such_module")
@@ -177,8 +183,10 @@ def test_a_package_that_decides_who_may_call_is_strict_too(folder, monkeypatch, 
         assert value in folder.problems()
 
 
-def test_a_plugin_that_uses_a_deprecated_hook_works_and_is_named_in_the_log(folder, monkeypatch, caplog):
-    specification = hookspecs.notices.personaplex_spec
+def test_a_plugin_that_uses_a_deprecated_hook_works_and_is_named_in_the_log(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    specification = vars(hookspecs.notices)["personaplex_spec"]
     monkeypatch.setitem(specification, "warn_on_impl", DeprecationWarning("notices goes away; use sentences."))
     host = folder.plugin("old", "@hookimpl\ndef notices(): return ['Hello.']").load()
     assert host.notices() == ["Hello."]
@@ -199,12 +207,12 @@ class Plugin:
 """
 
 
-async def test_a_plugin_gets_its_own_options_typed(folder):
+async def test_a_plugin_gets_its_own_options_typed(folder: Folder) -> None:
     host = await folder.plugin("mine", WITH_OPTIONS).started("plugins: {options: {mine: {speed: 3, names: [a]}}}")
     assert {"v3", "a"} <= set(await host.list_voices())
 
 
-def test_wrong_options_name_file_and_key_all_at_once(folder):
+def test_wrong_options_name_file_and_key_all_at_once(folder: Folder) -> None:
     folder.plugin("mine", WITH_OPTIONS)
     folder.plugin("plain", "@hookimpl\ndef shutdown(): pass")
     options = "{mine: {sped: 1, names: 3}, plain: {a: 1}, loudness: {target_db: 5}, min: {}}"

@@ -24,11 +24,11 @@ FRAME = np.full(1920, 0.25, np.float32)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def test_every_hook_is_documented_with_its_exact_signature():
+def test_every_hook_is_documented_with_its_exact_signature() -> None:
     signatures = {}
     for name in HOOKS:
         function = getattr(hookspecs, name)
@@ -37,12 +37,12 @@ def test_every_hook_is_documented_with_its_exact_signature():
     assert {codes(hook)[0]: is_async for hook, _, is_async, _ in rows(section(doc("plugins"), "Hooks"))} == signatures
 
 
-def test_every_hook_has_a_test():
+def test_every_hook_has_a_test() -> None:
     tests = re.findall(r"def (test_hook_\w+)", Path(__file__).read_text())
     assert not [hook for hook in HOOKS if not any(test.startswith(f"test_hook_{hook}_") for test in tests)]
 
 
-async def test_hook_startup_may_be_async_and_gets_what_it_names(folder):
+async def test_hook_startup_may_be_async_and_gets_what_it_names(folder: Folder) -> None:
     folder.plugin(
         "a",
         """
@@ -57,7 +57,7 @@ class Plugin:
     assert "p7" in await host.list_voices()
 
 
-async def test_hook_startup_that_raises_stops_the_boot_and_names_the_plugin(folder):
+async def test_hook_startup_that_raises_stops_the_boot_and_names_the_plugin(folder: Folder) -> None:
     log = folder.path / "log"
     folder.plugin("ok", NOTE + f"@hookimpl\ndef shutdown(): note({str(log)!r}, 'ok down ')")
     folder.plugin(
@@ -70,7 +70,7 @@ async def test_hook_startup_that_raises_stops_the_boot_and_names_the_plugin(fold
     assert log.read_text() == "ok down "
 
 
-async def test_hook_shutdown_is_called_once_for_each_last_first_whatever_one_raises(folder):
+async def test_hook_shutdown_is_called_once_for_each_last_first_whatever_one_raises(folder: Folder) -> None:
     log = folder.path / "log"
     for name in "abc":
         source = f"@hookimpl\nasync def shutdown():\n  note({str(log)!r}, {name!r})\n  raise ValueError({name!r})"
@@ -81,7 +81,7 @@ async def test_hook_shutdown_is_called_once_for_each_last_first_whatever_one_rai
     assert log.read_text() == "cba"
 
 
-def test_hook_register_routes_serves_and_names_who_fails(folder):
+def test_hook_register_routes_serves_and_names_who_fails(folder: Folder) -> None:
     folder.plugin(
         "web",
         "from starlette.routing import Route\n@hookimpl\ndef register_routes(): return [Route('/x', lambda r: r)]",
@@ -95,7 +95,7 @@ def test_hook_register_routes_serves_and_names_who_fails(folder):
             folder.load().routes()
 
 
-async def test_hook_authenticate_asks_one_after_another_and_denies_by_default(folder):
+async def test_hook_authenticate_asks_one_after_another_and_denies_by_default(folder: Folder) -> None:
     assert (await folder.load().authenticate(CONNECTION)) == Identity("anonymous")
     folder.plugin("a", "@hookimpl\nasync def authenticate(connection): return None")
     host = folder.load()
@@ -109,7 +109,7 @@ async def test_hook_authenticate_asks_one_after_another_and_denies_by_default(fo
 @pytest.mark.parametrize(
     "body", ["raise RuntimeError('pw')", "return True", "return 'admin'", "import sys; sys.exit()"]
 )
-async def test_hook_authenticate_that_fails_denies(folder, body, caplog):
+async def test_hook_authenticate_that_fails_denies(folder: Folder, body: str, caplog: pytest.LogCaptureFixture) -> None:
     folder.plugin("a", f"@hookimpl\ndef authenticate(connection): {body}")
     folder.plugin("b", "@hookimpl\ndef authenticate(connection): return Identity('b')")
     assert await folder.load().authenticate(CONNECTION) is None
@@ -121,7 +121,7 @@ async def test_hook_authenticate_that_fails_denies(folder, body, caplog):
     ("body", "allowed"),
     [("return None", True), ("return True", True), ("return False", False), ("return 0", False), ("1/0", False)],
 )
-async def test_hook_authorize_refuses_by_false_and_by_failing(folder, body, allowed):
+async def test_hook_authorize_refuses_by_false_and_by_failing(folder: Folder, body: str, allowed: bool) -> None:
     folder.plugin("a", f"@hookimpl\nasync def authorize(identity, persona): {body}")
     folder.plugin("b", "@hookimpl\ndef authorize(persona): return True")
     host = await folder.started()
@@ -133,7 +133,7 @@ async def test_hook_authorize_refuses_by_false_and_by_failing(folder, body, allo
 MADE = "Persona({id!r}, 'Made', '', 'NATF2', 'You were made.')"
 
 
-async def test_hook_list_personas_joins_all_plugins_each_id_once(folder):
+async def test_hook_list_personas_joins_all_plugins_each_id_once(folder: Folder) -> None:
     made = ", ".join(MADE.format(id=id) for id in ("zoe", "assistant"))
     folder.plugin("a", f"@hookimpl\nasync def list_personas(identity): return [{made}]")
     host = await folder.started("personas: {default: hotel}")
@@ -142,7 +142,7 @@ async def test_hook_list_personas_joins_all_plugins_each_id_once(folder):
     assert personas[2].name == "Made"
 
 
-async def test_hook_resolve_persona_takes_the_first_found(folder):
+async def test_hook_resolve_persona_takes_the_first_found(folder: Folder) -> None:
     folder.plugin(
         "a", f"@hookimpl\nasync def resolve_persona(name):\n  return {MADE.format(id='zoe')} if name == 'zoe' else None"
     )
@@ -156,7 +156,9 @@ async def test_hook_resolve_persona_takes_the_first_found(folder):
         assert len(str(caught.value)) < 400
 
 
-async def test_hook_resolve_persona_with_a_voice_that_is_not_offered_is_an_error(folder, caplog):
+async def test_hook_resolve_persona_with_a_voice_that_is_not_offered_is_an_error(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.plugin("a", f"@hookimpl\ndef resolve_persona(): return {MADE.format(id='zoe')}")
     host = folder.load("voices: {allow: [NATM*]}\nplugins: {disabled: [yaml_personas]}")
     with pytest.raises(PersonaError, match="plugin a"):
@@ -165,14 +167,14 @@ async def test_hook_resolve_persona_with_a_voice_that_is_not_offered_is_an_error
     assert "You were made" not in caplog.text
 
 
-async def test_hook_list_voices_joins_all_plugins_and_the_subset_decides(folder):
+async def test_hook_list_voices_joins_all_plugins_and_the_subset_decides(folder: Folder) -> None:
     folder.plugin("a", "@hookimpl\nasync def list_voices(): return ['mine', 'NATF2', '../x', 'a b']")
     host = folder.load("voices: {allow: [mine, NATF2]}")
     assert await host.list_voices() == ["mine", "NATF2"]
     assert not {"../x", "a b"} & set(await folder.load().list_voices())
 
 
-async def test_hook_load_voice_takes_the_first_found_and_only_what_is_offered(folder):
+async def test_hook_load_voice_takes_the_first_found_and_only_what_is_offered(folder: Folder) -> None:
     folder.plugin(
         "a",
         """
@@ -196,7 +198,7 @@ async def load_voice(name):
         assert "/secret" not in str(caught.value)
 
 
-def test_hook_transform_input_makes_a_chain_for_each_session(folder):
+def test_hook_transform_input_makes_a_chain_for_each_session(folder: Folder) -> None:
     folder.plugin(
         "count",
         """
@@ -219,14 +221,14 @@ def transform_input(session): return Count() if session.persona == "teacher" els
 
 @pytest.mark.parametrize("body", ["raise ValueError('x')", "return 3", "return object()"])
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_hook_transform_output_that_fails_is_left_out(folder, kind, body):
+def test_hook_transform_output_that_fails_is_left_out(folder: Folder, kind: str, body: str) -> None:
     folder.plugin("bad", f"@hookimpl\n{kind} transform_output(session): {body}")
     chain = folder.load().output_chain(SESSION, folder.failures.append)
     assert chain.plugins == ("loudness",)
     assert [failure.plugin for failure in folder.failures] == ["bad"]
 
 
-def test_hook_session_event_reaches_all_whatever_one_raises(folder, caplog):
+def test_hook_session_event_reaches_all_whatever_one_raises(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     log = folder.path / "log"
     folder.plugin("a", "@hookimpl\ndef session_event(session, event): raise ValueError('x')")
     folder.plugin("b", "@hookimpl\nasync def session_event(event): pass")
@@ -239,7 +241,9 @@ def test_hook_session_event_reaches_all_whatever_one_raises(folder, caplog):
     assert caplog.text.count("'plugin': 'b'") == 1
 
 
-def test_hook_service_event_reaches_all_and_tells_of_faults_without_end(folder, caplog):
+def test_hook_service_event_reaches_all_and_tells_of_faults_without_end(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
     log = folder.path / "log"
     folder.plugin("a", "@hookimpl\ndef service_event(event): raise ValueError('x')")
     folder.plugin("b", NOTE + f"@hookimpl\ndef service_event(event): note({str(log)!r}, repr(event) + chr(10))")
@@ -251,7 +255,7 @@ def test_hook_service_event_reaches_all_and_tells_of_faults_without_end(folder, 
     assert caplog.text.count("'plugin': 'a'") == 1
 
 
-async def test_hook_service_event_tells_of_every_hook_that_raised_and_of_no_secret(folder):
+async def test_hook_service_event_tells_of_every_hook_that_raised_and_of_no_secret(folder: Folder) -> None:
     log = folder.path / "log"
     folder.plugin("ears", NOTE + f"@hookimpl\ndef service_event(event): note({str(log)!r}, repr(event) + chr(10))")
     folder.plugin("gate", "@hookimpl\ndef authenticate(connection): raise RuntimeError('the password')")
@@ -264,7 +268,9 @@ async def test_hook_service_event_tells_of_every_hook_that_raised_and_of_no_secr
 
 
 @pytest.mark.parametrize("hook", ["notices", "problems"])
-def test_hook_notices_join_all_plugins_whatever_one_raises(folder, hook, caplog):
+def test_hook_notices_join_all_plugins_whatever_one_raises(
+    folder: Folder, hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.plugin("a", f"@hookimpl\ndef {hook}(): return ['One.', 'Two.']")
     folder.plugin("b", f"@hookimpl\ndef {hook}(): raise ValueError('x')")
     folder.plugin("c", f"@hookimpl\ndef {hook}(): return 'not a list'")
@@ -274,7 +280,7 @@ def test_hook_notices_join_all_plugins_whatever_one_raises(folder, hook, caplog)
     assert [f"'plugin': '{name}'" in caplog.text for name in "abcde"] == [False, True, True, True, False]
 
 
-def test_hook_problems_are_those_of_now(folder):
+def test_hook_problems_are_those_of_now(folder: Folder) -> None:
     folder.plugin(
         "disk",
         """
@@ -290,7 +296,9 @@ class Plugin:
     assert [host.problems() for _ in range(3)] == [[], ["The disk is full."], []]
 
 
-def test_hook_login_path_takes_the_first_path_whatever_others_answer(folder, caplog):
+def test_hook_login_path_takes_the_first_path_whatever_others_answer(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.plugin("a", "@hookimpl\ndef login_path(): raise ValueError('x')")
     folder.plugin("b", "@hookimpl\ndef login_path(): return 7")
     folder.plugin("c", "@hookimpl\ndef login_path(): return None")
@@ -323,7 +331,7 @@ def transform_output(): raise RuntimeError("transform_output")
 )
 
 
-async def test_a_plugin_that_fails_everywhere_disturbs_nobody(folder):
+async def test_a_plugin_that_fails_everywhere_disturbs_nobody(folder: Folder) -> None:
     """Boot and auth hooks are not among them: there the boot stops and the caller is denied, as it must be."""
     healthy = await folder.started()
     host = folder.plugin("awful", FAILS_EVERYWHERE).load()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -31,17 +32,17 @@ def info(id_: str = "0123abcd") -> SessionInfo:
     return SessionInfo(id_, Identity("../caller"), "teacher", "NATF2", "/ws/chat", "127.0.0.1", "pcm")
 
 
-def noise(seconds: float) -> np.ndarray:
+def noise(seconds: float) -> npt.NDArray[np.float32]:
     """Sound without a single zero, so that it can be told from silence that was filled in."""
     return np.random.default_rng(0).uniform(0.1, 0.5, int(seconds * 24_000)).astype(np.float32)
 
 
-def pcm(samples: np.ndarray) -> np.ndarray:
+def pcm(samples: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int16]:
     """As samples are kept: on the wire and in the file, 16 bits each time."""
     return (samples * 32767).astype(np.int16)
 
 
-def sides(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def sides(path: Path) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
     """Left and right, int16, without the silence that stands for what nobody said."""
     samples, rate = soundfile.read(path, dtype="int16", always_2d=True)
     assert (rate, samples.shape[1]) == (24_000, 2)
@@ -72,7 +73,7 @@ class Quieter:
         return self
 
     def process(self, frame: Frame) -> Frame:
-        return frame / 2
+        return frame / np.float32(2)
 
 
 async def test_a_call_is_recorded_as_both_sides_hear_it(serve: Serve, tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_file_is_as_long_as_the_call_and_loses_nothing(
     folder = tmp_path_factory.mktemp("recordings")
     now = [100.0]
     one = Recording(folder, info(), lambda: now[0])
-    said: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    said: tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]] = ([], [])
     for who, pause in moments:
         now[0] += pause
         one.keep_up()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ async def test_a_login_can_be_added_and_changed_but_not_taken_away(editing: Edit
     service.options("door", word="two")
     assert (await get(service.running, "/voices", authorization="Bearer one"))[0] == 401
     assert (await get(service.running, "/voices", authorization="Bearer two"))[0] == 200
-    for edit in (lambda: service.options("door"), lambda: service.edit("{}\n")):
+    for edit in (partial(service.options, "door"), partial(service.edit, "{}\n")):
         edit()
         assert (await get(service.running, "/voices"))[0] == 401
         assert (await service.json("/health"))["problems"] == 1

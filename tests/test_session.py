@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -52,7 +52,7 @@ class Guest:
             await self.leave.wait()
 
 
-def queue(engine: EchoEngine, places: int = 3, wait_s: float = 60, **limits: int) -> EngineAdmission:
+def queue(engine: EchoEngine, places: int = 3, wait_s: float = 60, **limits: Any) -> EngineAdmission:
     return EngineAdmission(engine, ServerConfig(queue=places, queue_wait_s=wait_s, **limits))
 
 

@@ -82,7 +82,7 @@ async def test_a_session_is_driven_frame_by_frame() -> None:
     async with PluginHarness(plugin) as harness:
         async with harness.session(voice="VARM0", seed="7") as session:
             for number in range(1, 7):
-                answer = await session.exchange(FRAME * number / 6)
+                answer = await session.exchange(FRAME * np.float32(number / 6))
                 np.testing.assert_allclose(answer, -FRAME * number / 6, atol=1e-4)
                 assert plugin.frames == number
             assert session.text == " word0 word1"
@@ -111,7 +111,9 @@ async def test_a_plugin_file_gets_its_options(tmp_path: Path) -> None:
 async def test_two_sessions_at_once_are_kept_apart() -> None:
     async with PluginHarness(Notes()) as harness, harness.session() as one, harness.session() as two:
         for number in range(1, 4):
-            mine, yours = await asyncio.gather(one.exchange(FRAME / number), two.exchange(-FRAME / number))
+            mine, yours = await asyncio.gather(
+                one.exchange(FRAME / np.float32(number)), two.exchange(-FRAME / np.float32(number))
+            )
             np.testing.assert_allclose(mine, -FRAME / number, atol=1e-4)
             np.testing.assert_allclose(yours, FRAME / number, atol=1e-4)
         assert {info.id for info, _ in harness.recorder.events} == {one.info.id, two.info.id}

@@ -17,8 +17,9 @@ from training.pool import LABEL_SAMPLES, LABELS_PER_FRAME, PHONES, SpeechPool
 from training.shape import codec_shape
 from training.shards import Line, LineRecord
 
+pytestmark = pytest.mark.training
 FRAMES = 8
-OPTIONS = CodecOptions(batch=2, frames=FRAMES, mimi=codec_shape(dim=32, filters=4, layers=1, card=64))
+OPTIONS = CodecOptions(batch=2, frames=FRAMES, mimi=codec_shape(dim=32, filters=4, layers=1, codebook_size=64))
 SAID = "aiostz"
 
 
@@ -53,6 +54,7 @@ def test_it_hears_each_label_where_it_is() -> None:
     """There are as many answers as labels, and each depends on the sound about it alone, but for the norms."""
     listener = Listener(1 + len(PHONES))
     for layer in listener.layers:
+        assert isinstance(layer, torch.nn.Sequential)
         layer[1] = torch.nn.Identity()
     sound = torch.zeros(1, FRAMES * FRAME_SAMPLES)
     place = 13
@@ -72,7 +74,7 @@ def test_it_learns_what_is_said_and_tells_another_line_from_it(pool: SpeechPool)
     for _ in range(30):
         sound, labels = pool.crops(4, FRAMES)
         optimizer.zero_grad()
-        F.cross_entropy(listener(sound)[0], labels).backward()
+        F.cross_entropy(listener(sound)[0], labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     sound, labels = pool.crops(4, FRAMES)
     losses = {
@@ -91,12 +93,12 @@ def test_a_copy_moves_what_made_it_alone(pool: SpeechPool) -> None:
     sound, labels = pool.crops(2, FRAMES)
     made = (0.5 * sound).requires_grad_()
     losses = listen(listener, sound.requires_grad_(), made, labels)
-    (losses["misheard"] + losses["unlike"]).backward()
+    (losses["misheard"] + losses["unlike"]).backward()  # type: ignore[no-untyped-call]
     assert made.grad is not None
     assert made.grad.abs().max() > 0
     assert sound.grad is None
     assert all(parameter.grad is None for parameter in listener.parameters())
-    losses["listener"].backward()
+    losses["listener"].backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in listener.parameters())
 
 

@@ -24,6 +24,8 @@ from training.measures import (
 from training.scripts import episode
 from training.teachers import Samples
 
+pytestmark = pytest.mark.training
+
 
 def voice(pitch: float, seconds: float = 1.0, brightness: float = 1.0) -> Samples:
     """A buzz of many harmonics, each weaker by a power of its number."""
@@ -36,7 +38,8 @@ def voice(pitch: float, seconds: float = 1.0, brightness: float = 1.0) -> Sample
 def frames(pattern: str) -> Samples:
     """Sound that is loud in the frames with a #."""
     loud = np.array([mark == "#" for mark in pattern])
-    return (0.1 * np.repeat(loud, FRAME_SAMPLES) * np.sin(np.arange(len(loud) * FRAME_SAMPLES) / 10)).astype(np.float32)
+    tone = np.sin(np.arange(len(loud) * FRAME_SAMPLES) / 10)
+    return np.asarray(0.1 * np.repeat(loud, FRAME_SAMPLES) * tone, dtype=np.float32)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from training.shape import ARCHITECTURE
 from training.texts import table
 from training.tokenizer import make_tokenizer, read_tokenizer
 
+pytestmark = pytest.mark.training
 TITLES = {"Captain", "Professor", "Old"}
 TRADES = {trade for row in table("trades") for trade in row.get("companies", "").split(", ")} - {""}
 """`Bakery`, `Wash House`."""

@@ -21,6 +21,7 @@ from training.scripts import (
 )
 from training.texts import words
 
+pytestmark = pytest.mark.training
 SPOKEN = re.compile(r"[A-Za-z][A-Za-z' ,.?]*[.?]")
 FREE = {"unknown", "joke", "robot", "weather", "lesson", "hello", "how_are_you", "thanks", "yes", "no", "goodbye"}
 """Kinds of answers that need nothing of the prompt."""

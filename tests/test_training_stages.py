@@ -17,7 +17,7 @@ from core.boot.local_engine import open_engine
 from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, STREAMS, Architecture
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import Checkpoint
-from core.engine.kv_cache import PromptCache
+from core.engine.kv_cache import PrefillCache
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.mimi.voice_encoder import VoiceEncoder, drain
 from core.engine.prompt import GAP_FRAMES, Prompt, lay_out
@@ -43,6 +43,7 @@ from training.stages import encode_conversations, special_codes, train_codec, tr
 from training.tokenizer import make_tokenizer, read_tokenizer
 from training.voices import AGENTS, ESPEAK_AGENTS
 
+pytestmark = pytest.mark.training
 GROUP = "the training group is not installed: uv sync --group training"
 pytest.importorskip("espeakng_loader", reason=GROUP)
 
@@ -52,14 +53,14 @@ ARCHITECTURE = Architecture(
     num_heads=2,
     num_layers=2,
     context=800,
-    text_card=PIECES,
-    card=CARD,
+    text_vocab_size=PIECES,
+    audio_vocab_size=CARD,
     depformer_dim=32,
     depformer_num_heads=2,
     depformer_num_layers=2,
     depformer_dim_feedforward=132,
 )
-TINY = Shape(ARCHITECTURE, codec_shape(dim=WIDTH, filters=4, layers=1, card=CARD))
+TINY = Shape(ARCHITECTURE, codec_shape(dim=WIDTH, filters=4, layers=1, codebook_size=CARD))
 CODEC = CodecOptions(batch=2, frames=8, mimi=TINY.mimi)
 LM = LmOptions(batch=1, architecture=ARCHITECTURE)
 VOICES = tuple(ESPEAK_AGENTS)[:3]
@@ -216,7 +217,7 @@ def test_the_exported_weights_are_the_trained_ones(folder: Folder, network: Netw
     target = torch.randint(CARD, (1, 20, 1 + AGENT_CODEBOOKS), generator=generator)
     with torch.inference_mode():
         text, codes = network(tokens, target)
-        hidden = lm(lm.embed(tokens), PromptCache(ARCHITECTURE, 20, CPU, torch.float32).piece(20))[0]
+        hidden = lm(lm.embed(tokens), PrefillCache(ARCHITECTURE, 20, CPU, torch.float32).attention(20))[0]
         torch.testing.assert_close(lm.text_logits(hidden), text[0], rtol=1e-4, atol=1e-4)
         frame, previous = CodebookCache(), target[0, :, 0]
         for codebook in range(AGENT_CODEBOOKS):
@@ -300,7 +301,8 @@ def test_stages_say_what_they_lack(tmp_path: Path) -> None:
 def test_an_export_may_be_the_mean_of_several_states(folder: Folder, tmp_path: Path) -> None:
     state = torch.load(folder.path / "lm.pt", weights_only=True)
     torch.save({"network": {name: 3 * tensor for name, tensor in state["network"].items()}}, tmp_path / "lm.pt")
-    export(folder.path, tmp_path / "nano", [].append, TINY, VOICES, earlier=[tmp_path / "lm.pt"])
+    said: list[str] = []
+    export(folder.path, tmp_path / "nano", said.append, TINY, VOICES, earlier=[tmp_path / "lm.pt"])
     told = load_file(tmp_path / "nano" / "model.safetensors")["text_linear.weight"]
     assert torch.equal(told, (2 * state["network"]["text_linear"]).bfloat16())
 

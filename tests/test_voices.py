@@ -5,8 +5,10 @@ import os
 import struct
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyloudnorm
 import pytest
 import safetensors.numpy
@@ -21,7 +23,7 @@ from core.media.voice_clips import prepare_voice_clip
 from core.media.voices import VoiceFolder, offered, read_packaged_voice, read_voice, voice_name, write_voice
 
 
-def codes(frames: int = 20) -> np.ndarray:
+def codes(frames: int = 20) -> npt.NDArray[np.int64]:
     return np.random.default_rng(0).integers(0, 2048, (frames, 8))
 
 
@@ -33,7 +35,7 @@ def packaged(frames: int = 19, dim: int = 64) -> dict[str, torch.Tensor]:
     }
 
 
-def murmur(seconds: float, rate: int = 24_000, level: float = 0.1) -> np.ndarray:
+def murmur(seconds: float, rate: int = 24_000, level: float = 0.1) -> npt.NDArray[np.float32]:
     t = np.arange(int(seconds * rate)) / rate
     return (level * np.sin(2 * np.pi * 220 * t) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t))).astype(np.float32)
 
@@ -56,7 +58,7 @@ def saved(content: object) -> bytes:
     return buffer.getvalue()
 
 
-def test_codes_and_embeddings_are_the_same_after_writing(tmp_path):
+def test_codes_and_embeddings_are_the_same_after_writing(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     made = [
         Voice("coded", codes=codes()),
@@ -87,7 +89,7 @@ def test_codes_and_embeddings_are_the_same_after_writing(tmp_path):
         ({"embeddings": np.zeros((3, 4), np.float32), "ring": np.zeros((16, 4), np.int64)}, "ring is int64"),
     ],
 )
-def test_tensors_that_are_no_voice_are_refused(tmp_path, tensors, says):
+def test_tensors_that_are_no_voice_are_refused(tmp_path: Path, tensors: dict[str, npt.NDArray[Any]], says: str) -> None:
     path = tmp_path / "bad.safetensors"
     path.write_bytes(safetensors.numpy.save(tensors, metadata={"format": "personaplex-voice"}))
     with pytest.raises(VoiceError, match=says) as caught:
@@ -95,7 +97,7 @@ def test_tensors_that_are_no_voice_are_refused(tmp_path, tensors, says):
     assert str(path) in str(caught.value)
 
 
-def test_other_files_in_a_voices_clothes_are_refused(tmp_path):
+def test_other_files_in_a_voices_clothes_are_refused(tmp_path: Path) -> None:
     contents = {
         "garbage.safetensors": b"\xff" * 100,
         "pickle.safetensors": saved({"codes": torch.zeros(3, 8)}),
@@ -112,7 +114,7 @@ def test_other_files_in_a_voices_clothes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
-def test_a_recording_is_resampled_and_made_even(tmp_path, rate):
+def test_a_recording_is_resampled_and_made_even(tmp_path: Path, rate: int) -> None:
     path = tmp_path / "me.wav"
     sphn.write_wav(str(path), murmur(2, rate), rate)
     voice = read_voice(path)
@@ -133,7 +135,9 @@ def test_a_recording_is_resampled_and_made_even(tmp_path, rate):
         (np.clip(murmur(2, level=3), -1, 1), "clipped"),
     ],
 )
-def test_a_recording_that_cannot_be_used_says_what_to_do(tmp_path, samples, says):
+def test_a_recording_that_cannot_be_used_says_what_to_do(
+    tmp_path: Path, samples: npt.NDArray[np.float32], says: str
+) -> None:
     path = tmp_path / "me.wav"
     sphn.write_wav(str(path), samples, 24_000)
     with pytest.raises(VoiceError, match=says) as caught:
@@ -142,7 +146,7 @@ def test_a_recording_that_cannot_be_used_says_what_to_do(tmp_path, samples, says
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_099, 44_100, 48_000])
-def test_resampling_moves_nothing_and_loses_nothing(tmp_path, rate):
+def test_resampling_moves_nothing_and_loses_nothing(tmp_path: Path, rate: int) -> None:
     """A sweep in a second of silence at either end comes out where it was."""
     time = np.arange(2 * rate) / rate
     sweep = np.where(abs(time - 1) < 0.9, np.sin(2 * np.pi * (300 + 400 * time) * time), 0)
@@ -170,14 +174,14 @@ def with_header(rate: int, channels: int, size: int = 0xFFFFFFFF) -> bytes:
     )
 
 
-def test_the_length_is_that_of_the_data(tmp_path):
+def test_the_length_is_that_of_the_data(tmp_path: Path) -> None:
     """`ffmpeg -f wav -` does not know the length when it writes the header."""
     (tmp_path / "pipe.wav").write_bytes(with_header(24_000, 1))
     assert len(read_sound(tmp_path / "pipe.wav")) == 24_000
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(0, 1), (1, 1), (4_294_967_295, 1), (24_000, 0), (24_000, 1000)])
-def test_a_header_that_cannot_be_true_is_refused(tmp_path, rate, channels):
+def test_a_header_that_cannot_be_true_is_refused(tmp_path: Path, rate: int, channels: int) -> None:
     (tmp_path / "odd.wav").write_bytes(with_header(rate, channels))
     with pytest.raises(AudioError, match=r"odd\.wav"):
         read_sound(tmp_path / "odd.wav")
@@ -185,7 +189,7 @@ def test_a_header_that_cannot_be_true_is_refused(tmp_path, rate, channels):
         read_voice(tmp_path / "odd.wav")
 
 
-def test_stereo_becomes_mono_and_wrong_numbers_are_refused():
+def test_stereo_becomes_mono_and_wrong_numbers_are_refused() -> None:
     stereo = np.stack([murmur(2), murmur(2)])
     assert prepare_voice_clip(stereo, "x").shape == (48_000,)
     stereo[0, 7] = np.nan
@@ -193,7 +197,7 @@ def test_stereo_becomes_mono_and_wrong_numbers_are_refused():
         prepare_voice_clip(stereo, "x")
 
 
-def test_nvidias_file_is_read_into_the_engines_form(tmp_path):
+def test_nvidias_file_is_read_into_the_engines_form(tmp_path: Path) -> None:
     content = packaged()
     path = tmp_path / "NATF2.pt"
     torch.save(content, path)
@@ -207,7 +211,7 @@ def test_nvidias_file_is_read_into_the_engines_form(tmp_path):
 
 
 class Evil:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("echo no > evil_was_here",)
 
 
@@ -222,7 +226,9 @@ class Evil:
         [1, 2],
     ],
 )
-def test_a_packaged_file_of_another_shape_or_with_code_is_refused(tmp_path, monkeypatch, content):
+def test_a_packaged_file_of_another_shape_or_with_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "v.pt").write_bytes(saved(content))
     with pytest.raises(VoiceError, match=r"v\.pt"):
@@ -230,7 +236,7 @@ def test_a_packaged_file_of_another_shape_or_with_code_is_refused(tmp_path, monk
     assert not (tmp_path / "evil_was_here").exists()
 
 
-def test_an_archive_is_unpacked_once(tmp_path):
+def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
     members = {f"voices/{name}.pt": saved(packaged()) for name in ("NATF2", "VARM0")}
     source = archive(tmp_path / "voices.tgz", {**members, "voices/README": b"read me"})
     voices = unpack_voices(source, tmp_path / "out")
@@ -262,7 +268,7 @@ def link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
         {"voices/a.pt": b"not a voice"},
     ],
 )
-def test_a_hostile_archive_leaves_nothing_behind(tmp_path, members):
+def test_a_hostile_archive_leaves_nothing_behind(tmp_path: Path, members: dict[str, Any]) -> None:
     source = archive(tmp_path / "voices.tgz", members)
     with pytest.raises(VoiceError, match=r"evil|'a|holds no voices|a\.pt"):
         unpack_voices(source, tmp_path / "out")
@@ -270,7 +276,7 @@ def test_a_hostile_archive_leaves_nothing_behind(tmp_path, members):
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
-def test_an_archive_that_is_none_or_too_large(tmp_path, monkeypatch):
+def test_an_archive_that_is_none_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.media.voice_archive.MAX_VOICE_BYTES", 100)
     with pytest.raises(VoiceError, match="larger"):
         unpack_voices(archive(tmp_path / "big.tgz", {"a.pt": b"x" * 101}), tmp_path / "out")
@@ -281,7 +287,7 @@ def test_an_archive_that_is_none_or_too_large(tmp_path, monkeypatch):
             unpack_voices(tmp_path / name, tmp_path / "out")
 
 
-def test_a_folder_follows_its_files(tmp_path):
+def test_a_folder_follows_its_files(tmp_path: Path) -> None:
     folder = VoiceFolder(tmp_path / "voices")
     assert folder.names() == []
     (tmp_path / "voices").mkdir()
@@ -299,7 +305,7 @@ def test_a_folder_follows_its_files(tmp_path):
     assert folder.load("mine") is None
 
 
-def test_a_name_never_becomes_a_path(tmp_path):
+def test_a_name_never_becomes_a_path(tmp_path: Path) -> None:
     write_voice(tmp_path / "secret.safetensors", Voice("secret", codes=codes()))
     (tmp_path / "voices").mkdir()
     folder = VoiceFolder(tmp_path / "voices")
@@ -307,7 +313,7 @@ def test_a_name_never_becomes_a_path(tmp_path):
         assert folder.load(name) is None
 
 
-def test_files_that_cannot_be_offered_are_named(tmp_path):
+def test_files_that_cannot_be_offered_are_named(tmp_path: Path) -> None:
     for name in ("my voice.wav", "old.pt", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     problems = VoiceFolder(tmp_path).problems()
@@ -316,7 +322,7 @@ def test_files_that_cannot_be_offered_are_named(tmp_path):
     assert "carry code" in problems[1]
 
 
-def test_the_allowed_voices_come_in_the_order_of_the_list():
+def test_the_allowed_voices_come_in_the_order_of_the_list() -> None:
     available = ["VARM0", "NATF1", "NATF0", "NATM0", "mine"]
     assert offered(available, ["mine", "NAT*", "NATF1"]) == ["mine", "NATF0", "NATF1", "NATM0"]
     assert offered(available, ["natf0"]) == []

@@ -16,6 +16,7 @@ import pytest_asyncio
 import yaml
 from websockets.exceptions import InvalidStatus
 
+from core.media.audio_codecs import Samples
 from core.session.protocol import CloseCode
 from tests.caller import FRAME, Caller, dial
 from tests.conftest import speech
@@ -104,7 +105,7 @@ async def test_a_killed_worker_takes_its_own_calls_alone_and_is_started_again(
         await echoes(other)
 
         async def free() -> bool:
-            return (await service.health())[1]["engine"]["busy"] == 1
+            return bool((await service.health())[1]["engine"]["busy"] == 1)
 
         await until(free)
         assert await metric(service, "calls_active") == 1
@@ -125,7 +126,7 @@ async def test_when_the_engine_is_killed_callers_hear_so_and_it_is_started_again
         await asyncio.gather(first.shake_hands(), second.shake_hands())
         service.kill("engine 0")
         async with asyncio.timeout(10):
-            assert await asyncio.gather(first.end(), second.end()) == [CloseCode.INTERNAL] * 2
+            assert set(await asyncio.gather(first.end(), second.end())) == {CloseCode.INTERNAL}
         assert first.error == second.error
         assert "engine has stopped" in first.error
 
@@ -166,7 +167,7 @@ async def test_an_engine_less_is_not_a_service_less(tmp_path: Path) -> None:
             await until(one)
 
             async def both() -> bool:
-                return (await service.health())[1]["engine"]["slots"] == 2
+                return bool((await service.health())[1]["engine"]["slots"] == 2)
 
             await until(both)
             async with service.dial_at(1) as third:
@@ -303,7 +304,7 @@ async def test_what_a_worker_serves_is_what_one_process_serves(tmp_path: Path) -
     """Nano, with a packaged voice: the same seed and sound give the same answer, whoever else calls."""
     said = speech(2.0)
     engine = {"name": "nano", "device": "cpu"}
-    answers = []
+    answers: list[Samples] = []
     for workers in (0, 2):
         several = several_processes(tmp_path, "tests.nano_service", server={"workers": workers}, engine=engine)
         async with several as service:
@@ -316,4 +317,4 @@ async def test_what_a_worker_serves_is_what_one_process_serves(tmp_path: Path) -
                 async with dial(service.url(path), "pcm") as caller:
                     await caller.shake_hands()
                     answers.append(await caller.talk(said))
-    np.testing.assert_array_equal(*answers)
+    np.testing.assert_array_equal(answers[0], answers[1])

@@ -88,7 +88,7 @@ def reconstruct(mimi: MimiModel, sound: Tensor, whole: Tensor) -> tuple[Tensor, 
 
 
 def quantize(quantizer: ResidualVectorQuantizer, x: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-    """The quantizer's `forward` without its bookkeeping, which copies numbers to the card, as no graph may."""
+    """The quantizer's `forward` without its bookkeeping, which copies numbers to the GPU, as no graph may."""
     projected = quantizer.input_proj(x)
     result = quantizer.vq(projected, n_q=quantizer.n_q)
     passed = torch.where(whole[:, None, None], projected, result.quantized)

@@ -13,7 +13,8 @@ import numpy as np
 import sphn
 import torch
 
-from core.boot.local_engine import open_engine, pick_device
+from core.boot.devices import pick_device
+from core.boot.local_engine import open_engine
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Engine, frames_of
 from core.engine.checkpoint import Checkpoint
 from core.engine.sampling import Sampling

@@ -61,7 +61,7 @@ def export(
     save_file(codec, making / "mimi.safetensors")
     mimi.load_state_dict({name: tensor.float() for name, tensor in codec.items()})
     special = special_codes(mimi)
-    config = dict(FIXED) | asdict(shape.architecture) | {"dep_q": AGENT_CODEBOOKS, "delays": list(DELAYS)}
+    config = dict(FIXED) | shape.architecture.to_config() | {"dep_q": AGENT_CODEBOOKS, "delays": list(DELAYS)}
     config |= {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json"}
     config[EXTENSION] = {"name": "nano", "notice": NOTICE, **asdict(special), "sampling": SAMPLING}
     (making / "config.json").write_text(json.dumps(config, indent=1))

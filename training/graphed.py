@@ -12,10 +12,10 @@ WARM_UP_STEPS = 10
 
 
 class GraphedStep(Generic[Result]):
-    """Calls `step`; on a card it is captured once and replayed, with what it returned then holding the new values.
+    """Calls `step`; on a GPU it is captured once and replayed, with what it returned then holding the new values.
 
     `step` must read everything that changes from tensors that stay where they are, its optimisers must be `capturable`,
-    and it must not wait for the card. It sets gradients to none before it makes them.
+    and it must not wait for the GPU. It sets gradients to none before it makes them.
     """
 
     def __init__(self, step: Callable[[], Result], device: torch.device) -> None:

@@ -86,31 +86,31 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture, dropout: float = 0.0) -> None:
         super().__init__()
         a = self.architecture = architecture
-        self.text_emb = made(a.text_card + 1, a.dim)
-        self.emb = made(STREAMS - 1, a.card + 1, a.dim)
+        self.text_emb = made(a.text_vocab_size + 1, a.dim)
+        self.emb = made(STREAMS - 1, a.audio_vocab_size + 1, a.dim)
         self.layers = nn.ModuleList(
             Layer(a.dim, a.num_heads, a.hidden, 1, a.num_layers, dropout) for _ in range(a.num_layers)
         )
         self.out_norm = Norm(a.dim)
-        self.text_linear = made(a.text_card, a.dim)
+        self.text_linear = made(a.text_vocab_size, a.dim)
         self.depformer_in = made(AGENT_CODEBOOKS, a.depformer_dim, a.dim)
-        self.depformer_text_emb = made(a.text_card + 1, a.depformer_dim)
-        self.depformer_emb = made(AGENT_CODEBOOKS - 1, a.card + 1, a.depformer_dim)
+        self.depformer_text_emb = made(a.text_vocab_size + 1, a.depformer_dim)
+        self.depformer_emb = made(AGENT_CODEBOOKS - 1, a.audio_vocab_size + 1, a.depformer_dim)
         self.depformer_layers = nn.ModuleList(
             Layer(a.depformer_dim, a.depformer_num_heads, a.depformer_hidden, AGENT_CODEBOOKS, a.depformer_num_layers)
             for _ in range(a.depformer_num_layers)
         )
-        self.linears = made(AGENT_CODEBOOKS, a.card, a.depformer_dim)
+        self.linears = made(AGENT_CODEBOOKS, a.audio_vocab_size, a.depformer_dim)
 
     def forward(self, tokens: Tensor, target: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits of what follows each position, the agent's codes only at the `chosen` ones, int64[batch, count].
 
         `tokens`: int64[batch, time, 17], what is read; `target`: int64[batch, time, 9], what follows, text and agent.
-        Returns `[batch, time, text_card]` and `[batch, time or count, 8, card]`.
+        Returns `[batch, time, text_vocab_size]` and `[batch, time or count, 8, audio_vocab_size]`.
         """
         a = self.architecture
         x = F.embedding(tokens[:, :, 0], self.text_emb)
-        rows = tokens[:, :, 1:] + torch.arange(STREAMS - 1, device=tokens.device) * (a.card + 1)
+        rows = tokens[:, :, 1:] + torch.arange(STREAMS - 1, device=tokens.device) * (a.audio_vocab_size + 1)
         batch, time = rows.shape[:2]
         x = x + F.embedding_bag(rows.reshape(-1, STREAMS - 1), self.emb.flatten(0, 1), mode="sum").view(batch, time, -1)
         x = x[:, :, None]

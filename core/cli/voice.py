@@ -45,7 +45,7 @@ def make(name: str, source: Path, config: Path | None, replace: bool) -> None:
     console = Console(stderr=True)
     encode = open_voice_encoder(loaded.engine, lambda line: console.print(line, markup=False, highlight=False))
     with Progress(console=console) as bar:
-        task = bar.add_task("encoding", total=encode.pieces(clip))
+        task = bar.add_task("encoding", total=encode.chunks(clip))
         codes = drain(encode(clip), lambda: bar.advance(task))
     write_voice(target, Voice(name, codes=codes))
     if offered([name], loaded.voices.allow):

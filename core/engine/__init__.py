@@ -1,5 +1,5 @@
 """The engine: tensors, frames and slots. It knows nothing of sockets, users or plugins.
 
-A session sees `call` (Engine, Call), `prompt` (Prompt, Voice) and `sampling` (Sampling);
-`opening.open_engine` starts one.
+Sessions use `call` (Engine, Call), `prompt` (Prompt, Voice) and `sampling` (Sampling);
+`core.boot.local_engine.open_engine` starts an engine.
 """

@@ -1,4 +1,4 @@
-"""One conversation's place in the engine, as a session sees it."""
+"""The seam between a session and the engine: one conversation's call, and the engine that opens it."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -11,25 +11,26 @@ from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import USUAL, Sampling
 
 SAMPLE_RATE = 24_000
-"""Hz, of all audio beyond the wire."""
+"""The sample rate, in Hz, of all audio inside the service."""
 FRAME_SAMPLES = 1920
 FRAME_S = FRAME_SAMPLES / SAMPLE_RATE
-"""80 ms: the model's step."""
+"""The duration of a frame: 80 ms, the model's step."""
 Frame = npt.NDArray[np.float32]
-"""80 ms of one side: float32[1920], mono, 24 kHz, full scale at 1.0."""
+"""80 ms of one side's audio: float32[1920], mono, 24 kHz, full scale at 1.0."""
 
 
 def frames_of(pcm: Frame) -> Frame:
-    """A sound of any length, float32[n], as float32[frames, 1920]; the last frame is filled up with silence."""
+    """Cut audio of any length, float32[n], into float32[frames, 1920]; the last frame is padded with silence."""
     return np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
 
 
 @dataclass(frozen=True)
 class OutputFrame:
-    """What the agent says in one frame, and how long it took.
+    """One frame of the agent, and how long it took.
 
-    `index` counts from 0 and equals the index of the user frame it answers, dropped ones not counted.
-    `tokens` is int64[9]: the text token, then the agent's 8 codebooks. `text` is the piece of text to show, often "".
+    `index` counts from 0 and equals the index of the user frame it answers; dropped frames are not counted.
+    `tokens` is int64[9]: the text token, then the agent's 8 codebooks. `text` is the text that the frame
+    completes, often "".
     """
 
     index: int
@@ -37,33 +38,37 @@ class OutputFrame:
     text: str
     tokens: npt.NDArray[np.int64]
     wait_ms: float
-    """From `push` to the start of the step."""
+    """Milliseconds from `push` to the start of the step."""
     step_ms: float
-    """The step itself: encode, language model, decode."""
+    """Milliseconds that the step itself takes: encoding, language model and decoding."""
 
 
 class Call(Protocol):
-    """A slot taken by one conversation. Used from one asyncio task group; the engine's thread does the work."""
+    """A slot occupied by one conversation. Use it from one event loop; the engine's thread does the work."""
 
     seed: int
-    """The seed in use, also when none was asked for."""
+    """The seed in use, also when the caller chose none."""
 
     async def ready(self) -> None:
-        """Return when the prompt is in the slot and frames may be pushed. Raises PromptError or EngineError."""
+        """Wait until the prompt is in the slot and frames may be pushed. Raises PromptError or EngineError."""
 
     def push(self, frame: Frame) -> int:
-        """Give the user's next frame. Returns how many of the oldest waiting frames were dropped to bound the lag."""
+        """Pass on the user's next frame. Returns how many of the oldest waiting frames were dropped to bound the lag.
+
+        Samples beyond full scale are clipped, and those that are not numbers become silence. Raises ValueError for an
+        array of another shape.
+        """
 
     def frames(self) -> AsyncIterator[OutputFrame]:
-        """The agent's frames, one for each user frame, as they are made.
+        """Yield the agent's frames, one for each user frame, as soon as they are computed.
 
-        Ends at `close`; raises EngineError on a fault.
+        Ends at `close`. Raises EngineError when the engine fails.
         """
 
     async def close(self) -> None:
-        """Give the slot back. May be called at any time, and again.
+        """Release the slot. May be called at any time, and more than once.
 
-        Returns when the slot is free, or soon when the engine does not answer.
+        Returns when the slot is free, or after a short time when the engine does not answer.
         """
 
 
@@ -81,23 +86,23 @@ class SlotLimits:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What runs: for `/health`, the log, the page and the command line."""
+    """What the engine runs: for `/health`, the log, the page and the command line."""
 
     name: str
-    """`personaplex` or `nano`, or as the checkpoint calls itself."""
+    """The checkpoint's own name, such as `personaplex` or `nano`."""
     notice: str
     """A sentence that callers must be told about this model, or ""."""
     device: str
     slots: int
     sampling: Sampling = USUAL
-    """How calls are sampled that do not ask otherwise."""
+    """The default sampling of calls."""
     limits: SlotLimits = SlotLimits()
-    """What `slots` was taken from, where it is `auto`."""
+    """What `slots` is the least of, where it is `auto`."""
 
 
 @dataclass(frozen=True)
 class EngineHealth:
-    """How the engine is now. `problem` is "" while it serves; otherwise a sentence for the operator."""
+    """The current state of the engine. `problem` is "" while it serves; otherwise a sentence for the operator."""
 
     busy: int
     slots: int
@@ -118,7 +123,7 @@ class DeviceHealth:
 
 
 class Engine(Protocol):
-    """Slots behind one thread that owns the device."""
+    """An engine: slots for conversations, behind one thread that owns the device."""
 
     @property
     def info(self) -> EngineInfo: ...
@@ -129,16 +134,16 @@ class Engine(Protocol):
         """How each device is now; quick, from any thread."""
 
     def voices(self) -> tuple[str, ...]:
-        """Names of the voices packaged with the checkpoint."""
+        """The names of the voices packaged with the checkpoint."""
 
     def voice(self, name: str) -> Voice | None:
-        """Read a packaged voice; None when the checkpoint has none of that name. Blocks on the disk."""
+        """Read a packaged voice, or return None when the checkpoint has none of that name. Blocks on the disk."""
 
     def open(self, prompt: Prompt, sampling: Sampling, longest_s: float | None = None) -> Call:
-        """Take a slot and start preparing its prompt. Raises EngineBusyError at once when none is free.
+        """Occupy a slot and start the prefill of its prompt. Raises EngineBusyError at once when none is free.
 
-        `longest_s` is how many seconds of sound the call may take at most, after which the engine ends it: a shorter
-        one takes less memory. None is without end.
+        `longest_s` is how many seconds of sound the call may last at most, after which the engine ends it; shorter
+        calls take less memory. None means no limit.
         """
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint: a folder in the hub's layout, and what its `config.json` says of it."""
+"""A checkpoint: a folder in the hub's layout, described by its `config.json`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ from core.engine.weights import read_json
 from core.errors import CheckpointError, SamplingError
 
 EXTENSION = "personaplex"
-"""Key of `config.json` for what Moshi's configs have no place for: name, notice, silence and sine codes, sampling."""
+"""The key of `config.json` for settings beyond Moshi's: name, notice, silence and sine codes, sampling."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a model's parts lie and how they fit together.
+    """The files of a model and the settings that go with them.
 
-    `special` is None when the checkpoint brings a codec of its own and does not say its codes: they are then measured.
+    `special` is None when the checkpoint has a codec of its own but not its special codes, which are then measured.
     """
 
     folder: Path
@@ -36,9 +36,9 @@ class Checkpoint:
 
     @classmethod
     def read(cls, folder: Path) -> "Checkpoint":
-        """Read a folder's `config.json`; without architecture keys it is Moshi 7B's shape, as PersonaPlex's own is.
+        """Read a folder's `config.json`; without architecture keys it describes Moshi 7B, as PersonaPlex's own does.
 
-        Raises CheckpointError naming the file or key that is wrong.
+        Raises CheckpointError, naming the file or key that is wrong.
         """
         source = folder / "config.json"
         config = read_json(source) if source.exists() else {}
@@ -66,13 +66,13 @@ class Checkpoint:
 
 
 def folder_name(folder: Path) -> str:
-    """What to call the checkpoint in a folder: in the hub's cache, `models--OWNER--NAME/snapshots/COMMIT`, NAME."""
+    """The default name of the checkpoint in a folder: its own, or NAME in `models--OWNER--NAME/snapshots/COMMIT`."""
     repository = folder.parent.parent.name.rpartition("--")[2]
     return repository if folder.parent.name == "snapshots" and repository else folder.name
 
 
 def special_codes(extension: dict[str, Any], source: str, standard: bool) -> SpecialCodes | None:
-    """The codes of silence and sine: the config's, or those of Kyutai's Mimi where the checkpoint uses that."""
+    """The codes of silence and sine: those in the config, or those of Kyutai's Mimi where the checkpoint uses it."""
     if "silence" not in extension and "sine" not in extension:
         return SpecialCodes() if standard else None
     codes = {key: extension.get(key) for key in ("silence", "sine")}
@@ -83,9 +83,9 @@ def special_codes(extension: dict[str, Any], source: str, standard: bool) -> Spe
 
 
 def usual_sampling(extension: dict[str, Any], source: str) -> Sampling:
-    """How a checkpoint is sampled by default: the config's `sampling`, and for the rest as PersonaPlex."""
-    said = extension.get("sampling", {})
+    """A checkpoint's default sampling: `sampling` in its config, and PersonaPlex's where that says nothing."""
+    configured = extension.get("sampling", {})
     try:
-        return Sampling(**said).over(USUAL)
+        return Sampling(**configured).over(USUAL)
     except (TypeError, SamplingError) as error:
         raise CheckpointError(f"{source}: {EXTENSION}.sampling is wrong: {error}") from None

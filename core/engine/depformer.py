@@ -1,6 +1,6 @@
-"""Moshi's depformer: a small transformer over the codebooks of one frame, with matrices of its own for each of them.
+"""Moshi's depformer: a small transformer over the codebooks of one frame, with separate matrices for each codebook.
 
-It starts anew each frame and has no positions.
+It starts afresh at each frame and has no position embedding.
 """
 
 import torch
@@ -13,73 +13,74 @@ from core.engine.transformer import Gating, Norm
 
 
 class CodebookCache:
-    """Queries, keys and values of one frame's codebooks so far."""
+    """The queries, keys and values of the codebooks of one frame that the depformer has computed so far."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, Tensor] = {}
+        self._layers: dict[int, Tensor] = {}
 
-    def of(self, layer: int, x: Tensor) -> Tensor:
-        """What a layer keeps, `[batch, codebook, 3 * depformer_dim]`, made at first use to fit `x`, its input."""
-        if layer not in self._kept:
-            self._kept[layer] = torch.empty(len(x), AGENT_CODEBOOKS, 3 * x.shape[-1], device=x.device, dtype=x.dtype)
-        return self._kept[layer]
+    def layer(self, number: int, x: Tensor) -> Tensor:
+        """One layer's cache, `[batch, codebook, 3 * depformer_dim]`, allocated at first use to fit its input `x`."""
+        if number not in self._layers:
+            shape = len(x), AGENT_CODEBOOKS, 3 * x.shape[-1]
+            self._layers[number] = torch.empty(shape, device=x.device, dtype=x.dtype)
+        return self._layers[number]
 
 
 class CodebookAttention(nn.Module):
-    """Self-attention of a codebook to those before it, with its residual."""
+    """Causal self-attention over the codebooks of a frame, with its residual."""
 
-    def __init__(self, dim: int, heads: int, held: WeightFormat) -> None:
+    def __init__(self, dim: int, heads: int, weight_format: WeightFormat) -> None:
         super().__init__()
         self.heads = heads
-        self.in_proj = held.matrix(dim, 3 * dim, AGENT_CODEBOOKS)
-        self.out_proj = held.matrix(dim, dim, AGENT_CODEBOOKS)
+        self.in_proj = weight_format.linear(dim, 3 * dim, AGENT_CODEBOOKS)
+        self.out_proj = weight_format.linear(dim, dim, AGENT_CODEBOOKS)
 
-    def forward(self, x: Tensor, residual: Tensor, kept: Tensor, codebook: int) -> Tensor:
-        self.in_proj(x, codebook, out=kept[:, codebook])
+    def forward(self, x: Tensor, residual: Tensor, cached: Tensor, codebook: int) -> Tensor:
+        self.in_proj(x, codebook, out=cached[:, codebook])
         if x.is_cuda:
-            from core.engine.kernels.depformer import attend  # Triton comes with torch's CUDA builds only
+            from core.engine.kernels.depformer import codebook_attention  # Triton comes with CUDA builds only
 
-            seen = attend(kept, codebook, self.heads)
+            attended = codebook_attention(cached, codebook, self.heads)
         else:
-            seen = attend_plainly(kept, codebook, self.heads)
-        out: Tensor = self.out_proj(seen, codebook, residual=residual)
+            attended = reference_codebook_attention(cached, codebook, self.heads)
+        out: Tensor = self.out_proj(attended, codebook, residual=residual)
         return out
 
 
-def attend_plainly(kept: Tensor, codebook: int, heads: int) -> Tensor:
-    """What `codebook` sees of itself and those before it: `[batch, codebook, 3 * dim]` -> `[batch, dim]`."""
-    so_far = kept[:, : codebook + 1].view(len(kept), codebook + 1, 3, heads, -1)
+def reference_codebook_attention(cached: Tensor, codebook: int, heads: int) -> Tensor:
+    """Attention of `codebook` to itself and those before it: `[batch, codebook, 3 * dim]` -> `[batch, dim]`."""
+    so_far = cached[:, : codebook + 1].view(len(cached), codebook + 1, 3, heads, -1)
     query, key, value = so_far.permute(2, 0, 3, 1, 4)
     return F.scaled_dot_product_attention(query[:, :, codebook:], key, value).flatten(1)
 
 
 class DepformerLayer(nn.Module):
-    """One layer of the depformer: norms are shared by the codebooks, matrices are not."""
+    """One layer of the depformer: the codebooks share its norms, but not its matrices."""
 
-    def __init__(self, architecture: Architecture, held: WeightFormat) -> None:
+    def __init__(self, architecture: Architecture, weight_format: WeightFormat) -> None:
         super().__init__()
         dim, hidden = architecture.depformer_dim, architecture.depformer_hidden
-        self.norm1 = Norm(dim, held)
-        self.self_attn = CodebookAttention(dim, architecture.depformer_num_heads, held)
-        self.norm2 = Norm(dim, held)
-        self.gating = nn.ModuleList(Gating(dim, hidden, held) for _ in range(AGENT_CODEBOOKS))
+        self.norm1 = Norm(dim, weight_format)
+        self.self_attn = CodebookAttention(dim, architecture.depformer_num_heads, weight_format)
+        self.norm2 = Norm(dim, weight_format)
+        self.gating = nn.ModuleList(Gating(dim, hidden, weight_format) for _ in range(AGENT_CODEBOOKS))
 
-    def forward(self, x: Tensor, kept: Tensor, codebook: int) -> Tensor:
-        x = self.self_attn(self.norm1(x), x, kept, codebook)
+    def forward(self, x: Tensor, cached: Tensor, codebook: int) -> Tensor:
+        x = self.self_attn(self.norm1(x), x, cached, codebook)
         out: Tensor = self.gating[codebook](self.norm2(x), x)
         return out
 
 
 class Depformer(nn.Module):
-    """The layers of the depformer."""
+    """All layers of the depformer."""
 
-    def __init__(self, architecture: Architecture, held: WeightFormat) -> None:
+    def __init__(self, architecture: Architecture, weight_format: WeightFormat) -> None:
         super().__init__()
         count = architecture.depformer_num_layers
-        self.layers = nn.ModuleList(DepformerLayer(architecture, held) for _ in range(count))
+        self.layers = nn.ModuleList(DepformerLayer(architecture, weight_format) for _ in range(count))
 
-    def forward(self, x: Tensor, codebook: int, frame: CodebookCache) -> Tensor:
-        """`x`: `[batch, depformer_dim]`, the input of `codebook`."""
+    def forward(self, x: Tensor, codebook: int, cache: CodebookCache) -> Tensor:
+        """Run one codebook, whose input is `x`, `[batch, depformer_dim]`; the codebooks before it are in `cache`."""
         for number, layer in enumerate(self.layers):
-            x = layer(x, frame.of(number, x), codebook)
+            x = layer(x, cache.layer(number, x), codebook)
         return x

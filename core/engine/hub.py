@@ -1,4 +1,4 @@
-"""Fetching a checkpoint from the Hugging Face hub, with errors that say what to do."""
+"""Downloads of checkpoints from the Hugging Face hub, with errors that say what to do."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 from core.errors import CheckpointError
 
 WANTED = ["*.json", "*.safetensors", "*.model", "voices.tgz"]
-"""The parts of a repository that the engine reads."""
+"""The files of a repository that the engine reads."""
 
 
 def is_cached(repository: str, revision: str, cache: Path | None) -> bool:
@@ -33,9 +33,9 @@ def has_token(token: str | None) -> bool:
 
 
 def fetch(repository: str, revision: str, cache: Path | None, token: str | None, offline: bool) -> Path:
-    """The folder of a repository's checkpoint, fetched if need be; a fetch that broke off goes on where it stopped.
+    """Return the folder of a repository's checkpoint, downloading what is missing; an interrupted download is resumed.
 
-    Blocks, and shows its progress on the terminal. Raises CheckpointError with what to do.
+    Blocks, and shows its progress on the terminal. Raises CheckpointError with a message that says what to do.
     """
     page = f"https://huggingface.co/{repository}"
     try:

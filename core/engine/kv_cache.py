@@ -1,7 +1,7 @@
-"""Keys and values that the transformer looks back at: blocks that calls borrow, and a prompt's while it is read.
+"""The KV cache: keys and values that the transformer attends to, in blocks for calls and in one piece for a prefill.
 
-A call's frames are a ring of `context` positions, cut into blocks of BLOCK; a call holds the blocks that it may ever
-need, so memory goes with how long calls may last, and no call can run out of it.
+A call's frames are a ring of `context` positions, cut into blocks of BLOCK_FRAMES. A call is allocated all the blocks
+that it may ever need, so memory grows with how long calls may last, and no call can run out of it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,149 +11,166 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.engine.architecture import Architecture
-from core.engine.prefix_cache import Snapshot
-from core.engine.rotary import Rotation
+from core.engine.prefix_cache import PrefixCacheEntry
+from core.engine.rotary import RotaryEmbedding
 
-BLOCK = 128
-"""Frames of a block: 10 s, and 64 MiB for PersonaPlex in bfloat16. What one program of the kernel looks at."""
+BLOCK_FRAMES = 128
+"""Frames in a block, the unit in which calls are allocated memory: 10 s, and 64 MiB for PersonaPlex in bfloat16.
+
+One program of the attention kernel attends to one block.
+"""
 
 
 def blocks_for(frames: int) -> int:
-    """How many blocks hold so many frames."""
-    return -(-frames // BLOCK)
+    """The number of blocks that hold `frames` frames."""
+    return -(-frames // BLOCK_FRAMES)
 
 
 class BlockCache:
-    """Blocks of frames that calls borrow: `kept` is `[layer, key or value, block, head, frame, head_dim]`.
+    """The blocks of all calls: `kv` is `[layer, key or value, block, head, frame, head_dim]`.
 
-    Position p of a call lies at place p % context, in block `place // BLOCK` of its own; so a frame's write falls on
-    the one that has just left the window. Block 0 is nobody's: rows of a batch without a call write there.
+    Position p of a call has the place p % context in its ring, in block `place // BLOCK_FRAMES` of its block table; so
+    each new frame overwrites the one that has just left the window. Block 0 belongs to no call: padding rows of a batch
+    write there.
     """
 
     def __init__(self, architecture: Architecture, blocks: int, device: torch.device, dtype: torch.dtype) -> None:
-        """`blocks` to borrow."""
+        """`blocks` is how many can be allocated."""
         self.architecture = architecture
         layers, heads, width = architecture.num_layers, architecture.num_heads, architecture.head_dim
-        # The kernel reads block by block; on a CPU a head's blocks lie side by side, so that a call's are one piece.
-        side_by_side = device.type == "cpu"
-        order = (heads, 1 + blocks) if side_by_side else (1 + blocks, heads)
-        kept = torch.zeros(layers, 2, *order, BLOCK, width, device=device, dtype=dtype)
-        self.kept = kept.transpose(2, 3) if side_by_side else kept
+        # The kernel reads block by block. On a CPU the blocks of a head are adjacent, so that a call whose blocks are
+        # consecutive attends to one contiguous piece.
+        adjacent = device.type == "cpu"
+        order = (heads, 1 + blocks) if adjacent else (1 + blocks, heads)
+        kv = torch.zeros(layers, 2, *order, BLOCK_FRAMES, width, device=device, dtype=dtype)
+        self.kv = kv.transpose(2, 3) if adjacent else kv
         self.blocks = blocks
         self._free = list(range(1, 1 + blocks))
 
     @staticmethod
     def bytes_per_block(architecture: Architecture, dtype: torch.dtype) -> int:
-        """64 MiB for PersonaPlex in bfloat16; 24 make a full window."""
-        return 2 * architecture.num_layers * architecture.dim * BLOCK * dtype.itemsize
+        """The memory that a block takes: 64 MiB for PersonaPlex in bfloat16, where 24 blocks make a full window."""
+        return 2 * architecture.num_layers * architecture.dim * BLOCK_FRAMES * dtype.itemsize
 
-    def borrow(self, frames: int) -> list[int] | None:
-        """Blocks for a call of at most so many frames, in a row where such are free, or None when too few are."""
+    def allocate(self, frames: int) -> list[int] | None:
+        """Allocate the blocks of a call of at most `frames` frames, or return None when too few are free.
+
+        The blocks are consecutive wherever enough consecutive ones are free.
+        """
         needed, free = blocks_for(min(frames, self.architecture.context)), self._free
         if needed > len(free):
             return None
-        in_a_row = (i for i in range(len(free) - needed + 1) if free[i + needed - 1] - free[i] == needed - 1)
-        start = next(in_a_row, 0)
+        consecutive = (i for i in range(len(free) - needed + 1) if free[i + needed - 1] - free[i] == needed - 1)
+        start = next(consecutive, 0)
         self._free = free[:start] + free[start + needed :]
         return free[start : start + needed]
 
-    def give_back(self, blocks: Iterable[int]) -> None:
-        """Take back what a call borrowed."""
+    def free(self, blocks: Iterable[int]) -> None:
+        """Make the blocks of a call available again."""
         self._free = sorted([*self._free, *blocks])
 
-    def at(self, positions: Tensor, table: Tensor) -> "BlockView | KernelView":
-        """Ready to attend from `positions`: int64[rows], one new frame a row.
+    def attention(self, positions: Tensor, block_table: Tensor) -> "ReferenceBlockAttention | KernelBlockAttention":
+        """Attention of one new frame in each row, at `positions`, int64[rows].
 
-        `table`: int64[rows, n], each row's blocks; where it has fewer, it never comes to the rest.
+        `block_table`, int64[rows, n], lists the blocks of each row's call. Entries beyond a call's blocks are never
+        used.
         """
-        rotation = Rotation(positions[:, None], self.architecture)
-        kind = KernelView if self.kept.is_cuda else BlockView
-        return kind(self.kept, positions, table, self.architecture.context, rotation)
+        rotary = RotaryEmbedding(positions[:, None], self.architecture)
+        kind = KernelBlockAttention if self.kv.is_cuda else ReferenceBlockAttention
+        return kind(self.kv, positions, block_table, self.architecture.context, rotary)
 
-    def load(self, blocks: Sequence[int], prompt: Snapshot) -> None:
-        """Write a prompt's keys and values into a call's blocks."""
+    def load(self, blocks: Sequence[int], prompt: PrefixCacheEntry) -> None:
+        """Copy a prompt's keys and values into the blocks of a call."""
         start = 0
-        for piece in prompt.pieces:
-            end = min(start + piece.shape[3], self.architecture.context)
-            for number in range(start // BLOCK, blocks_for(end)):
-                first = number * BLOCK
-                low, high = max(start, first), min(end, first + BLOCK)
-                room = self.kept[:, :, blocks[number], :, low - first : high - first]
-                room.copy_(piece[:, :, :, low - start : high - start], non_blocking=True)
+        for segment in prompt.segments:
+            end = min(start + segment.shape[3], self.architecture.context)
+            for number in range(start // BLOCK_FRAMES, blocks_for(end)):
+                first = number * BLOCK_FRAMES
+                low, high = max(start, first), min(end, first + BLOCK_FRAMES)
+                target = self.kv[:, :, blocks[number], :, low - first : high - first]
+                target.copy_(segment[:, :, :, low - start : high - start], non_blocking=True)
             start = end
 
 
 def index_of(blocks: Tensor) -> Tensor | slice:
-    """What picks these blocks out of all: a slice, which copies nothing, where their numbers are in a row."""
+    """The index that selects these blocks: a slice, which copies nothing, where their numbers are consecutive."""
     numbers = blocks.tolist()
     whole = slice(numbers[0], numbers[0] + len(numbers))
     return whole if numbers == list(range(whole.start, whole.stop)) else blocks
 
 
-class BlockView:
-    """Attention of one new frame in every row, in plain torch: row by row, over the frames that each has used."""
+class ReferenceBlockAttention:
+    """Attention of one new frame in every row, in plain torch: row by row, over the frames that each call has used."""
 
-    def __init__(self, kept: Tensor, positions: Tensor, table: Tensor, context: int, rotation: Rotation) -> None:
-        self._kept, self._rotation = kept, rotation
+    def __init__(
+        self, kv: Tensor, positions: Tensor, block_table: Tensor, context: int, rotary: RotaryEmbedding
+    ) -> None:
+        self._kv, self._rotary = kv, rotary
         places = positions % context
-        self._offsets = places % BLOCK
-        self._blocks = table.gather(1, (places // BLOCK)[:, None])[:, 0]
+        self._offsets = places % BLOCK_FRAMES
+        self._blocks = block_table.gather(1, (places // BLOCK_FRAMES)[:, None])[:, 0]
         used = [min(position + 1, context) for position in positions.tolist()]
-        self._rows = [(index_of(blocks[: blocks_for(count)]), count) for blocks, count in zip(table, used, strict=True)]
+        self._rows = [
+            (index_of(blocks[: blocks_for(count)]), count) for blocks, count in zip(block_table, used, strict=True)
+        ]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        keys, values = self._kept[layer]
-        keys[self._blocks, :, self._offsets] = self._rotation(key)[:, :, 0]
+        keys, values = self._kv[layer]
+        keys[self._blocks, :, self._offsets] = self._rotary(key)[:, :, 0]
         values[self._blocks, :, self._offsets] = value[:, :, 0]
-        turned = self._rotation(query)
-        seen = []
+        query = self._rotary(query)
+        attended = []
         for row, (blocks, count) in enumerate(self._rows):
-            window = [kept[blocks].transpose(0, 1).flatten(1, 2)[None, :, :count] for kept in (keys, values)]
-            seen.append(F.scaled_dot_product_attention(turned[row : row + 1], *window))
-        return torch.cat(seen)
+            window = [cached[blocks].transpose(0, 1).flatten(1, 2)[None, :, :count] for cached in (keys, values)]
+            attended.append(F.scaled_dot_product_attention(query[row : row + 1], *window))
+        return torch.cat(attended)
 
 
-class KernelView:
-    """The same on a CUDA card, in two launches."""
+class KernelBlockAttention:
+    """What `ReferenceBlockAttention` computes, on a GPU in two launches."""
 
-    def __init__(self, kept: Tensor, positions: Tensor, table: Tensor, context: int, rotation: Rotation) -> None:
-        self._kept, self._positions, self._table = kept, positions, table
-        self._context, self._rotation = context, rotation
+    def __init__(
+        self, kv: Tensor, positions: Tensor, block_table: Tensor, context: int, rotary: RotaryEmbedding
+    ) -> None:
+        self._kv, self._positions, self._block_table = kv, positions, block_table
+        self._context, self._rotary = context, rotary
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        from core.engine.kernels.attention import attend_new_frame  # Triton comes with torch's CUDA builds only
+        from core.engine.kernels.attention import block_attention  # Triton comes with torch's CUDA builds only
 
-        kept = self._kept[layer]
-        return attend_new_frame(query, key, value, kept, self._positions, self._table, self._context, self._rotation)
+        cached = self._kv[layer]
+        return block_attention(
+            query, key, value, cached, self._positions, self._block_table, self._context, self._rotary
+        )
 
 
-class PromptCache:
-    """Keys and values of one prompt, filled piece by piece: `kept` is `[layer, 2, head, time, head_dim]`."""
+class PrefillCache:
+    """Keys and values of one prompt, filled chunk by chunk: `kv` is `[layer, key or value, head, time, head_dim]`."""
 
     def __init__(self, architecture: Architecture, length: int, device: torch.device, dtype: torch.dtype) -> None:
         self.architecture = architecture
         shape = (architecture.num_layers, 2, architecture.num_heads, length, architecture.head_dim)
-        self.kept = torch.empty(shape, device=device, dtype=dtype)
+        self.kv = torch.empty(shape, device=device, dtype=dtype)
         self._filled = 0
 
-    def piece(self, count: int) -> "PieceView":
-        """Ready to attend from the next `count` positions."""
+    def attention(self, count: int) -> "PrefillAttention":
+        """Causal attention of the next `count` positions."""
         self._filled += count
-        return PieceView(self, self._filled - count, self._filled)
+        return PrefillAttention(self, self._filled - count, self._filled)
 
 
-class PieceView:
-    """Attention of a prompt's next positions, from `start` to before `end`."""
+class PrefillAttention:
+    """Causal attention of a prompt's positions `start` to `end`, the latter excluded, to those up to themselves."""
 
-    def __init__(self, cache: PromptCache, start: int, end: int) -> None:
-        self._kept, self._start, self._end = cache.kept, start, end
-        positions = torch.arange(start, end, device=cache.kept.device)
-        self._rotation = Rotation(positions[None], cache.architecture)
-        self._visible = torch.ones(end - start, end, dtype=torch.bool, device=positions.device).tril(start)
+    def __init__(self, cache: PrefillCache, start: int, end: int) -> None:
+        self._kv, self._start, self._end = cache.kv, start, end
+        positions = torch.arange(start, end, device=cache.kv.device)
+        self._rotary = RotaryEmbedding(positions[None], cache.architecture)
+        self._mask = torch.ones(end - start, end, dtype=torch.bool, device=positions.device).tril(start)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        keys, values = self._kept[layer]
-        keys[:, self._start : self._end] = self._rotation(key)[0]
+        keys, values = self._kv[layer]
+        keys[:, self._start : self._end] = self._rotary(key)[0]
         values[:, self._start : self._end] = value[0]
-        seen = keys[None, :, : self._end], values[None, :, : self._end]
-        return F.scaled_dot_product_attention(self._rotation(query), *seen, attn_mask=self._visible)
+        so_far = keys[None, :, : self._end], values[None, :, : self._end]
+        return F.scaled_dot_product_attention(self._rotary(query), *so_far, attn_mask=self._mask)

@@ -1,4 +1,4 @@
-"""Matrices of the model: plain, or with 8-bit weights."""
+"""Linear layers of the model, with weights in the model's dtype or in 8 bits."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,35 +8,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 INT8_MAX = 127
-ROUNDED_ROWS = 4096
-"""Rows of a checkpoint's tensor that are rounded at a time."""
+QUANTIZED_ROWS = 4096
+"""Rows of a checkpoint's tensor that are quantized at a time, so that a copy in its own dtype stays small."""
 
 
-def empty(*shape: int, device: torch.device, dtype: torch.dtype) -> nn.Parameter:
-    """A parameter for a checkpoint's tensor to be written into."""
+def empty_parameter(*shape: int, device: torch.device, dtype: torch.dtype) -> nn.Parameter:
+    """An uninitialised parameter, to be filled from a checkpoint."""
     return nn.Parameter(torch.empty(shape, device=device, dtype=dtype), requires_grad=False)
 
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """How weights are held: where, in what dtype, and whether the large matrices have 8 bits."""
+    """How a model's weights are stored: the device, the dtype, and whether the large matrices have 8 bits."""
 
     device: torch.device
     dtype: torch.dtype
     int8: bool = False
 
-    def matrix(self, columns: int, rows: int, steps: int = 1) -> "Linear":
-        """A matrix of the large kind."""
-        return Int8Linear(columns, rows, self, steps) if self.int8 else Linear(columns, rows, self, steps)
+    def linear(self, in_features: int, out_features: int, steps: int = 1) -> "Linear":
+        """One of the large linear layers, which have 8-bit weights where the format says so."""
+        kind = Int8Linear if self.int8 else Linear
+        return kind(in_features, out_features, self, steps)
 
 
 class Linear(nn.Module):
-    """`steps` matrices without bias, stacked as checkpoints stack them: `[batch, (time,) columns] -> [..., rows]`."""
+    """`steps` linear layers without bias, their weights stacked along the rows as checkpoints store them.
 
-    def __init__(self, columns: int, rows: int, held: WeightFormat, steps: int = 1) -> None:
+    Each maps `[batch, (time,) in_features]` to `[batch, (time,) out_features]`.
+    """
+
+    def __init__(self, in_features: int, out_features: int, weight_format: WeightFormat, steps: int = 1) -> None:
         super().__init__()
-        self.rows = rows
-        self.weight = empty(steps * rows, columns, device=held.device, dtype=held.dtype)
+        self.out_features = out_features
+        shape = steps * out_features, in_features
+        self.weight = empty_parameter(*shape, device=weight_format.device, dtype=weight_format.dtype)
         self.scale: Tensor | None = None
 
     def forward(
@@ -48,51 +53,54 @@ class Linear(nn.Module):
         residual: Tensor | None = None,
         out: Tensor | None = None,
     ) -> Tensor:
-        """The product with one of the matrices, and what `linear_plainly` says."""
-        some = slice(step * self.rows, (step + 1) * self.rows)
-        weight, scale = self.weight[some], None if self.scale is None else self.scale[some]
-        product = fast_linear if has_one_position(x) or scale is not None else linear_plainly
-        return product(x, weight, scale, gated=gated, residual=residual, out=out)
+        """Apply the layer of one step, with the options that `reference_linear` describes."""
+        rows = slice(step * self.out_features, (step + 1) * self.out_features)
+        weight, scale = self.weight[rows], None if self.scale is None else self.scale[rows]
+        linear = fused_linear if has_one_position(x) or scale is not None else reference_linear
+        return linear(x, weight, scale, gated=gated, residual=residual, out=out)
 
 
 def has_one_position(x: Tensor) -> bool:
-    """Whether `[batch, (time,) channels]` is a step's. A prompt's piece has many, where libraries are faster."""
+    """Whether `[batch, (time,) channels]` is one position a row, as in a step.
+
+    A prefill has many positions a row; there the libraries' kernels are faster than the engine's.
+    """
     return x.dim() == 2 or x.shape[1] == 1
 
 
 class Int8Linear(Linear):
-    """The same with 8-bit weights and one scale a row: half the bytes of bfloat16 to read.
+    """`Linear` with 8-bit weights and one float32 scale for each output: half the bytes of bfloat16 to read.
 
-    A weight is its integer times its row's scale, which is the row's largest magnitude over 127. Activations keep their
-    dtype.
+    A weight is its integer times the scale of its row, which is the row's largest magnitude over 127. Activations keep
+    their dtype.
     """
 
     scale: Tensor
 
-    def __init__(self, columns: int, rows: int, held: WeightFormat, steps: int = 1) -> None:
-        super().__init__(columns, rows, WeightFormat(held.device, torch.int8), steps)
-        self.scale = torch.empty(steps * rows, device=held.device, dtype=torch.float32)
+    def __init__(self, in_features: int, out_features: int, weight_format: WeightFormat, steps: int = 1) -> None:
+        super().__init__(in_features, out_features, WeightFormat(weight_format.device, torch.int8), steps)
+        self.scale = torch.empty(steps * out_features, device=weight_format.device, dtype=torch.float32)
 
-    def round(self, weight: Tensor) -> None:
-        """Take over a checkpoint's tensor, a part at a time, so that little of it is on the card as it was."""
-        for start in range(0, len(weight), ROUNDED_ROWS):
-            some = slice(start, start + ROUNDED_ROWS)
-            rows = weight[some].to(self.weight.device).float()
-            scale = rows.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / INT8_MAX
-            self.scale[some] = scale
-            self.weight.data[some] = (rows / scale[:, None]).round().to(torch.int8)
+    def quantize(self, weight: Tensor) -> None:
+        """Fill the layer from a checkpoint's tensor, some rows at a time."""
+        for start in range(0, len(weight), QUANTIZED_ROWS):
+            rows = slice(start, start + QUANTIZED_ROWS)
+            exact = weight[rows].to(self.weight.device).float()
+            scale = exact.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / INT8_MAX
+            self.scale[rows] = scale
+            self.weight.data[rows] = (exact / scale[:, None]).round().to(torch.int8)
 
 
-def fast_linear(x: Tensor, weight: Tensor, scale: Tensor | None = None, **how: Any) -> Tensor:
-    """What `linear_plainly` says; on a card by a kernel that is made for few lines."""
+def fused_linear(x: Tensor, weight: Tensor, scale: Tensor | None = None, **options: Any) -> Tensor:
+    """Compute what `reference_linear` does; on a GPU, in one launch of a kernel made for few rows of activations."""
     if x.is_cuda:
         from core.engine.kernels.matmul import linear  # Triton comes with torch's CUDA builds only
 
-        return linear(x, weight, scale, **how)
-    return linear_plainly(x, weight, scale, **how)
+        return linear(x, weight, scale, **options)
+    return reference_linear(x, weight, scale, **options)
 
 
-def linear_plainly(
+def reference_linear(
     x: Tensor,
     weight: Tensor,
     scale: Tensor | None = None,
@@ -106,11 +114,13 @@ def linear_plainly(
     out: Tensor | None = None,
     elu: Tensor | None = None,
 ) -> Tensor:
-    """`[..., columns] -> [..., rows]` for `weight`: `[rows, columns]`, of x's dtype, or int8 and float32[rows] `scale`.
+    """A linear layer with what surrounds it, in plain torch: `[..., in_features] -> [..., out_features]`.
 
-    Before the product: `centred`, a layer norm with `epsilon` whose own weights are in the matrix. After it, in this
-    order: `bias`; `gated`, where the first half of the rows, through SiLU, weighs the second; `gelu`; `residual` is
-    added. The result goes to `out` and, through ELU, to `elu`, where they are given.
+    `weight` is `[out_features, in_features]`, either of the dtype of `x` or int8 with `scale`, float32[out_features].
+    `centred` normalizes `x` first, as a layer norm with `epsilon` whose own weights are folded into the matrix. After
+    the matmul come, in this order: `bias`; `gated`, where the first half of the outputs, through SiLU, multiplies the
+    second half; `gelu`; and the addition of `residual`. The result is written to `out` and, through ELU, to `elu`,
+    where these are given.
     """
     if centred:
         x = F.layer_norm(x, (x.shape[-1],), eps=epsilon)

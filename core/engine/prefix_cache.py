@@ -1,4 +1,4 @@
-"""Prompts that have been read, and the memory that keeps the latest of them."""
+"""The prefix cache: prompts that have been prefilled, in host memory, least recently used out first."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -10,62 +10,64 @@ from torch import Tensor
 
 from core.engine.architecture import Architecture
 
-BLOCK = 16
-"""Positions that are kept in one piece: 8 MiB for PersonaPlex."""
+PAGE_POSITIONS = 16
+"""Positions in a page, the unit in which the prefix cache allocates memory: 8 MiB for PersonaPlex in bfloat16."""
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A prompt that has been read: what a slot needs to begin with it.
+class PrefixCacheEntry:
+    """A prompt that has been prefilled: all that a slot needs to begin a conversation with it.
 
-    `pieces` follow each other, each `[layer, key or value, head, time, head_dim]` on any device; together they have
-    `length` positions or, zeros at the end, a few more. `hidden` is `[dim]`, the transformer's output at the last one.
+    `segments` hold the keys and values of consecutive positions, each `[layer, key or value, head, time, head_dim]` on
+    any device. Together they have `length` positions, or a few more, which are zeros at the end. `hidden` is `[dim]`,
+    the transformer's output at the last position.
     """
 
-    pieces: tuple[Tensor, ...]
+    segments: tuple[Tensor, ...]
     length: int
     hidden: Tensor
 
 
-class SnapshotStore:
-    """Snapshots in a fixed part of the host's memory; the least recently used makes room.
+class PrefixCache:
+    """Prefilled prompts in a fixed amount of host memory; the least recently used makes room for a new one.
 
-    Next to a CUDA card that memory is pinned, all of it at the start: pinning takes longer than reading a prompt does.
+    Where the device is a GPU this memory is pinned, all of it at the start: pinning takes longer than a prefill does.
     """
 
     def __init__(self, architecture: Architecture, budget: int, device: torch.device, dtype: torch.dtype) -> None:
-        """`budget` in bytes."""
-        shape = (architecture.num_layers, 2, architecture.num_heads, BLOCK, architecture.head_dim)
-        count = budget // (2 * architecture.num_layers * architecture.dim * BLOCK * dtype.itemsize)
-        self._blocks = torch.empty(count, *shape, dtype=dtype, pin_memory=device.type == "cuda")
+        """`budget` is in bytes."""
+        shape = (architecture.num_layers, 2, architecture.num_heads, PAGE_POSITIONS, architecture.head_dim)
+        count = budget // (2 * architecture.num_layers * architecture.dim * PAGE_POSITIONS * dtype.itemsize)
+        self._pages = torch.empty(count, *shape, dtype=dtype, pin_memory=device.type == "cuda")
         self._free = list(range(count))
-        self._kept: OrderedDict[object, tuple[list[int], Snapshot]] = OrderedDict()
+        self._entries: OrderedDict[object, tuple[list[int], PrefixCacheEntry]] = OrderedDict()
+        """Each entry with the numbers of its pages, the least recently used first."""
 
-    def get(self, key: object) -> Snapshot | None:
-        """The snapshot kept under `key`, which counts as used."""
-        if key not in self._kept:
+    def get(self, key: object) -> PrefixCacheEntry | None:
+        """The entry cached under `key`, which counts as used, or None."""
+        if key not in self._entries:
             return None
-        self._kept.move_to_end(key)
-        return self._kept[key][1]
+        self._entries.move_to_end(key)
+        return self._entries[key][1]
 
-    def put(self, key: object, snapshot: Snapshot) -> None:
-        """Keep a snapshot, unless it is larger than all of the store."""
-        needed = -(-snapshot.length // BLOCK)
-        if needed > len(self._blocks):
+    def put(self, key: object, entry: PrefixCacheEntry) -> None:
+        """Cache a freshly prefilled entry, unless it is larger than the whole cache."""
+        needed = -(-entry.length // PAGE_POSITIONS)
+        if needed > len(self._pages):
             return
         while len(self._free) < needed:
-            _, (blocks, _) = self._kept.popitem(last=False)
-            self._free += blocks
-        taken = [self._free.pop() for _ in range(needed)]
-        for number, piece in zip(taken, cut(snapshot), strict=True):
-            self._blocks[number].copy_(piece, non_blocking=True)
-        pieces = tuple(self._blocks[number] for number in taken)
-        self._kept[key] = taken, Snapshot(pieces, snapshot.length, snapshot.hidden)
+            _, (evicted, _) = self._entries.popitem(last=False)
+            self._free += evicted
+        numbers = [self._free.pop() for _ in range(needed)]
+        for number, page in zip(numbers, pages_of(entry), strict=True):
+            self._pages[number].copy_(page, non_blocking=True)
+        segments = tuple(self._pages[number] for number in numbers)
+        self._entries[key] = numbers, PrefixCacheEntry(segments, entry.length, entry.hidden)
 
 
-def cut(snapshot: Snapshot) -> Iterator[Tensor]:
-    """A snapshot's one piece in blocks, the last filled up with zeros."""
-    (whole,) = snapshot.pieces
-    for start in range(0, snapshot.length, BLOCK):
-        piece = whole[:, :, :, start : start + BLOCK]
-        yield F.pad(piece, (0, 0, 0, BLOCK - piece.shape[3])).contiguous()
+def pages_of(entry: PrefixCacheEntry) -> Iterator[Tensor]:
+    """The single segment of a fresh entry cut into pages, the last one padded with zeros."""
+    (whole,) = entry.segments
+    for start in range(0, entry.length, PAGE_POSITIONS):
+        page = whole[:, :, :, start : start + PAGE_POSITIONS]
+        yield F.pad(page, (0, 0, 0, PAGE_POSITIONS - page.shape[3])).contiguous()

@@ -1,6 +1,6 @@
-"""What the model is told before a call begins: a voice and a text, laid out as tokens.
+"""The prompt that a model reads before a call begins: a voice and a text, laid out as tokens.
 
-Step t of a prompt gives the token of stream k at position t + delay[k]; position 0, and position 1 of the delayed
+Step t of a prompt determines the token of stream k at position t + delay[k]; position 0, and position 1 of the delayed
 streams, hold initial tokens. The parts and their order are those of NVIDIA's `LMGen.step_system_prompts` (personaplex,
 MIT).
 """
@@ -18,7 +18,7 @@ from core.errors import PromptError
 GAP_FRAMES = 6
 """Half a second of silence after the voice and after the text."""
 RING = 4
-"""Columns of the token ring that packaged voices carry: the longest delay, and three more."""
+"""Columns of the token ring that packaged voices contain: the longest delay, and three more."""
 Tokens = npt.NDArray[np.int64]
 SYSTEM_TAG = "<system>"
 """Stands before and after the text of every prompt, as the model was trained."""
@@ -56,7 +56,7 @@ class Voice:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what the voice sounds like, the same for equal content under any name."""
+        """A hash of the voice's content, whatever its name."""
         digest = hashlib.sha256()
         for form in (self.pcm, self.codes, self.embeddings, self.ring):
             digest.update(b"-" if form is None else repr((form.shape, form.dtype.str)).encode() + form.tobytes())
@@ -65,7 +65,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A persona as the engine sees it: the text it is told (no tags; may be empty) and its voice (or none)."""
+    """A persona as the engine sees it: a text without tags, which may be empty, and a voice, or none."""
 
     text: str = ""
     voice: Voice | None = None
@@ -73,7 +73,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class SpecialCodes:
-    """What a codec makes of silence, and of a 440 Hz sine at half amplitude; eight codes each."""
+    """The codes of silence and of a 440 Hz sine at half amplitude in some codec, eight each."""
 
     silence: tuple[int, ...] = (948, 243, 1178, 546, 1736, 1030, 1978, 2008)
     sine: tuple[int, ...] = (430, 1268, 381, 1611, 1095, 1495, 56, 472)
@@ -83,7 +83,7 @@ class SpecialCodes:
 class PromptLayout:
     """What the transformer reads at positions 0..length-1.
 
-    `tokens` is int64[length, 17]. Where a saved voice gives `embeddings`, float32[n, dim], they stand for the tokens of
+    `tokens` is int64[length, 17]. The `embeddings` of a packaged voice, float32[n, dim], replace the tokens of
     positions 0..n-1.
     """
 
@@ -96,9 +96,9 @@ class PromptLayout:
 
 
 def lay_out(voice: Voice | None, text: Tokens, special: SpecialCodes, architecture: Architecture) -> PromptLayout:
-    """Lay out voice, gap, text and gap. `voice` gives codes or embeddings, `text` is int64[tokens], perhaps none.
+    """Lay out voice, gap, text and gap. `voice` has codes or embeddings, `text` is int64[tokens], perhaps empty.
 
-    Raises PromptError when the voice is of another checkpoint or the prompt leaves no room in the context.
+    Raises PromptError when the voice belongs to another checkpoint or the prompt leaves no room in the context.
     """
     spoken = voice_steps(voice, architecture)
     gap = np.tile(special.silence, (GAP_FRAMES, 1))
@@ -112,7 +112,7 @@ def lay_out(voice: Voice | None, text: Tokens, special: SpecialCodes, architectu
 
     tokens = np.empty((len(steps), STREAMS), dtype=np.int64)
     for stream, delay in enumerate(DELAYS):
-        tokens[: delay + 1, stream] = architecture.text_card if stream == 0 else architecture.card
+        tokens[: delay + 1, stream] = architecture.text_vocab_size if stream == 0 else architecture.audio_vocab_size
         tokens[delay + 1 :, stream] = steps[1 : len(steps) - delay, stream]
     if voice is None or voice.embeddings is None or voice.ring is None:
         return PromptLayout(tokens)
@@ -125,7 +125,7 @@ def lay_out(voice: Voice | None, text: Tokens, special: SpecialCodes, architectu
 
 
 def voice_steps(voice: Voice | None, architecture: Architecture) -> Tokens:
-    """The agent's codes while it speaks its voice prompt, int64[frames, 8]; zeros where embeddings stand for them."""
+    """The agent's codes while it speaks its voice prompt, int64[frames, 8]; zeros where embeddings replace them."""
     if voice is None:
         return np.empty((0, AGENT_CODEBOOKS), dtype=np.int64)
     if voice.embeddings is not None and voice.ring is not None:
@@ -137,16 +137,16 @@ def voice_steps(voice: Voice | None, architecture: Architecture) -> Tokens:
             )
         here, following = len(voice.embeddings) % RING, (len(voice.embeddings) + 1) % RING
         delayed = voice.ring[np.array(DELAYS) > 0, following]
-        check_tokens(voice.name, np.append(voice.ring[1:, here], delayed), architecture.card)
-        check_tokens(voice.name, voice.ring[:1, here], architecture.text_card)
+        check_tokens(voice.name, np.append(voice.ring[1:, here], delayed), architecture.audio_vocab_size)
+        check_tokens(voice.name, voice.ring[:1, here], architecture.text_vocab_size)
         return np.zeros((len(voice.embeddings) + 1, AGENT_CODEBOOKS), dtype=np.int64)
     if voice.codes is None:
         raise PromptError(f"Voice {voice.name} is a recording that has not been encoded.")
-    check_tokens(voice.name, voice.codes, architecture.card)
+    check_tokens(voice.name, voice.codes, architecture.audio_vocab_size)
     return voice.codes
 
 
-def check_tokens(name: str, tokens: Tokens, card: int) -> None:
-    """Raise PromptError where a voice names tokens that the model does not have."""
-    if tokens.size and not 0 <= tokens.min() <= tokens.max() <= card:
+def check_tokens(name: str, tokens: Tokens, vocab_size: int) -> None:
+    """Raise PromptError when a voice has tokens that are not in the model's vocabulary."""
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() <= vocab_size:
         raise PromptError(f"Voice {name} holds tokens that this model does not have: it is another checkpoint's.")

@@ -1,4 +1,4 @@
-"""How every call draws its tokens: temperature, top-k and seed, each its own."""
+"""Sampling of tokens for a batch of calls, each with its own temperature, top-k and seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from core.engine.sampling import MAX_TOP_K, Sampling
 
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 """SplitMix64's increment, 2^64 divided by the golden ratio, as int64."""
-TEXT, CODEBOOKS = range(1), range(1, 1 + AGENT_CODEBOOKS)
-"""Streams of randomness."""
+TEXT_STREAMS, CODEBOOK_STREAMS = range(1), range(1, 1 + AGENT_CODEBOOKS)
+"""The random streams of the text token and of the agent's codebooks."""
 
 
 @dataclass(frozen=True)
-class Draws:
-    """How each row of a batch draws the tokens of one position, so that one step serves them all.
+class Sampler:
+    """Samples the tokens of one position for each row of a batch, so that one step serves all calls.
 
-    `seed` and `position`: int64[rows]; `temperature`: float32[2, rows] and `top_k`: int64[2, rows], for text and for
-    codebooks.
+    `seed` and `position`: int64[rows]; `temperature`: float32[2, rows] and `top_k`: int64[2, rows], first for text and
+    then for codebooks.
 
     Randomness is a function of (seed, position, stream, token) alone, a counter-based generator as in Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3" (2011): no state, and no row can touch another's.
+    "Parallel random numbers: as easy as 1, 2, 3" (2011). It has no state, so no row can influence another.
     """
 
     seed: Tensor
@@ -33,8 +33,8 @@ class Draws:
     _noise: dict[range, Tensor] = field(default_factory=dict, init=False)
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[Sampling, int]], position: Tensor) -> "Draws":
-        """Rows that draw each with a sampling, complete but for its seed, and a seed, at `position`."""
+    def of(cls, rows: Sequence[tuple[Sampling, int]], position: Tensor) -> "Sampler":
+        """A sampler at `position`, int64[rows], from each row's settings, complete but for the seed, and its seed."""
         device = position.device
         temperatures = [[sampling.text_temperature, sampling.temperature] for sampling, _ in rows]
         top_ks = [[sampling.text_top_k, sampling.top_k] for sampling, _ in rows]
@@ -43,30 +43,30 @@ class Draws:
         return cls(seeds, position, temperature.T.contiguous(), torch.tensor(top_ks, device=device).T.contiguous())
 
     def text(self, logits: Tensor) -> Tensor:
-        """The text tokens, int64[rows], from float32[rows, text_card]."""
-        return self._pick(logits, 0, TEXT, kind=0)
+        """Sample the text tokens, int64[rows], from float32[rows, text_vocab_size]."""
+        return self._sample(logits, TEXT_STREAMS, 0, setting=0)
 
     def codebook(self, codebook: int, logits: Tensor) -> Tensor:
-        """The same for one of the agent's codebooks."""
-        return self._pick(logits, codebook, CODEBOOKS, kind=1)
+        """Sample one of the agent's codebooks, int64[rows], from float32[rows, audio_vocab_size]."""
+        return self._sample(logits, CODEBOOK_STREAMS, codebook, setting=1)
 
-    def _pick(self, logits: Tensor, number: int, streams: range, kind: int) -> Tensor:
-        """Of one of some streams that are alike."""
-        temperature, top_k = self.temperature[kind], self.top_k[kind]
+    def _sample(self, logits: Tensor, streams: range, number: int, setting: int) -> Tensor:
+        """Sample with the randomness of `streams[number]`; `setting` selects temperature and top-k."""
+        temperature, top_k = self.temperature[setting], self.top_k[setting]
         if logits.is_cuda:
-            from core.engine.kernels.sampling import draw  # Triton comes with torch's CUDA builds only
+            from core.engine.kernels.sampling import sample  # Triton comes with torch's CUDA builds only
 
-            return draw(logits, temperature, top_k, self.seed, self.position, streams[number])
-        if streams not in self._noise:  # For all of them at once: that takes little more than for one.
-            self._noise[streams] = gumbel(self.seed, self.position, streams, logits.shape[-1])
-        return draw_plainly(logits, temperature, top_k, self._noise[streams][number])
+            return sample(logits, temperature, top_k, self.seed, self.position, streams[number])
+        if streams not in self._noise:  # For all of them at once, which takes little longer than for one.
+            self._noise[streams] = gumbel_noise(self.seed, self.position, streams, logits.shape[-1])
+        return reference_sample(logits, temperature, top_k, self._noise[streams][number])
 
 
-def draw_plainly(logits: Tensor, temperature: Tensor, top_k: Tensor, noise: Tensor) -> Tensor:
-    """int64[rows] from float32[rows, card] and as much noise; the others are one value a row.
+def reference_sample(logits: Tensor, temperature: Tensor, top_k: Tensor, noise: Tensor) -> Tensor:
+    """Sample int64[rows] from float32[rows, vocab_size] logits with Gumbel noise of the same shape.
 
-    Gumbel's trick: the best of logit / temperature + noise among the top k is a draw from their softmax. Greedy at
-    temperature 0.
+    `temperature` and `top_k` have one value a row. By the Gumbel-max trick, the largest of logit / temperature + noise
+    among the top k is distributed as their softmax. A temperature of 0 is greedy.
     """
     greedy = (temperature == 0)[:, None]
     best, tokens = (logits / temperature[:, None].masked_fill(greedy, 1.0)).topk(min(MAX_TOP_K, logits.shape[-1]))
@@ -76,18 +76,18 @@ def draw_plainly(logits: Tensor, temperature: Tensor, top_k: Tensor, noise: Tens
     return tokens.gather(-1, chosen)[:, 0]
 
 
-def gumbel(seed: Tensor, position: Tensor, streams: range, card: int) -> Tensor:
-    """Gumbel noise for all tokens, float32[streams, rows, card], from int64[rows] seeds and positions."""
+def gumbel_noise(seed: Tensor, position: Tensor, streams: range, vocab_size: int) -> Tensor:
+    """Gumbel noise for all tokens, float32[streams, rows, vocab_size], from int64[rows] seeds and positions."""
     stream = torch.arange(streams.start, streams.stop, device=seed.device)
-    token = torch.arange(card, device=seed.device)
-    key = scramble(seed + scramble(position * STREAMS + stream[:, None]))
-    bits = scramble(key[:, :, None] + GOLDEN * (token + 1))
+    token = torch.arange(vocab_size, device=seed.device)
+    key = splitmix(seed + splitmix(position * STREAMS + stream[:, None]))
+    bits = splitmix(key[:, :, None] + GOLDEN * (token + 1))
     uniform = ((bits >> 41 & 0x7FFFFF).float() + 0.5) * 2.0**-23  # never 0 or 1 in float32
     return -torch.log(-torch.log(uniform))
 
 
-def scramble(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) on int64, which wraps as uint64 does."""
+def splitmix(x: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) on int64, which wraps around as uint64 does."""
     x = (x ^ (x >> 30 & (1 << 34) - 1)) * (0xBF58476D1CE4E5B9 - (1 << 64))
     x = (x ^ (x >> 27 & (1 << 37) - 1)) * (0x94D049BB133111EB - (1 << 64))
     return x ^ (x >> 31 & (1 << 33) - 1)

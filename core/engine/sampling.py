@@ -1,4 +1,4 @@
-"""What a call may ask of the sampler: temperatures, top-k and seed."""
+"""The sampling settings that a call may choose: temperatures, top-k and seed."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -12,12 +12,12 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a call asks of the sampler; None is the checkpoint's own way, which for PersonaPlex is USUAL.
+    """The sampling settings of a call; None is the checkpoint's own default, which for PersonaPlex is that of USUAL.
 
     A temperature of 0 is greedy. `seed` None means a fresh one for each call; the same seed and the same audio
-    give the same conversation, whoever else is on the card.
+    give the same conversation, whoever else is talking on the same GPU.
 
-    Raises SamplingError when a value is out of its limits, naming it.
+    Raises SamplingError, naming the value, when one is out of its limits.
     """
 
     temperature: float | None = None
@@ -41,10 +41,10 @@ class Sampling:
                 raise SamplingError(f"{field.name} must lie between {low} and {high}, not {value}.")
 
     def over(self, usual: "Sampling") -> "Sampling":
-        """The same, with what is not asked for as usual."""
-        asked = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(usual, **{name: value for name, value in asked.items() if value is not None})
+        """These settings, with those of `usual` in place of what is None."""
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(usual, **{name: value for name, value in chosen.items() if value is not None})
 
 
 USUAL = Sampling(temperature=0.8, top_k=250, text_temperature=0.7, text_top_k=25)
-"""PersonaPlex's own, and what a checkpoint takes that does not say otherwise."""
+"""PersonaPlex's own settings, and the defaults of a checkpoint whose config has none."""

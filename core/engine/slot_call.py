@@ -1,4 +1,4 @@
-"""The event loop's side of a slot: a call, as a session holds it."""
+"""The event loop's side of a slot: the call that a session uses."""
 
 import asyncio
 import contextlib
@@ -12,19 +12,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.engine.call import FRAME_SAMPLES, Frame, OutputFrame
-from core.engine.tokenizer import Words
+from core.engine.tokenizer import Detokenizer
 from core.errors import EngineError, PersonaplexError
 
 MAX_UNREAD = 128
-"""Frames (10 s) a session may leave unread before the oldest are dropped."""
+"""Frames (10 s) that a session may leave unread before the oldest are dropped."""
 ANSWER_SECONDS = 15.0
 """How long a pushed frame may wait for its answer before the engine counts as stuck."""
 CLOSE_SECONDS = 2.0
-"""How long `close` waits for a thread that may be stuck; the slot comes back when that goes on."""
+"""How long `close` waits for a thread that may be stuck; the slot is freed when the thread continues."""
 
 
 class Slots(Protocol):
-    """What a call needs of the engine it belongs to."""
+    """What a call needs of the engine that it belongs to."""
 
     def inputs_changed(self) -> AbstractContextManager[threading.Condition]: ...
 
@@ -32,10 +32,13 @@ class Slots(Protocol):
 
 
 class SlotCall:
-    """See `core.engine.call.Call`. Made on the event loop; `begun` and `words` are the engine thread's."""
+    """A call of a `SlotEngine`; `core.engine.call.Call` documents its interface.
 
-    def __init__(self, engine: Slots, slot: int, seed: int, max_waiting: int, words: Words) -> None:
-        self.slot, self.seed, self.words = slot, seed, words
+    It is created on the event loop. `begun` and `detokenizer` belong to the engine's thread.
+    """
+
+    def __init__(self, engine: Slots, slot: int, seed: int, max_waiting: int, detokenizer: Detokenizer) -> None:
+        self.slot, self.seed, self.detokenizer = slot, seed, detokenizer
         self.loop = asyncio.get_running_loop()
         self.inputs: deque[tuple[Frame, float]] = deque()
         self.begun = False
@@ -45,19 +48,20 @@ class SlotCall:
         self._waiting_since = 0.0
         self._outputs: deque[OutputFrame] = deque(maxlen=MAX_UNREAD)
         self._changed = asyncio.Event()
-        self._prepared: asyncio.Future[None] = self.loop.create_future()
+        self._ready: asyncio.Future[None] = self.loop.create_future()
         self._released: asyncio.Future[None] | None = None
         self._error: PersonaplexError | None = None
 
     async def ready(self) -> None:
-        await asyncio.shield(self._prepared)
+        await asyncio.shield(self._ready)
 
     def push(self, frame: Frame) -> int:
         if frame.shape != (FRAME_SAMPLES,):
             raise ValueError(f"a frame is float32[{FRAME_SAMPLES}], not {frame.dtype}{list(frame.shape)}")
-        fit = np.clip(np.nan_to_num(frame, nan=0.0), -1.0, 1.0).astype(np.float32)
+        # The one place where samples are made harmless: behind it, the codec trusts them.
+        pcm = np.clip(np.nan_to_num(frame, nan=0.0), -1.0, 1.0).astype(np.float32)
         with self._engine.inputs_changed() as changed:
-            self.inputs.append((fit, time.perf_counter()))
+            self.inputs.append((pcm, time.perf_counter()))
             dropped = max(0, len(self.inputs) - self._max_waiting)
             for _ in range(dropped):
                 self.inputs.popleft()
@@ -87,48 +91,48 @@ class SlotCall:
         if self._released is None:
             self._released = self.loop.create_future()
             self._changed.set()
-            self._prepared.cancel()
+            self._ready.cancel()
             if not self._engine.release(self):
                 self._released.set_result(None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await asyncio.shield(self._released)
 
-    # What the engine's thread uses.
+    # The interface for the engine's thread.
 
-    def tell(self, what: Callable[..., None], *about: Any) -> None:
-        """Call one of the methods below on the event loop, if that still runs."""
+    def tell(self, method: Callable[..., None], *arguments: Any) -> None:
+        """Have the event loop call one of the methods below, if it still runs."""
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(what, *about)
+            self.loop.call_soon_threadsafe(method, *arguments)
 
-    def count(self) -> int:
-        """Number the next answer."""
+    def next_index(self) -> int:
+        """The index of the next answer, counted from 0."""
         self._answered += 1
         return self._answered - 1
 
-    # What it has called on the event loop.
+    # What the engine's thread has the event loop call.
 
-    def prepared(self) -> None:
-        """The prompt is in the slot."""
-        if not self._prepared.done():
-            self._prepared.set_result(None)
+    def became_ready(self) -> None:
+        """Note that the prompt is in the slot."""
+        if not self._ready.done():
+            self._ready.set_result(None)
 
     def receive(self, output: OutputFrame) -> None:
-        """A frame has been answered."""
+        """Take over the answer to a frame."""
         self._unanswered -= 1
         self._waiting_since = self.loop.time()
         self._outputs.append(output)
         self._changed.set()
 
     def fail(self, error: PersonaplexError) -> None:
-        """The call is over because of `error`."""
+        """End the call because of `error`."""
         self._error = error
-        if not self._prepared.done():
-            self._prepared.set_exception(error)
-            self._prepared.exception()  # Nobody need be waiting for it.
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # Retrieved, since nobody may be waiting for it.
         self._changed.set()
 
     def released(self) -> None:
-        """The slot is free."""
+        """Note that the slot is free."""
         if self._released is not None and not self._released.done():
             self._released.set_result(None)

@@ -1,4 +1,4 @@
-"""Text to tokens and back: SentencePiece, as the checkpoint brings it."""
+"""Text to tokens and back, with the SentencePiece model that a checkpoint brings."""
 
 import codecs
 from pathlib import Path
@@ -11,14 +11,14 @@ from core.engine.prompt import SYSTEM_TAG, Tokens, without_system_tags
 from core.errors import CheckpointError
 
 PADDING = (0, 3)
-"""Moshi's end-of-padding and padding: never shown."""
+"""Moshi's end-of-padding and padding tokens, which stand for no text."""
 
 
-class Words(Protocol):
-    """Turns one call's text tokens into text to show, in order."""
+class Detokenizer(Protocol):
+    """Turns the text tokens of one call into text, one after another."""
 
-    def show(self, token: int) -> str:
-        """The text that this token completes; often ""."""
+    def decode(self, token: int) -> str:
+        """The text that this token completes, often ""."""
 
 
 class Tokenizer(Protocol):
@@ -27,12 +27,12 @@ class Tokenizer(Protocol):
     def prompt(self, text: str) -> Tokens:
         """The tokens of a text prompt, int64[n], wrapped as the model was trained; none for an empty one."""
 
-    def words(self) -> Words:
-        """Begin to show a new call's text."""
+    def detokenizer(self) -> Detokenizer:
+        """A detokenizer for a new call."""
 
 
 class SentencePieceTokenizer:
-    """The checkpoint's own SentencePiece model."""
+    """The checkpoint's own SentencePiece model. Raises CheckpointError when the file holds none."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -46,18 +46,18 @@ class SentencePieceTokenizer:
             return np.empty(0, dtype=np.int64)
         return np.array(self._processor.encode(f"{SYSTEM_TAG} {words} {SYSTEM_TAG}"), dtype=np.int64)
 
-    def words(self) -> "SentencePieceWords":
-        return SentencePieceWords(self._processor)
+    def detokenizer(self) -> "SentencePieceDetokenizer":
+        return SentencePieceDetokenizer(self._processor)
 
 
-class SentencePieceWords:
-    """Pieces to text; characters that the vocabulary spells in bytes appear when their last byte has come."""
+class SentencePieceDetokenizer:
+    """Pieces to text; a character that the vocabulary spells in bytes appears with its last byte."""
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
         self._processor = processor
         self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def show(self, token: int) -> str:
+    def decode(self, token: int) -> str:
         if token in PADDING or token >= self._processor.vocab_size():
             return ""
         piece: str = self._processor.id_to_piece(token)

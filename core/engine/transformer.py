@@ -1,6 +1,6 @@
 """The layers of Moshi's language model, for inference only.
 
-Parameters carry the names that the checkpoint gives them, so that loading is a walk over `named_parameters()`.
+Parameters have the names that the checkpoint gives them, so that loading is a walk over `named_parameters()`.
 """
 
 from typing import Protocol
@@ -9,41 +9,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.engine.architecture import Architecture
-from core.engine.linear import WeightFormat, empty, has_one_position
+from core.engine.linear import WeightFormat, empty_parameter, has_one_position
 
 NORM_EPSILON = 1e-8
-"""Of `rms_norm_f32` in `moshi.modules.transformer`."""
+"""The epsilon of `rms_norm_f32` in `moshi.modules.transformer`."""
 
 
 class Attend(Protocol):
-    """Turns a layer's queries and keys to their positions, keeps keys and values, and lets the queries look at them."""
+    """Attention of one forward pass over its KV cache.
+
+    It applies the rotary embedding to a layer's queries and keys, caches keys and values, and attends.
+    """
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """All `[batch, heads, time, head_dim]`, the result too."""
+        """Arguments and result are `[batch, heads, time, head_dim]`."""
 
 
 class Norm(nn.Module):
-    """Root-mean-square norm, computed in float32 whatever the dtype."""
+    """Root-mean-square norm, computed in float32 whatever the dtype of its input."""
 
-    def __init__(self, dim: int, held: WeightFormat) -> None:
+    def __init__(self, dim: int, weight_format: WeightFormat) -> None:
         super().__init__()
-        self.alpha = empty(1, 1, dim, device=held.device, dtype=held.dtype)
+        self.alpha = empty_parameter(1, 1, dim, device=weight_format.device, dtype=weight_format.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda and has_one_position(x):
-            from core.engine.kernels.norm import norm  # Triton comes with torch's CUDA builds only
+            from core.engine.kernels.norm import rms_norm  # Triton comes with torch's CUDA builds only
 
-            return norm(x.contiguous(), self.alpha, NORM_EPSILON)
+            return rms_norm(x.contiguous(), self.alpha, NORM_EPSILON)
         return F.rms_norm(x, (x.shape[-1],), self.alpha.view(-1), NORM_EPSILON)
 
 
 class Gating(nn.Module):
     """Feed-forward layer gated by SiLU, with its residual."""
 
-    def __init__(self, dim: int, hidden: int, held: WeightFormat) -> None:
+    def __init__(self, dim: int, hidden: int, weight_format: WeightFormat) -> None:
         super().__init__()
-        self.linear_in = held.matrix(dim, 2 * hidden)
-        self.linear_out = held.matrix(hidden, dim)
+        self.linear_in = weight_format.linear(dim, 2 * hidden)
+        self.linear_out = weight_format.linear(hidden, dim)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         out: Tensor = self.linear_out(self.linear_in(x, gated=True), residual=residual)
@@ -53,31 +56,31 @@ class Gating(nn.Module):
 class Attention(nn.Module):
     """Self-attention, with its residual."""
 
-    def __init__(self, dim: int, heads: int, held: WeightFormat) -> None:
+    def __init__(self, dim: int, heads: int, weight_format: WeightFormat) -> None:
         super().__init__()
         self.heads = heads
-        self.in_proj = held.matrix(dim, 3 * dim)
-        self.out_proj = held.matrix(dim, dim)
+        self.in_proj = weight_format.linear(dim, 3 * dim)
+        self.out_proj = weight_format.linear(dim, dim)
 
     def forward(self, x: Tensor, residual: Tensor, layer: int, attend: Attend) -> Tensor:
         batch, time, dim = x.shape
         projected = self.in_proj(x).view(batch, time, 3, self.heads, dim // self.heads)
         query, key, value = projected.permute(2, 0, 3, 1, 4)
-        seen = attend(layer, query, key, value)
-        out: Tensor = self.out_proj(seen.transpose(1, 2).reshape(batch, time, dim), residual=residual)
+        attended = attend(layer, query, key, value)
+        out: Tensor = self.out_proj(attended.transpose(1, 2).reshape(batch, time, dim), residual=residual)
         return out
 
 
 class Layer(nn.Module):
     """One layer of the transformer."""
 
-    def __init__(self, architecture: Architecture, held: WeightFormat) -> None:
+    def __init__(self, architecture: Architecture, weight_format: WeightFormat) -> None:
         super().__init__()
         dim = architecture.dim
-        self.norm1 = Norm(dim, held)
-        self.self_attn = Attention(dim, architecture.num_heads, held)
-        self.norm2 = Norm(dim, held)
-        self.gating = Gating(dim, architecture.hidden, held)
+        self.norm1 = Norm(dim, weight_format)
+        self.self_attn = Attention(dim, architecture.num_heads, weight_format)
+        self.norm2 = Norm(dim, weight_format)
+        self.gating = Gating(dim, architecture.hidden, weight_format)
 
     def forward(self, x: Tensor, layer: int, attend: Attend) -> Tensor:
         x = self.self_attn(self.norm1(x), x, layer, attend)
@@ -86,14 +89,14 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The large transformer over time."""
+    """The large transformer over time, all layers of it."""
 
-    def __init__(self, architecture: Architecture, held: WeightFormat) -> None:
+    def __init__(self, architecture: Architecture, weight_format: WeightFormat) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(architecture, held) for _ in range(architecture.num_layers))
+        self.layers = nn.ModuleList(Layer(architecture, weight_format) for _ in range(architecture.num_layers))
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """`x`: `[batch, time, dim]`; `attend` knows the positions."""
+        """Run `x`, `[batch, time, dim]`, through all layers; `attend` knows its positions."""
         for number, layer in enumerate(self.layers):
             x = layer(x, number, attend)
         return x

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, from the mapped file straight to where they are used, each checked by name and shape."""
+"""Loading of weights: from the memory-mapped file straight into the model, each tensor checked by name and shape."""
 
 import json
 import re
@@ -18,20 +18,20 @@ from core.engine.lm import LanguageModel
 from core.errors import CheckpointError
 
 PER_STEP = re.compile(r"(depformer_in|depformer_emb|linears|depformer\.layers\.\d+\.gating)\.(\d+)\.")
-"""Tensors that a checkpoint has once for each depformer step."""
+"""The names of tensors that a checkpoint has once for each depformer step."""
 STACKED = re.compile(r"depformer\.layers\.\d+\.self_attn\.(in_proj_weight|out_proj\.weight)")
-"""Tensors in which a checkpoint stacks all depformer steps along the first dimension."""
+"""The names of tensors in which a checkpoint stacks all depformer steps along the first dimension."""
 SHOWN_PROBLEMS = 8
 
 
 def load_language_model(lm: LanguageModel, path: Path) -> None:
-    """Fill `lm` from a safetensors file in the hub's layout, converting to its dtype or rounding to 8 bits.
+    """Fill `lm` from a safetensors file in the hub's layout, converting to its dtype or quantizing to 8 bits.
 
-    PersonaPlex's depformer has 16 steps, of which the last 8 predict the user, whose codes are always given: their
+    PersonaPlex's depformer has 16 steps, of which the last 8 predict the user, whose codes are always known: their
     tensors are never read. Raises CheckpointError naming every missing, extra or misshapen tensor.
     """
     problems: list[str] = []
-    with opened(path) as file:
+    with open_safetensors(path) as file:
         present = set(file.keys())
         wanted = {stored_name(name): parameter for name, parameter in lm.named_parameters()}
         matrices = {stored_name(f"{name}.weight"): m for name, m in lm.named_modules() if isinstance(m, Int8Linear)}
@@ -45,10 +45,10 @@ def load_language_model(lm: LanguageModel, path: Path) -> None:
             if shape != list(parameter.shape):
                 problems.append(f"{name} has shape {stored.get_shape()}, not {list(parameter.shape)}")
             elif not problems and name in matrices:
-                matrices[name].round(stored[:rows])
+                matrices[name].quantize(stored[:rows])
             elif not problems:
                 parameter.data.copy_(stored[:rows])
-    complain(path, problems)
+    raise_problems(path, problems)
 
 
 def stored_name(name: str) -> str:
@@ -57,19 +57,19 @@ def stored_name(name: str) -> str:
 
 
 def expected(name: str, wanted: dict[str, nn.Parameter]) -> bool:
-    """Whether a stored tensor belongs to the model, or to a depformer step that it leaves out."""
+    """Whether a stored tensor belongs to the model, or to a depformer step that the model leaves out."""
     per_step = PER_STEP.match(name)
     return name in wanted or (per_step is not None and PER_STEP.sub(rf"{per_step[1]}.0.", name) in wanted)
 
 
 def load_mimi(path: Path, config: dict[str, Any] | None, device: torch.device) -> MimiModel:
-    """Read Mimi with the eight codebooks that Moshi uses; `config` None is Kyutai's own.
+    """Load Mimi with the eight codebooks that Moshi uses; a `config` of None is Kyutai's own.
 
     Raises CheckpointError naming every missing, extra or misshapen tensor.
     """
     mimi = get_mimi(None, config, device=device, num_codebooks=AGENT_CODEBOOKS)
     problems: list[str] = []
-    with opened(path) as file:
+    with open_safetensors(path) as file:
         present = set(file.keys())
         wanted = mimi.state_dict()
         problems += [f"{name} is missing" for name in wanted if name not in present]
@@ -82,12 +82,12 @@ def load_mimi(path: Path, config: dict[str, Any] | None, device: torch.device) -
                 wanted[name].copy_(file.get_tensor(name))
     if (mimi.sample_rate, mimi.frame_size) != (SAMPLE_RATE, FRAME_SAMPLES):
         problems.append(f"its frames have {mimi.frame_size} samples at {mimi.sample_rate} Hz, not 1920 at 24000")
-    complain(path, problems)
+    raise_problems(path, problems)
     return mimi
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint. Raises CheckpointError when it is none."""
+    """Read a JSON object from a file of a checkpoint. Raises CheckpointError when it holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -97,16 +97,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def opened(path: Path) -> Any:
-    """A safetensors file, mapped. Raises CheckpointError when it is none or broken."""
+def open_safetensors(path: Path) -> Any:
+    """Open a safetensors file, memory-mapped. Raises CheckpointError when it is none or broken."""
     try:
         return safe_open(str(path), framework="pt")  # type: ignore[no-untyped-call]
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}. Fetch it again.") from error
 
 
-def complain(path: Path, problems: list[str]) -> None:
-    """Raise CheckpointError when there are problems, with the first of them."""
+def raise_problems(path: Path, problems: list[str]) -> None:
+    """Raise CheckpointError with the first of the problems, if there are any."""
     if problems:
         more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
         raise CheckpointError(f"{path} does not fit its config: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}.")

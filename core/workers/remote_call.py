@@ -78,7 +78,8 @@ class RemoteCall:
     def __init__(self, link: EngineLink, number: int, seed: int, max_waiting: int) -> None:
         self.seed = seed
         self._link, self._number = link, number
-        self._max_held = max(0, max_waiting + 1 - CREDIT)  # as many unanswered as an engine in this process allows
+        self._credit = min(CREDIT, max_waiting)  # never more than wait there without loss
+        self._max_held = max_waiting + 1 - self._credit  # as many unanswered as an engine in this process allows
         self._held: deque[tuple[Frame, float]] = deque()
         """Frames that wait for credit, and when they were pushed."""
         self._sent: deque[float] = deque()
@@ -145,7 +146,7 @@ class RemoteCall:
         self._changed.set()
 
     def _send_held(self) -> None:
-        while self._held and len(self._sent) < CREDIT:
+        while self._held and len(self._sent) < self._credit:
             frame, pushed = self._held.popleft()
             self._sent.append(pushed)
             self._link.send_bytes(messages.encode_caller_frame(self._number, frame))

@@ -1,7 +1,8 @@
-"""Attention of one new frame a row on a CUDA card: each call's cost is that of the frames it has used.
+"""Attention of one new frame in each row on a GPU, at a cost that follows the frames each call has used.
 
-Blocks are looked at side by side and merged, as in Flash-Decoding (Dao et al., 2023), wherever they lie, as in
-PagedAttention (Kwon et al., 2023). What one call computes does not depend on the others.
+The blocks of a call are attended to in parallel and the partial results merged, as in Flash-Decoding (Dao et al.,
+2023); they may lie anywhere in the cache, as in PagedAttention (Kwon et al., 2023). The result for one call does not
+depend on the others.
 """
 
 import torch
@@ -9,148 +10,168 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from core.engine.rotary import Rotation
+from core.engine.kernels.rotary import rotate_pairs
+from core.engine.rotary import RotaryEmbedding
 
-PART = 64
-"""Frames that a program holds in registers at a time. This and WARPS: the best for 1 and near the best for 32 rows on
-an H200, as are the cache's blocks of 128 frames."""
+TILE_FRAMES = 64
+"""Frames that a program holds in registers at a time.
+
+This, WARPS and the cache's blocks of 128 frames are the best for 1 row and near the best for 32 rows on an H200.
+"""
 WARPS = 2
+MERGE_WARPS = 4
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _look(  # type: ignore[no-untyped-def]
+def _attend_block(  # type: ignore[no-untyped-def]
+    # The new frame, `[rows, heads, 1, head_dim]`; query, key and value have the same strides.
     query_pointer,
     key_pointer,
     value_pointer,
-    new_stride,
+    row_stride,
     head_stride,
+    # The cache of a layer, `[block, head, frame, head_dim]`.
     keys_pointer,
     values_pointer,
+    # Where the rows are: int64[rows], and int64[rows, blocks].
     positions_pointer,
-    table_pointer,
-    table_row,
-    table_column,
+    block_table_pointer,
+    block_table_row_stride,
+    block_table_column_stride,
+    # The rotary embedding, `[rows, head_dim / 2]`.
     cos_pointer,
     sin_pointer,
+    # The partial results, `[rows, heads, blocks, ...]`.
     sums_pointer,
-    best_pointer,
-    seen_pointer,
+    maximum_pointer,
+    total_pointer,
     context,
     scale,
     HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PART: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_FRAMES: tl.constexpr,
+    TILE_FRAMES: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    """One block of one head of one row; the one that the new frame falls into also turns and keeps its key."""
-    lane = tl.program_id(0)
+    """Attend to one block of one head of one row.
+
+    The program whose block takes the new frame also rotates the frame's key and caches key and value.
+    """
+    row_and_head = tl.program_id(0)
     number = tl.program_id(1)
-    row = lane // HEADS
-    head = lane % HEADS
-    channel = tl.arange(0, WIDTH)
-    pair = tl.arange(0, WIDTH // 2)
+    row = row_and_head // HEADS
+    head = row_and_head % HEADS
+    channel = tl.arange(0, HEAD_DIM)
+    pair = tl.arange(0, HEAD_DIM // 2)
     position = tl.load(positions_pointer + row)
     used = tl.minimum(position + 1, context)
     place = position % context
-    start = number * BLOCK
-    at = lane * BLOCKS + number
-    best = tl.full((), -float("inf"), dtype=tl.float32)
-    seen = tl.full((), 0.0, dtype=tl.float32)
-    sums = tl.zeros((WIDTH,), dtype=tl.float32)
+    start = number * BLOCK_FRAMES
+    partial = row_and_head * BLOCKS + number
+    maximum = tl.full((), -float("inf"), dtype=tl.float32)
+    total = tl.full((), 0.0, dtype=tl.float32)
+    sums = tl.zeros((HEAD_DIM,), dtype=tl.float32)
     if start < used:
-        new = row * new_stride + head * head_stride
-        cos = tl.load(cos_pointer + row * (WIDTH // 2) + pair)
-        sin = tl.load(sin_pointer + row * (WIDTH // 2) + pair)
-        kind = keys_pointer.dtype.element_ty
+        new = row * row_stride + head * head_stride
+        cos = tl.load(cos_pointer + row * (HEAD_DIM // 2) + pair)
+        sin = tl.load(sin_pointer + row * (HEAD_DIM // 2) + pair)
+        dtype = keys_pointer.dtype.element_ty
         even = tl.load(query_pointer + new + 2 * pair).to(tl.float32)
         odd = tl.load(query_pointer + new + 2 * pair + 1).to(tl.float32)
-        query = tl.interleave(even * cos - odd * sin, even * sin + odd * cos).to(kind).to(tl.float32) * scale
-        block = tl.load(table_pointer + row * table_row + number * table_column)
-        kept = (block * HEADS + head) * (BLOCK * WIDTH)
-        if (start <= place) & (place < start + BLOCK):
+        query = rotate_pairs(even, odd, cos, sin).to(dtype).to(tl.float32) * scale
+        block = tl.load(block_table_pointer + row * block_table_row_stride + number * block_table_column_stride)
+        cached = (block * HEADS + head) * (BLOCK_FRAMES * HEAD_DIM)
+        if (start <= place) & (place < start + BLOCK_FRAMES):
             even = tl.load(key_pointer + new + 2 * pair).to(tl.float32)
             odd = tl.load(key_pointer + new + 2 * pair + 1).to(tl.float32)
-            key = tl.interleave(even * cos - odd * sin, even * sin + odd * cos).to(kind)
+            key = rotate_pairs(even, odd, cos, sin).to(dtype)
             value = tl.load(value_pointer + new + channel)
-            tl.store(keys_pointer + kept + (place - start) * WIDTH + channel, key)
-            tl.store(values_pointer + kept + (place - start) * WIDTH + channel, value)
-            best = tl.sum(query * key.to(tl.float32))
-            seen = tl.full((), 1.0, dtype=tl.float32)
+            tl.store(keys_pointer + cached + (place - start) * HEAD_DIM + channel, key)
+            tl.store(values_pointer + cached + (place - start) * HEAD_DIM + channel, value)
+            maximum = tl.sum(query * key.to(tl.float32))
+            total = tl.full((), 1.0, dtype=tl.float32)
             sums = value.to(tl.float32)
-        for offset in range(0, BLOCK, PART):
-            frame = offset + tl.arange(0, PART)
+        for offset in range(0, BLOCK_FRAMES, TILE_FRAMES):
+            frame = offset + tl.arange(0, TILE_FRAMES)
             visible = (start + frame < used) & (start + frame != place)
-            here = kept + frame[:, None] * WIDTH + channel[None, :]
-            keys = tl.load(keys_pointer + here, mask=visible[:, None], other=0.0).to(tl.float32)
+            tile = cached + frame[:, None] * HEAD_DIM + channel[None, :]
+            keys = tl.load(keys_pointer + tile, mask=visible[:, None], other=0.0).to(tl.float32)
             scores = tl.where(visible, tl.sum(keys * query[None, :], axis=1), -float("inf"))
-            better = tl.maximum(best, tl.max(scores))
-            safe = tl.where(better == -float("inf"), 0.0, better)
-            weights = tl.exp(scores - safe)
-            fade = tl.exp(best - safe)
-            values = tl.load(values_pointer + here, mask=visible[:, None], other=0.0).to(tl.float32)
-            sums = sums * fade + tl.sum(values * weights[:, None], axis=0)
-            seen = seen * fade + tl.sum(weights)
-            best = better
-    tl.store(sums_pointer + at * WIDTH + channel, sums)
-    tl.store(best_pointer + at, best)
-    tl.store(seen_pointer + at, seen)
+            new_maximum = tl.maximum(maximum, tl.max(scores))
+            finite_maximum = tl.where(new_maximum == -float("inf"), 0.0, new_maximum)
+            weights = tl.exp(scores - finite_maximum)
+            rescale = tl.exp(maximum - finite_maximum)
+            values = tl.load(values_pointer + tile, mask=visible[:, None], other=0.0).to(tl.float32)
+            sums = sums * rescale + tl.sum(values * weights[:, None], axis=0)
+            total = total * rescale + tl.sum(weights)
+            maximum = new_maximum
+    tl.store(sums_pointer + partial * HEAD_DIM + channel, sums)
+    tl.store(maximum_pointer + partial, maximum)
+    tl.store(total_pointer + partial, total)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _merge(  # type: ignore[no-untyped-def]
+def _merge_blocks(  # type: ignore[no-untyped-def]
     sums_pointer,
-    best_pointer,
-    seen_pointer,
+    maximum_pointer,
+    total_pointer,
     out_pointer,
-    WIDTH: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
     BLOCKS: tl.constexpr,
     PADDED: tl.constexpr,
 ):
-    """The blocks of one head of one row, weighed and added."""
-    lane = tl.program_id(0)
+    """Merge the partial results for the blocks of one head of one row."""
+    row_and_head = tl.program_id(0)
     number = tl.arange(0, PADDED)
-    channel = tl.arange(0, WIDTH)
-    real = number < BLOCKS
-    best = tl.load(best_pointer + lane * BLOCKS + number, mask=real, other=-float("inf"))
-    seen = tl.load(seen_pointer + lane * BLOCKS + number, mask=real, other=0.0)
-    weight = tl.exp(best - tl.max(best))
-    some = real & (seen > 0)
+    channel = tl.arange(0, HEAD_DIM)
+    inside = number < BLOCKS
+    maximum = tl.load(maximum_pointer + row_and_head * BLOCKS + number, mask=inside, other=-float("inf"))
+    total = tl.load(total_pointer + row_and_head * BLOCKS + number, mask=inside, other=0.0)
+    weight = tl.exp(maximum - tl.max(maximum))
+    used = inside & (total > 0)
     sums = tl.load(
-        sums_pointer + (lane * BLOCKS + number)[:, None] * WIDTH + channel[None, :], mask=some[:, None], other=0.0
+        sums_pointer + (row_and_head * BLOCKS + number)[:, None] * HEAD_DIM + channel[None, :],
+        mask=used[:, None],
+        other=0.0,
     )
-    out = tl.sum(sums * weight[:, None], axis=0) / tl.sum(seen * weight)
-    tl.store(out_pointer + lane * WIDTH + channel, out.to(out_pointer.dtype.element_ty))
+    out = tl.sum(sums * weight[:, None], axis=0) / tl.sum(total * weight)
+    tl.store(out_pointer + row_and_head * HEAD_DIM + channel, out.to(out_pointer.dtype.element_ty))
 
 
-def attend_new_frame(
+def block_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    kept: Tensor,
+    cached: Tensor,
     positions: Tensor,
-    table: Tensor,
+    block_table: Tensor,
     context: int,
-    rotation: Rotation,
+    rotary: RotaryEmbedding,
 ) -> Tensor:
-    """What `BlockView` computes: queries, keys and values `[rows, heads, 1, head_dim]`, not yet turned.
+    """Compute what `ReferenceBlockAttention` in `kv_cache.py` does.
 
-    `kept` is a layer's `[2, blocks, heads, frames, head_dim]`, which takes the new key and value in; `positions` is
-    int64[rows], `table` int64[rows, n] the blocks of each. Returns `[rows, heads, 1, head_dim]`.
+    `query`, `key` and `value` are `[rows, heads, 1, head_dim]`, before the rotary embedding. `cached`, a layer's
+    `[2, blocks, heads, frames, head_dim]`, takes in the new key and value. `positions` is int64[rows], and
+    `block_table`, int64[rows, n], lists the blocks of each row's call. Returns `[rows, heads, 1, head_dim]`.
+
+    Raises ValueError when query, key and value are not slices of one tensor.
     """
-    rows, heads, _, width = query.shape
-    block, blocks = kept.shape[3], triton.cdiv(context, kept.shape[3])
-    sums = torch.empty(rows, heads, blocks, width, device=query.device, dtype=torch.float32)
-    best = torch.empty(2, rows, heads, blocks, device=query.device, dtype=torch.float32)
-    out = torch.empty(rows, heads, 1, width, device=query.device, dtype=query.dtype)
+    rows, heads, _, head_dim = query.shape
+    block_frames, blocks = cached.shape[3], triton.cdiv(context, cached.shape[3])
+    sums = torch.empty(rows, heads, blocks, head_dim, device=query.device, dtype=torch.float32)
+    maximum, total = torch.empty(2, rows, heads, blocks, device=query.device, dtype=torch.float32)
+    out = torch.empty(rows, heads, 1, head_dim, device=query.device, dtype=query.dtype)
     strides = query.stride(0), query.stride(1)
     if not (key.stride()[:2] == value.stride()[:2] == strides and query.stride(3) == 1):
         raise ValueError("query, key and value must be slices of one projection")
-    _look[(rows * heads, blocks)](
-        query, key, value, *strides, kept[0], kept[1], positions, table, *table.stride(), rotation.cos, rotation.sin,
-        sums, best[0], best[1], context, width**-0.5,
-        HEADS=heads, WIDTH=width, BLOCK=block, PART=min(PART, block), BLOCKS=blocks, num_warps=WARPS,
+    _attend_block[(rows * heads, blocks)](
+        query, key, value, *strides, cached[0], cached[1], positions, block_table, *block_table.stride(),
+        rotary.cos, rotary.sin, sums, maximum, total, context, head_dim**-0.5,
+        HEADS=heads, HEAD_DIM=head_dim, BLOCK_FRAMES=block_frames, TILE_FRAMES=min(TILE_FRAMES, block_frames),
+        BLOCKS=blocks, num_warps=WARPS,
     )  # fmt: skip
-    padded = triton.next_power_of_2(blocks)
-    _merge[(rows * heads,)](sums, best[0], best[1], out, WIDTH=width, BLOCKS=blocks, PADDED=padded, num_warps=4)
+    _merge_blocks[(rows * heads,)](
+        sums, maximum, total, out,
+        HEAD_DIM=head_dim, BLOCKS=blocks, PADDED=triton.next_power_of_2(blocks), num_warps=MERGE_WARPS,
+    )  # fmt: skip
     return out

@@ -1,4 +1,4 @@
-"""The depformer's attention on a CUDA card, in one launch. Its twin is `attend_plainly` in `depformer.py`."""
+"""The depformer's attention on a GPU, in one launch."""
 
 import torch
 import triton
@@ -7,35 +7,39 @@ from torch import Tensor
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _attend(  # type: ignore[no-untyped-def]
-    kept_pointer, out_pointer, batch_stride, codebook_stride, codebook, scale,
-    WIDTH: tl.constexpr, PADDED: tl.constexpr, CODEBOOKS: tl.constexpr,
+def _codebook_attention(  # type: ignore[no-untyped-def]
+    cached_pointer, out_pointer, row_stride, codebook_stride, codebook, scale,
+    HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, CODEBOOKS: tl.constexpr,
 ):  # fmt: skip
-    batch = tl.program_id(0)
+    """Attend from one codebook in one head of one row."""
+    row = tl.program_id(0)
     head = tl.program_id(1)
-    dim = tl.num_programs(1) * WIDTH
+    dim = tl.num_programs(1) * HEAD_DIM
     channel = tl.arange(0, PADDED)
-    before = tl.arange(0, CODEBOOKS)
-    real = channel < WIDTH
-    visible = (before <= codebook)[:, None] & real[None, :]
-    query_at = kept_pointer + batch * batch_stride + head * WIDTH + channel
-    key_at = query_at[None, :] + before[:, None] * codebook_stride + dim
-    query = tl.load(query_at + codebook * codebook_stride, mask=real, other=0.0).to(tl.float32)
+    other = tl.arange(0, CODEBOOKS)
+    inside = channel < HEAD_DIM
+    visible = (other <= codebook)[:, None] & inside[None, :]
+    query_at = cached_pointer + row * row_stride + head * HEAD_DIM + channel
+    key_at = query_at[None, :] + other[:, None] * codebook_stride + dim
+    query = tl.load(query_at + codebook * codebook_stride, mask=inside, other=0.0).to(tl.float32)
     keys = tl.load(key_at, mask=visible, other=0.0).to(tl.float32)
     values = tl.load(key_at + dim, mask=visible, other=0.0).to(tl.float32)
-    scores = tl.where(before <= codebook, tl.sum(keys * query[None, :], axis=1) * scale, -float("inf"))
+    scores = tl.where(other <= codebook, tl.sum(keys * query[None, :], axis=1) * scale, -float("inf"))
     weights = tl.exp(scores - tl.max(scores))
     out = tl.sum(values * weights[:, None], axis=0) / tl.sum(weights)
-    tl.store(out_pointer + batch * dim + head * WIDTH + channel, out.to(out_pointer.dtype.element_ty), mask=real)
+    tl.store(out_pointer + row * dim + head * HEAD_DIM + channel, out.to(out_pointer.dtype.element_ty), mask=inside)
 
 
-def attend(kept: Tensor, codebook: int, heads: int) -> Tensor:
-    """`kept`: `[batch, codebook, 3 * dim]`, filled up to `codebook`; returns `[batch, dim]`."""
-    batch, codebooks, width = len(kept), kept.shape[1], kept.shape[2] // (3 * heads)
-    out = torch.empty(batch, heads * width, device=kept.device, dtype=kept.dtype)
-    _attend[(batch, heads)](
-        kept, out, kept.stride(0), kept.stride(1), codebook, width**-0.5,
-        WIDTH=width, PADDED=triton.next_power_of_2(width), CODEBOOKS=codebooks,
+def codebook_attention(cached: Tensor, codebook: int, heads: int) -> Tensor:
+    """Compute what `reference_codebook_attention` in `core.engine.depformer` does.
+
+    `cached`: `[rows, codebook, 3 * dim]`, filled up to and including `codebook`. Returns `[rows, dim]`.
+    """
+    rows, codebooks, head_dim = len(cached), cached.shape[1], cached.shape[2] // (3 * heads)
+    out = torch.empty(rows, heads * head_dim, device=cached.device, dtype=cached.dtype)
+    _codebook_attention[(rows, heads)](
+        cached, out, cached.stride(0), cached.stride(1), codebook, head_dim**-0.5,
+        HEAD_DIM=head_dim, PADDED=triton.next_power_of_2(head_dim), CODEBOOKS=codebooks,
         num_warps=1,
     )  # fmt: skip
     return out

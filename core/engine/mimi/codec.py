@@ -1,4 +1,4 @@
-"""Mimi for all slots at once: frames to codes and back, each slot with its own stream."""
+"""The Mimi codec for all slots at once: frames to codes and back, each slot with its own streams."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,31 +14,31 @@ from core.engine.mimi.weights import codebooks
 
 
 class Codec(Protocol):
-    """What the model needs of a codec: a stream for each of its slots.
+    """What the model needs of a codec, which has streams of its own for each slot.
 
     A step has a row for each of `slots`, int64[rows]. Rows that are not `active`, bool[rows], do not count: their slots
-    keep their state, and may be among the others.
+    keep their state, and may be among those of other rows.
     """
 
     def encode(self, pcm: Tensor, active: Tensor, slots: Tensor) -> Tensor:
-        """float32[rows, 1920] -> int64[rows, 8]."""
+        """Encode a frame in each row: float32[rows, 1920] -> int64[rows, 8]."""
 
     def decode(self, codes: Tensor, active: Tensor, slots: Tensor) -> Tensor:
-        """int64[rows, 8] -> float32[rows, 1920]."""
+        """Decode a frame in each row: int64[rows, 8] -> float32[rows, 1920]."""
 
     def reset(self, chosen: Tensor) -> None:
         """Begin new streams in the slots where `chosen`, bool[slots], is true."""
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def eager_moshi() -> Iterator[None]:
     """Keep moshi from compiling and capturing parts of Mimi by itself: the engine captures the step as a whole."""
     with no_compile(), no_cuda_graph():
         yield
 
 
 class MimiCodec:
-    """Streams of `slots` conversations. It keeps a copy of `moshi`'s weights, arranged for few launches."""
+    """A `Codec` with the weights of `moshi`'s Mimi, copied and rearranged so that a frame takes few launches."""
 
     @torch.inference_mode()
     def __init__(self, mimi: MimiModel, slots: int) -> None:
@@ -55,5 +55,5 @@ class MimiCodec:
 
     def reset(self, chosen: Tensor) -> None:
         for side in (self._encoder, self._decoder):
-            side.memory.forget(chosen)
-            side.transformer.forget(chosen)
+            side.state.reset(chosen)
+            side.transformer.reset(chosen)

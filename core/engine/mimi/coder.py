@@ -1,7 +1,7 @@
-"""Mimi in few launches: frames to codes and back, for some of many streams at once.
+"""Mimi's encoder and decoder in few launches, for some of many streams at once.
 
-The arithmetic is that of `moshi`'s Mimi, which is its reference in the tests. What a stream remembers is kept by slot;
-a step gathers it for its rows, and the rows that count put back what they remember next.
+The arithmetic is that of `moshi`'s Mimi, which is the reference in the tests. The state of a stream is stored by slot:
+a step loads it into its rows, and rows that are active save the state that the next frame needs.
 """
 
 import torch
@@ -9,8 +9,8 @@ from moshi.models.compression import MimiModel
 from torch import Tensor
 
 from core.engine.call import FRAME_SAMPLES
-from core.engine.linear import fast_linear
-from core.engine.mimi.features import Features, Memory, Plan
+from core.engine.linear import fused_linear
+from core.engine.mimi.features import ConvolutionChain, Features, StreamState
 from core.engine.mimi.transformer import Transformer
 from core.engine.mimi.weights import Codebooks, convolution, convolutions, layers
 
@@ -21,23 +21,25 @@ class Encoder:
     def __init__(self, mimi: MimiModel, quantizer: Codebooks, slots: int, device: torch.device) -> None:
         self._quantizer = quantizer
         self._downsample = convolution(mimi.downsample.conv)
-        self._plan = Plan(FRAME_SAMPLES, list(convolutions(mimi.encoder.model)), context_after=self._downsample.context)
+        chain = list(convolutions(mimi.encoder.model))
+        self._chain = ConvolutionChain(FRAME_SAMPLES, chain, output_context=self._downsample.context)
         self.transformer = Transformer(layers(mimi.encoder_transformer), slots, device)
-        self.memory = Memory([*self._plan.inputs, self._plan.output], self._plan.end, slots, device)
+        self.state = StreamState([*self._chain.inputs, self._chain.output], self._chain.end, slots, device)
 
     def run(self, pcm: Tensor, active: Tensor, slots: Tensor) -> Tensor:
-        rows = self.memory.recall(slots)
-        self._plan.inputs[0].of(rows).copy_(pcm[:, :, None])
-        self._plan.run(rows)
-        features = self._plan.output
-        x, before = features.of(rows), features.remembered(rows)
+        """Encode a frame in each row: float32[rows, 1920] -> int64[rows, 8]."""
+        rows = self.state.load(slots)
+        self._chain.inputs[0].frame(rows).copy_(pcm[:, :, None])
+        self._chain.run(rows)
+        features = self._chain.output
+        x, past = features.frame(rows), features.past(rows)
         new = (self.transformer.position[slots] == 0)[:, None, None]
         self.transformer.run(x, slots, active)
-        before.copy_(torch.where(new, x[:, :1], before))  # A stream begins as if its first moment had lasted.
-        self.memory.keep(rows, slots, active)
+        past.copy_(torch.where(new, x[:, :1], past))  # A stream is padded by repeating its first time.
+        self.state.save(rows, slots, active)
         windows = features.windows(rows, self._downsample.taps, self._downsample.stride)
-        latent = fast_linear(windows, self._downsample.matrix)
-        return nearest(fast_linear(latent, self._quantizer.project)[:, 0], self._quantizer)
+        latent = fused_linear(windows, self._downsample.matrix)
+        return nearest_codes(fused_linear(latent, self._quantizer.project)[:, 0], self._quantizer)
 
 
 class Decoder:
@@ -49,47 +51,52 @@ class Decoder:
         channels, ratio = len(upsample.weight), upsample.stride[0]
         self._now, self._before = torch.split(upsample.weight.detach()[:, 0].T.contiguous(), ratio)
         self._latent = Features(0, 1, 1, channels)
-        self._plan = Plan(ratio, list(convolutions(mimi.decoder.model)), start=self._latent.end)
+        self._chain = ConvolutionChain(ratio, list(convolutions(mimi.decoder.model)), start=self._latent.end)
         self.transformer = Transformer(layers(mimi.decoder_transformer), slots, device)
-        self.memory = Memory([self._latent, *self._plan.inputs], self._plan.end, slots, device)
+        self.state = StreamState([self._latent, *self._chain.inputs], self._chain.end, slots, device)
 
     def run(self, codes: Tensor, active: Tensor, slots: Tensor) -> Tensor:
-        rows = self.memory.recall(slots)
-        latent, before = self._latent.of(rows), self._latent.remembered(rows)
-        x = self._plan.inputs[0].of(rows)
-        voiced(codes, self._quantizer.spoken, latent)
-        x.copy_(latent * self._now + before * self._before)
+        """Decode a frame in each row: int64[rows, 8] -> float32[rows, 1920]."""
+        rows = self.state.load(slots)
+        latent, past = self._latent.frame(rows), self._latent.past(rows)
+        x = self._chain.inputs[0].frame(rows)
+        dequantize(codes, self._quantizer.decoded, latent)
+        x.copy_(latent * self._now + past * self._before)
         self.transformer.run(x, slots, active)
-        self._plan.run(rows)
-        self.memory.keep(rows, slots, active)
-        return self._plan.output.of(rows)[:, :, 0]
+        self._chain.run(rows)
+        self.state.save(rows, slots, active)
+        return self._chain.output.frame(rows)[:, :, 0]
 
 
-def voiced(codes: Tensor, spoken: Tensor, out: Tensor) -> None:
-    """Into `out`, `[rows, 1, dim]`: the sum of what a frame's codes, int64[rows, 8], add to the decoder's input."""
-    codebook = torch.arange(len(spoken), device=codes.device)
-    out.copy_(spoken[codebook, codes].sum(1, keepdim=True))
+def dequantize(codes: Tensor, decoded: Tensor, out: Tensor) -> None:
+    """Write to `out`, `[rows, 1, dim]`, the sum of the vectors that a frame's codes, int64[rows, 8], stand for."""
+    codebook = torch.arange(len(decoded), device=codes.device)
+    out.copy_(decoded[codebook, codes].sum(1, keepdim=True))
 
 
-def nearest(projected: Tensor, quantizer: Codebooks) -> Tensor:
-    """Codes, int64[rows, 8], of `[rows, 2 * width]`: each codebook's nearest to what those before it have left."""
+def nearest_codes(projected: Tensor, quantizer: Codebooks) -> Tensor:
+    """Quantize `[rows, 2 * width]` to int64[rows, 8]: each code is the nearest to the residual of those before it."""
     if projected.is_cuda:
-        from core.engine.kernels import mimi as mimi_kernel  # Triton comes with torch's CUDA builds only
+        from core.engine.kernels import mimi as kernels  # Triton comes with torch's CUDA builds only
 
-        return mimi_kernel.nearest(projected, quantizer.vectors, quantizer.halves)
-    return nearest_plainly(projected, quantizer.vectors, quantizer.halves)
+        return kernels.nearest_codes(projected, quantizer.vectors, quantizer.half_squares)
+    return reference_nearest_codes(projected, quantizer.vectors, quantizer.half_squares)
 
 
-def nearest_plainly(projected: Tensor, vectors: Tensor, halves: Tensor) -> Tensor:
-    """`vectors`: `[codebook, code, width]`, and `halves` of their squares. The first codebook stands by itself."""
-    first, rest = projected.chunk(2, dim=-1)
-    codes = [nearest_code(first, vectors[0], halves[0])]
+def reference_nearest_codes(projected: Tensor, vectors: Tensor, half_squares: Tensor) -> Tensor:
+    """Residual vector quantization in plain torch: `[rows, 2 * width]` to int64[rows, codebooks].
+
+    The first codebook quantizes the first half of `projected`; the others quantize the second half, one after another.
+    `vectors` is `[codebook, code, width]`, and `half_squares`, `[codebook, code]`, half of their squared lengths.
+    """
+    first, residual = projected.chunk(2, dim=-1)
+    codes = [nearest_code(first, vectors[0], half_squares[0])]
     for number in range(1, len(vectors)):
-        codes.append(nearest_code(rest, vectors[number], halves[number]))
-        rest = rest - vectors[number, codes[-1]]
+        codes.append(nearest_code(residual, vectors[number], half_squares[number]))
+        residual = residual - vectors[number, codes[-1]]
     return torch.stack(codes, dim=1)
 
 
-def nearest_code(x: Tensor, vectors: Tensor, halves: Tensor) -> Tensor:
-    """Half the squared distance, less what is the same for all codes."""
-    return torch.addmm(halves, x, vectors.T, alpha=-1).argmin(dim=-1)
+def nearest_code(x: Tensor, vectors: Tensor, half_squares: Tensor) -> Tensor:
+    """The nearest vector's number, int64[rows], by half the squared distance less what is the same for all vectors."""
+    return torch.addmm(half_squares, x, vectors.T, alpha=-1).argmin(dim=-1)

@@ -1,4 +1,4 @@
-"""A recording of a voice to the agent's codes, as the voice prompt wants them."""
+"""Encoding of a voice's recording to the agent's codes, for a voice prompt."""
 
 import copy
 from collections.abc import Callable, Generator
@@ -9,55 +9,58 @@ import torch
 from moshi.models.compression import MimiModel
 
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame, frames_of
-from core.engine.mimi.codec import plainly
+from core.engine.mimi.codec import eager_moshi
 from core.engine.prompt import SpecialCodes, Tokens
 
-PIECE_FRAMES = 8
+CHUNK_FRAMES = 8
 """Frames encoded between two steps of the engine."""
 SETTLED_SECONDS = 2
-"""After this, steady sound has steady codes."""
+"""Seconds after which the codes of a steady sound no longer change."""
 
 
 class VoiceEncoder:
-    """Mimi for one recording at a time, frame by frame, sharing its weights with the slots' codec."""
+    """Encodes recordings with Mimi, one at a time, sharing its weights with the model that it is given."""
 
     def __init__(self, mimi: MimiModel) -> None:
-        """`mimi` must not be streaming already; afterwards it may."""
+        """`mimi` must not be streaming at the time of this call; afterwards it may."""
         shared = {id(tensor): tensor for tensor in chain(mimi.parameters(), mimi.buffers())}
         self._mimi = copy.deepcopy(mimi, shared)
         self._device = next(mimi.parameters()).device
 
-    def pieces(self, pcm: Frame) -> int:
-        """How many pauses the encoding of a recording makes."""
-        return -(-len(pcm) // (FRAME_SAMPLES * PIECE_FRAMES))
+    def chunks(self, pcm: Frame) -> int:
+        """The number of times that the encoding of a recording yields."""
+        return -(-len(pcm) // (FRAME_SAMPLES * CHUNK_FRAMES))
 
     def __call__(self, pcm: Frame) -> Generator[None, None, Tokens]:
-        """float32[samples] at 24 kHz to int64[frames, 8]; the last frame is filled up with silence."""
+        """Encode float32[samples] at 24 kHz to int64[frames, 8], yielding after each chunk.
+
+        The last frame is padded with silence.
+        """
         frames = torch.from_numpy(frames_of(pcm).astype(np.float32))[None]
         codes = []
         with self._mimi.streaming(1):
-            for start in range(0, frames.shape[1], PIECE_FRAMES):
-                piece = frames[:, start : start + PIECE_FRAMES].reshape(1, 1, -1).to(self._device)
-                # Entered anew for each piece: they must not stay open across a yield, where other code runs.
-                with plainly(), torch.inference_mode():
-                    codes.append(self._mimi.encode(piece)[0].T.cpu())
+            for start in range(0, frames.shape[1], CHUNK_FRAMES):
+                chunk = frames[:, start : start + CHUNK_FRAMES].reshape(1, 1, -1).to(self._device)
+                # Entered anew for each chunk: they must not stay open across a yield, where other code runs.
+                with eager_moshi(), torch.inference_mode():
+                    codes.append(self._mimi.encode(chunk)[0].T.cpu())
                 yield
         return torch.cat(codes).numpy()
 
 
 def measure_special_codes(encode: VoiceEncoder) -> SpecialCodes:
-    """What a codec makes of silence and of the sine that stands for the user in prompts."""
+    """Measure a codec's codes of silence, and of the sine that stands for the user in prompts."""
     time = np.arange(SETTLED_SECONDS * SAMPLE_RATE) / SAMPLE_RATE
     sounds = (np.zeros(len(time), np.float32), (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32))
     silence, sine = (tuple(int(code) for code in drain(encode(sound))[-1]) for sound in sounds)
     return SpecialCodes(silence, sine)
 
 
-def drain(pieces: Generator[None, None, Tokens], advance: Callable[[], object] = lambda: None) -> Tokens:
-    """Run an encoding to its end at once, calling `advance` after each piece."""
+def drain(chunks: Generator[None, None, Tokens], advance: Callable[[], object] = lambda: None) -> Tokens:
+    """Run an encoding to its end and return the codes, calling `advance` after each chunk."""
     while True:
         try:
-            next(pieces)
+            next(chunks)
             advance()
         except StopIteration as end:
             return np.asarray(end.value, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Mimi's weights, from `moshi`'s modules, arranged so that each layer is a product of one matrix with what is in a row.
+"""Mimi's weights, taken from `moshi`'s modules and rearranged so that each layer is one matmul.
 
-Sound and features are kept time by time, with their channels together. The samples that a convolution looks at then lie
-in one piece, and it is a matrix product over a window that slides on; a transposed convolution makes all samples of a
+Sound and features are stored time by time, the channels of a time together. The inputs of a convolution are then
+contiguous, and the convolution is a matmul over a sliding window; a transposed convolution computes all samples of a
 stride at once from the last two times.
 """
 
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution, or one transposed, as a matrix over a window.
+    """A convolution, or a transposed one, as a matrix over a sliding window.
 
-    `matrix`: `[times_out * channels_out, taps * channels_in]`; the window moves on by `stride` times, and each place of
-    it makes `times_out` times of output. `activated`: it reads its input through ELU. `skips`: the input of the layer
-    before last is added to the output, as residual blocks do.
+    `matrix`: `[times_out * channels_out, taps * channels_in]`. The window advances by `stride` times, and each window
+    yields `times_out` times of output. `activated`: the input passes through ELU first. `skips`: the input of the
+    convolution before this one is added to the output, as residual blocks do.
     """
 
     matrix: Tensor
@@ -34,21 +34,26 @@ class Convolution:
 
     @property
     def channels_in(self) -> int:
+        """Channels of the input."""
         return self.matrix.shape[1] // self.taps
 
     @property
     def channels_out(self) -> int:
+        """Channels of the output."""
         return self.matrix.shape[0] // self.times_out
 
     @property
     def context(self) -> int:
-        """Times of input that it remembers."""
+        """Times of earlier input that a window reaches back to."""
         return self.taps - self.stride
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a transformer: norms' weights are in the matrices after them, layer scales in those before them."""
+    """A layer of a transformer.
+
+    The weights of norms are folded into the matrices after them, and layer scales into the matrices before them.
+    """
 
     in_proj: Tensor
     in_bias: Tensor
@@ -60,7 +65,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Layers:
-    """A transformer."""
+    """The layers of a transformer, and what they have in common."""
 
     layers: tuple[Layer, ...]
     heads: int
@@ -70,20 +75,22 @@ class Layers:
 
 @dataclass(frozen=True)
 class Codebooks:
-    """The quantizer. `project`: `[2 * width, dim]`, for the first codebook and for the others.
+    """The residual vector quantizer.
 
-    `vectors`: `[codebook, code, width]`; `halves`: half of their squares; `spoken`: `[codebook, code, dim]`, what each
-    code adds to the decoder's input.
+    - `project`: `[2 * width, dim]`, the input projections for the first codebook and for the others;
+    - `vectors`: `[codebook, code, width]`;
+    - `half_squares`: `[codebook, code]`, half of the vectors' squared lengths;
+    - `decoded`: `[codebook, code, dim]`, what each code adds to the decoder's input.
     """
 
     project: Tensor
     vectors: Tensor
-    halves: Tensor
-    spoken: Tensor
+    half_squares: Tensor
+    decoded: Tensor
 
 
 def convolution(module: Any, activated: bool = False, skips: bool = False) -> Convolution:
-    """Arrange a convolution; one that looks at every n-th time only has zeros between."""
+    """Rearrange a convolution; a dilated one gets zeros between its taps."""
     conv = module.conv.conv
     rows, channels, taps = conv.weight.shape
     reach = (taps - 1) * conv.dilation[0] + 1
@@ -93,7 +100,7 @@ def convolution(module: Any, activated: bool = False, skips: bool = False) -> Co
 
 
 def transposed(module: Any, activated: bool = False) -> Convolution:
-    """Arrange a transposed convolution, whose taps are two strides: the time before brings the second half of them."""
+    """Rearrange a transposed convolution, whose taps span two strides: the second half belongs to the time before."""
     conv = module.convtr.convtr
     stride = conv.stride[0]
     now, before = torch.split(conv.weight.detach().permute(2, 1, 0), stride)  # [tap, channel out, channel in]
@@ -103,7 +110,7 @@ def transposed(module: Any, activated: bool = False) -> Convolution:
 
 
 def convolutions(model: Any) -> Iterator[Convolution]:
-    """The convolutions of Mimi's encoder or decoder, in order."""
+    """Rearrange the convolutions of Mimi's encoder or decoder, in order."""
     activated = False
     for module in model:
         if isinstance(module, nn.ELU):
@@ -120,14 +127,14 @@ def convolutions(model: Any) -> Iterator[Convolution]:
 
 
 def layers(module: Any) -> Layers:
-    """Arrange a transformer."""
+    """Rearrange a transformer."""
     first = module.transformer.layers[0].self_attn
     arranged = tuple(layer(each) for each in module.transformer.layers)
     return Layers(arranged, first.num_heads, first.context, first.rope.max_period)
 
 
 def layer(module: Any) -> Layer:
-    """Arrange one layer of a transformer."""
+    """Rearrange one layer of a transformer."""
     attention = module.self_attn
     (in_proj,), (out_proj,) = attention.in_projs, attention.out_projs
     scales = [getattr(each, "scale", torch.ones(1, device=in_proj.weight.device)).detach()[:, None]
@@ -141,25 +148,26 @@ def layer(module: Any) -> Layer:
 
 
 def with_norm(weight: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """A matrix and a bias that do what the norm's own weights and the matrix do one after the other."""
+    """Fold a norm's own weights into the matrix after it; returns the matrix and its bias."""
     wide = weight.detach().double()
     return (wide * norm.weight.detach()).to(weight.dtype), (wide @ norm.bias.detach().double()).to(weight.dtype)
 
 
 def codebooks(quantizer: Any) -> Codebooks:
-    """Arrange the quantizer."""
+    """Rearrange the quantizer."""
     parts = quantizer.rvq_first, quantizer.rvq_rest
     vectors = [[each.embedding.detach() for each in part.vq.layers[: part.n_q]] for part in parts]
-    spoken = [each @ part.output_proj.weight.detach()[:, :, 0].T for part, some in zip(parts, vectors, strict=True)
+    decoded = [each @ part.output_proj.weight.detach()[:, :, 0].T for part, some in zip(parts, vectors, strict=True)
               for each in some]  # fmt: skip
     stacked = torch.stack([each for some in vectors for each in some])
     return Codebooks(
         torch.cat([part.input_proj.weight.detach()[:, :, 0] for part in parts]),
         stacked,
         stacked.double().square().sum(-1).div(2).to(stacked.dtype),
-        torch.stack(spoken),
+        torch.stack(decoded),
     )
 
 
 def detached(bias: nn.Parameter | None) -> Tensor | None:
+    """A bias as a plain tensor, or None where there is none."""
     return None if bias is None else bias.detach()
