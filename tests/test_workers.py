@@ -145,6 +145,25 @@ async def test_when_the_engine_is_killed_callers_hear_so_and_it_is_started_again
             await echoes(caller)
 
 
+async def test_an_engine_that_is_stuck_is_killed_and_started_again(service: ServiceProcesses) -> None:
+    async with service.dial_at(1) as caller:
+        await caller.shake_hands()
+        stuck = service.parts()["engine 0"]
+        service.kill("engine 0", signal.SIGSTOP)
+        async with asyncio.timeout(60):
+            while not caller.error:
+                await caller.next()
+        assert gone(stuck)
+
+    async def well() -> bool:
+        return service.parts().get("engine 0", stuck) != stuck and (await service.health())[0] == 200
+
+    await until(well)
+    async with service.dial_at(2) as caller:
+        await caller.shake_hands()
+        await echoes(caller)
+
+
 async def test_an_engine_less_is_not_a_service_less(tmp_path: Path) -> None:
     async with several_processes(tmp_path, engine={"slots": 1, "devices": [0, 1]}) as service:
         assert (await service.health())[1]["engine"]["slots"] == 2

@@ -20,7 +20,7 @@ from core.errors import ConfigError, EngineError
 from core.settings.config import Config
 from core.settings.log import get_logger
 from core.workers.front_desk import FrontDesk
-from core.workers.messages import Broken, Hello, Message, Report, Settings, Started
+from core.workers.messages import Broken, Hello, Message, Report, Settings, Silent, Started
 from core.workers.paths import desk_socket, metrics_folder, voices_folder
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -201,6 +201,9 @@ class Supervisor:
                 self._report(line)
             case Started(about=about) if not started.done():
                 started.set_result(about)
+            case Silent() if child.process is not None and child.process.returncode is None:
+                _log.error("a process does not answer and is killed", child=child.name)
+                child.process.kill()
             case Settings(config=config):
                 settings = pickle.loads(config)  # noqa: S301 - from our own worker
                 for one in self._children.values():

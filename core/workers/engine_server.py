@@ -10,6 +10,7 @@ from core.workers import messages
 from core.workers.connection import Connection
 from core.workers.messages import (
     CALLER_FRAME,
+    HEARTBEAT_S,
     Attach,
     Close,
     Closed,
@@ -29,7 +30,6 @@ from core.workers.messages import (
 )
 from core.workers.voice_files import VoiceFiles
 
-HEARTBEAT_S = 1.0
 PATIENCE_S = 5.0
 """An engine that has had a problem for so long will not get over it: the process ends, and another is started."""
 _log = get_logger("engine server")

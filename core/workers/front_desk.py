@@ -33,6 +33,7 @@ from core.workers.messages import (
     Refused,
     Report,
     Settings,
+    Silent,
     Started,
     State,
     Stop,
@@ -45,6 +46,8 @@ CLOSE_S = 2.0
 """How long a slot may take to come back before whoever waits for that goes on."""
 STATE_S = 0.05
 """Workers hear at most so often how engines and queue are."""
+SILENCE_S = 15.0
+"""A process that served and has said nothing for so long is stuck: nothing may hold up its event loop like that."""
 GONE = "The engine has stopped and is being started again. Call again in a minute."
 _log = get_logger("front desk")
 
@@ -64,8 +67,8 @@ class FrontDesk:
     """Where engines and workers report, and workers ask for slots."""
 
     def __init__(self, config: ServerConfig, engines: int, told: Callable[[Hello, Message], None]) -> None:
-        """`told` hears what concerns whoever started the processes: Started, Broken, Report and
-        Settings."""
+        """`told` hears what concerns whoever started the processes: Started, Broken,
+        Report, Settings and Silent."""
         self.queue = FairQueue(config)
         self.told = told
         self.engines: list[_Engine | None] = [None] * engines
@@ -188,8 +191,11 @@ class _Visitor(Connection):
         self._desk = desk
         self._party: _Engine | _Worker | None = None
         self._hello = Hello("", 0)
+        self._silence: asyncio.TimerHandle | None = None
 
     def received(self, message: Message) -> None:
+        if self._silence is not None or isinstance(message, Started):
+            self._watch()
         if isinstance(message, Hello):
             self._hello = message
             self._party = self._desk.arrived(self, message)
@@ -198,7 +204,15 @@ class _Visitor(Connection):
         elif self._party is not None:
             self._party.received(message)
 
+    def _watch(self) -> None:
+        """Expect the next message."""
+        if self._silence is not None:
+            self._silence.cancel()
+        self._silence = self._loop.call_later(SILENCE_S, self._desk.told, self._hello, Silent())
+
     def lost(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
         if self._party is not None:
             self._desk.left(self, self._hello)
             self._party.lost()

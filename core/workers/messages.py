@@ -18,6 +18,8 @@ from core.session.admission import Caller, TooManyCallsError
 
 ENVELOPE = struct.Struct("<IB")
 MESSAGE, CALLER_FRAME, AGENT_FRAME = range(3)
+HEARTBEAT_S = 1.0
+"""How often every process shows that it is alive."""
 MAX_BODY_BYTES = 1 << 20
 """No body is longer: a prompt is text, and voices cross as files."""
 
@@ -86,6 +88,14 @@ class Report(Struct, frozen=True, tag=True):
     """What an engine or worker is doing while it starts."""
 
     line: str
+
+
+class Alive(Struct, frozen=True, tag=True):
+    """A worker's event loop goes round. Engines say so with their Heartbeat."""
+
+
+class Silent(Struct, frozen=True, tag=True):
+    """The desk's own: a process that served says nothing any more."""
 
 
 class Settings(Struct, frozen=True, tag=True):
@@ -175,7 +185,7 @@ class EngineUp(Struct, frozen=True, tag=True):
 
 
 class Heartbeat(Struct, frozen=True, tag=True):
-    """How the engine is, once a second."""
+    """How the engine is, every HEARTBEAT_S."""
 
     health: EngineHealth
     device: DeviceHealth
@@ -256,6 +266,8 @@ Message = (
     | Started
     | Broken
     | Report
+    | Alive
+    | Silent
     | Settings
     | Stop
     | State

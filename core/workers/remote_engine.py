@@ -14,6 +14,8 @@ from core.session.admission import Caller, OnQueued
 from core.settings.config import EngineConfig
 from core.workers.connection import Connection
 from core.workers.messages import (
+    HEARTBEAT_S,
+    Alive,
     Ask,
     EngineState,
     Granted,
@@ -55,6 +57,7 @@ class Desk(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.send(Hello("worker", self._number))
+        self._beat()
 
     def received(self, message: Message) -> None:
         match message:
@@ -83,6 +86,11 @@ class Desk(Connection):
             yield ask, answers
         finally:
             del self._asks[ask]
+
+    def _beat(self) -> None:
+        if self.alive:
+            self.send(Alive())
+            self._loop.call_later(HEARTBEAT_S, self._beat)
 
     def _stop(self, stop: Stop, at_once: bool) -> None:
         if not self.stopped.done():
