@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from core.media.audio_codecs import Samples
 from core.session.protocol import CloseCode
 from tests.caller import FRAME, Caller, dial
-from tests.conftest import speech
+from tests.conftest import speech, write_config
 from tests.service_processes import ServiceProcesses, gone, several_processes, until
 
 MODULES = """
@@ -305,6 +305,19 @@ async def test_passwords_tickets_and_edits_hold_across_workers(tmp_path: Path) -
         assert (status, health["problems"]) == (200, 1)
         with service.stopped("worker 2"):
             assert (await service.get("/personas", Authorization="Bearer another"))[0] == 200
+
+
+async def test_a_service_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"server": {"workers": 2}, "engine": {"name": "nano", "device": "cpu"}})
+    (tmp_path / "personas" / "broken.yaml").write_text("name: [")
+    (tmp_path / "scratch").mkdir()
+    command = [sys.executable, "-c", "from core.cli.main import main; main()", "serve", "--config", str(config)]
+    environ = os.environ | {"TMPDIR": str(tmp_path / "scratch")}
+    ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=environ, timeout=120)
+    assert ran.returncode == 1
+    assert "broken.yaml" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 async def test_an_engines_process_needs_no_server_and_a_supervisor_no_model() -> None:

@@ -164,6 +164,7 @@ class Supervisor:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
                 return False
             await waiting
             return not self._stopping.is_set()
@@ -179,6 +180,7 @@ class Supervisor:
             code = await process.wait()
             if self._stopping.is_set():
                 return
+            await self._desk.heard_out(child.role, child.number)
             if not child.started.done():
                 child.started.set_exception(EngineError(f"{child.name} ended while it started, with code {code}."))
                 child.started.exception()  # somebody may have stopped waiting for it
@@ -238,6 +240,9 @@ class Supervisor:
             return
         waits = [asyncio.create_task(child.process.wait()) for child in running if child.process is not None]
         self._desk.stop(role, at_once=self._at_once.is_set())
+        for child in running:
+            if not child.started.done() and child.process is not None:
+                child.process.kill()  # it has no calls, and may be loading for minutes before it hears
         hurry = asyncio.create_task(self._at_once.wait())
         all_ended = asyncio.gather(*waits)
         either: list[asyncio.Future[Any]] = [all_ended, hurry]

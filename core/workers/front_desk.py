@@ -91,6 +91,12 @@ class FrontDesk:
             if other == role:
                 connection.send(self._stopping[role])
 
+    async def heard_out(self, role: str, number: int) -> None:
+        """Return when all has been read that a process, which has ended, said last."""
+        connection = self._connected.get((role, number))
+        if connection is not None:
+            await connection.ended.wait()
+
     async def open(self, ask: Ask) -> Slot:
         """Open a call where most slots are free. Raises EngineBusyError when there is none, and EngineError."""
         engines = sorted((one for one in self.engines if one is not None), key=lambda one: one.free, reverse=True)
@@ -192,6 +198,7 @@ class _Visitor(Connection):
         self._party: _Engine | _Worker | None = None
         self._hello = Hello("", 0)
         self._silence: asyncio.TimerHandle | None = None
+        self.ended = asyncio.Event()
 
     def received(self, message: Message) -> None:
         if self._silence is not None or isinstance(message, Started):
@@ -215,6 +222,7 @@ class _Visitor(Connection):
             self._silence.cancel()
         if self._party is not None:
             self._desk.left(self, self._hello)
+            self.ended.set()
             self._party.lost()
 
 
