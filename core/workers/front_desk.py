@@ -13,11 +13,10 @@ from core.session.admission import FairQueue
 from core.settings.config import ServerConfig
 from core.settings.log import get_logger
 from core.workers.connection import Connection
+from core.workers.engine_slots import GONE, EngineSlots, Slot
 from core.workers.messages import (
     Ask,
     Broken,
-    Close,
-    Closed,
     EngineState,
     EngineUp,
     Failure,
@@ -27,9 +26,7 @@ from core.workers.messages import (
     Leave,
     Left,
     Message,
-    NotOpened,
     Open,
-    Opened,
     Refused,
     Report,
     Settings,
@@ -40,27 +37,11 @@ from core.workers.messages import (
     Waits,
 )
 
-OPEN_S = 10.0
-"""How long an engine may take to open a call: it reads the voice, and takes a slot."""
-CLOSE_S = 2.0
-"""How long a slot may take to come back before whoever waits for that goes on."""
 STATE_S = 0.05
 """Workers hear at most so often how engines and queue are."""
 SILENCE_S = 15.0
 """A process that served and has said nothing for so long is stuck: nothing may hold up its event loop like that."""
-GONE = "The engine has stopped and is being started again. Call again in a minute."
 _log = get_logger("front desk")
-
-
-class Slot:
-    """A call that is open on an engine. See `core.session.admission.Slot`."""
-
-    def __init__(self, engine: "_Engine", call: int, seed: int) -> None:
-        self.engine, self.call, self.seed = engine, call, seed
-
-    async def close(self) -> None:
-        """Give the slot back."""
-        await self.engine.close_call(self.call)
 
 
 class FrontDesk:
@@ -71,7 +52,7 @@ class FrontDesk:
         Report, Settings and Silent."""
         self.queue = FairQueue(config)
         self.told = told
-        self.engines: list[_Engine | None] = [None] * engines
+        self.engines: list[EngineSlots | None] = [None] * engines
         self.states: list[EngineState | None] = [None] * engines
         self._workers: dict[int, _Worker] = {}
         self._connected: dict[tuple[str, int], _Visitor] = {}
@@ -115,6 +96,10 @@ class FrontDesk:
         if self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(STATE_S, self._tell)
 
+    def _slots_changed(self) -> None:
+        self.queue.wake()
+        self.changed()
+
     def state(self) -> State:
         """What workers are told."""
         states = [
@@ -134,13 +119,13 @@ class FrontDesk:
 
     # What the connections report.
 
-    def arrived(self, connection: "_Visitor", hello: Hello) -> "_Engine | _Worker":
+    def arrived(self, connection: "_Visitor", hello: Hello) -> "EngineSlots | _Worker":
         """Somebody has said who it is."""
         self._connected[hello.role, hello.number] = connection
         if hello.role in self._stopping:
             connection.send(self._stopping[hello.role])
         if hello.role == "engine":
-            return _Engine(self, connection, hello.number)
+            return EngineSlots(connection, hello.number, self._slots_changed)
         worker = self._workers[hello.number] = _Worker(self, connection, hello.number)
         self.changed()
         return worker
@@ -150,9 +135,9 @@ class FrontDesk:
         if self._connected.get((hello.role, hello.number)) is connection:
             del self._connected[hello.role, hello.number]
 
-    def engine_up(self, engine: "_Engine", up: EngineUp) -> None:
+    def engine_up(self, engine: EngineSlots, up: EngineUp) -> None:
         """An engine takes calls."""
-        number = engine.number
+        number, engine.slots = engine.number, up.info.slots
         name = f"{number} {up.info.device}"
         self.engines[number] = engine
         self.states[number] = EngineState(up.info, DeviceHealth(name, 0, up.info.slots, ""), up.voices)
@@ -160,7 +145,7 @@ class FrontDesk:
         self.queue.wake()
         self.changed()
 
-    def engine_beat(self, engine: "_Engine", beat: Heartbeat) -> None:
+    def engine_beat(self, engine: EngineSlots, beat: Heartbeat) -> None:
         """How an engine is."""
         state = self.states[engine.number]
         if state is not None:
@@ -169,7 +154,7 @@ class FrontDesk:
             if device != state.device:
                 self.changed()
 
-    def engine_gone(self, engine: "_Engine") -> None:
+    def engine_gone(self, engine: EngineSlots) -> None:
         """An engine's process has ended."""
         if self.engines[engine.number] is engine:
             self.engines[engine.number] = None
@@ -195,7 +180,7 @@ class _Visitor(Connection):
     def __init__(self, desk: FrontDesk) -> None:
         super().__init__()
         self._desk = desk
-        self._party: _Engine | _Worker | None = None
+        self._party: EngineSlots | _Worker | None = None
         self._hello = Hello("", 0)
         self._silence: asyncio.TimerHandle | None = None
         self.ended = asyncio.Event()
@@ -208,6 +193,10 @@ class _Visitor(Connection):
             self._party = self._desk.arrived(self, message)
         elif isinstance(message, Started | Broken | Report | Settings):
             self._desk.told(self._hello, message)
+        elif isinstance(message, EngineUp) and isinstance(self._party, EngineSlots):
+            self._desk.engine_up(self._party, message)
+        elif isinstance(message, Heartbeat) and isinstance(self._party, EngineSlots):
+            self._desk.engine_beat(self._party, message)
         elif self._party is not None:
             self._party.received(message)
 
@@ -224,90 +213,8 @@ class _Visitor(Connection):
             self._desk.left(self, self._hello)
             self.ended.set()
             self._party.lost()
-
-
-class _Engine:
-    """An engine process."""
-
-    def __init__(self, desk: FrontDesk, connection: Connection, number: int) -> None:
-        self.connection, self.number = connection, number
-        self._desk = desk
-        self._slots = 0
-        self._opening: dict[int, asyncio.Future[int]] = {}
-        self._open: set[int] = set()
-        self._closing: dict[int, asyncio.Future[None]] = {}
-
-    @property
-    def busy(self) -> int:
-        """Slots that are taken, or on the way in or out."""
-        return len(self._open) + len(self._opening) + len(self._closing)
-
-    @property
-    def free(self) -> int:
-        return self._slots - self.busy
-
-    async def open_call(self, order: Open) -> Slot:
-        """Open a call. Raises EngineError, and EngineBusyError at once when every slot is taken."""
-        if self.free <= 0:
-            raise EngineBusyError("Every slot is taken.")
-        opened = self._opening[order.call] = asyncio.get_running_loop().create_future()
-        self.connection.send(order)
-        try:
-            async with asyncio.timeout(OPEN_S):
-                seed = await opened
-        except EngineError:
-            del self._opening[order.call]
-            raise
-        except BaseException as error:
-            del self._opening[order.call]
-            self._ask_to_close(order.call)
-            if isinstance(error, TimeoutError):
-                raise EngineError("The engine does not answer. Call again in a moment.") from None
-            raise
-        del self._opening[order.call]
-        self._open.add(order.call)
-        self._desk.changed()
-        return Slot(self, order.call, seed)
-
-    async def close_call(self, call: int) -> None:
-        """Close a call; returns when its slot is free, or soon when the engine does not answer."""
-        self._open.discard(call)
-        closed = self._ask_to_close(call)
-        await asyncio.wait([closed], timeout=CLOSE_S)
-
-    def _ask_to_close(self, call: int) -> "asyncio.Future[None]":
-        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self.connection.alive:
-            self._closing[call] = closed
-            self.connection.send(Close(call))
-        else:
-            closed.set_result(None)
-        return closed
-
-    def received(self, message: Message) -> None:
-        match message:
-            case EngineUp(info=info):
-                self._slots = info.slots
-                self._desk.engine_up(self, message)
-            case Heartbeat():
-                self._desk.engine_beat(self, message)
-            case Opened(call=call, seed=seed):
-                _answer(self._opening.get(call), seed)
-            case NotOpened(call=call, failure=failure):
-                _answer(self._opening.get(call), failure.error())
-            case Closed(call=call):
-                _answer(self._closing.pop(call, None), None)
-                self._desk.queue.wake()
-                self._desk.changed()
-
-    def lost(self) -> None:
-        for opening in self._opening.values():
-            _answer(opening, EngineError(GONE))
-        for closing in self._closing.values():
-            _answer(closing, None)
-        self._closing.clear()
-        self._open.clear()
-        self._desk.engine_gone(self)
+            if isinstance(self._party, EngineSlots):
+                self._desk.engine_gone(self._party)
 
 
 class _Worker:
@@ -357,12 +264,3 @@ class _Worker:
         elif task.exception() is not None:
             _log.error("a call could not be opened", exc_info=task.exception())
             self.connection.send(Refused(ask, Failure("engine", "Something failed in the server. Call again.")))
-
-
-def _answer(waiting: "asyncio.Future[int] | asyncio.Future[None] | None", answer: int | Exception | None) -> None:
-    if waiting is None or waiting.done():
-        return
-    if isinstance(answer, Exception):
-        waiting.set_exception(answer)
-    else:
-        waiting.set_result(answer)  # type: ignore[arg-type] # each kind gets its own
