@@ -22,7 +22,7 @@ from core.client.connection import CallOptions
 from core.client.load_test import BenchReport, Load, run_load
 from core.client.load_test_audio import synthetic_speech
 from core.engine.call import FRAME_S
-from core.http.uvicorn_server import LAST_BYTES_S
+from core.http.protocols import LAST_BYTES_S
 
 MOST_P99_MS = 80.0
 """A frame's own length: later answers pile up."""

@@ -40,28 +40,29 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.events import SettingsReloaded as SettingsReloaded
     from core.events import TextSaid as TextSaid
     from core.events import TransformFailed as TransformFailed
-    from core.http.login_throttle import Attempts as Attempts
+    from core.http.login_throttle import LoginThrottle as LoginThrottle
     from core.http.plugin_routes import public as public
-    from core.http.signed_tokens import Passes as Passes
-    from core.http.signed_tokens import Used as Used
-    from core.http.signed_tokens import signing_key as signing_key
+    from core.http.signed_tokens import ReplayCache as ReplayCache
+    from core.http.signed_tokens import SignedTokens as SignedTokens
+    from core.http.signed_tokens import SigningKeys as SigningKeys
     from core.media.flac import FlacWriter as FlacWriter
     from core.media.voices import VoiceFolder as VoiceFolder
     from core.plugin.hookspecs import Transform as Transform
     from core.plugin.hookspecs import hookimpl as hookimpl
     from core.plugin.personas import Persona as Persona
     from core.plugin.personas import load_personas as load_personas
-    from core.plugin.shared_state import SharedState as SharedState
+    from core.plugin.store import MemoryStore as MemoryStore
+    from core.plugin.store import Store as Store
     from core.session.addresses import client_address as client_address
     from core.settings.config import Config as Config
     from core.settings.log import get_logger as get_logger
+    from core.settings.yaml_structs import FromEnvironment as FromEnvironment
     from core.settings.yaml_structs import Secret as Secret
 
 _PUBLIC = {
     # Hooks and what they return
     "hookimpl": "core.plugin.hookspecs",
     "Transform": "core.plugin.hookspecs",
-    "SharedState": "core.plugin.shared_state",
     # Audio and the model
     "Frame": "core.engine.call",
     "FRAME_SAMPLES": "core.engine.call",
@@ -78,10 +79,13 @@ _PUBLIC = {
     "Identity": "core.events",
     "public": "core.http.plugin_routes",
     "client_address": "core.session.addresses",
-    "Attempts": "core.http.login_throttle",
-    "Passes": "core.http.signed_tokens",
-    "Used": "core.http.signed_tokens",
-    "signing_key": "core.http.signed_tokens",
+    "LoginThrottle": "core.http.login_throttle",
+    "SignedTokens": "core.http.signed_tokens",
+    "SigningKeys": "core.http.signed_tokens",
+    "ReplayCache": "core.http.signed_tokens",
+    # What outlives an edit of a plugin's options
+    "Store": "core.plugin.store",
+    "MemoryStore": "core.plugin.store",
     # Events of a session
     "SessionInfo": "core.events",
     "SessionEvent": "core.events",
@@ -106,6 +110,7 @@ _PUBLIC = {
     # Settings, errors and the log
     "Config": "core.settings.config",
     "Secret": "core.settings.yaml_structs",
+    "FromEnvironment": "core.settings.yaml_structs",
     "ConfigError": "core.errors",
     "PluginError": "core.errors",
     "RefusedError": "core.errors",

@@ -64,12 +64,17 @@ class PromptError(EngineError):
 
 
 class RefusedError(PersonaplexError):
-    """A request is refused. When the hook `authenticate` raises it, no other plugin is called."""
+    """A request is refused. When `authenticate` or `authorize` raises it, no other plugin is called."""
 
     def __init__(
-        self, status: int, message: str, *, reason: str = "", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str = "",
+        headers: Mapping[str, str | tuple[str, ...]] | None = None,
     ) -> None:
-        """`status` is the HTTP status, and `headers` are added to the response.
+        """`status` is the HTTP status, and `headers` are added to the response, once for each of their values.
 
         `reason` is one word for logs and metrics; "" takes the name of the status, such as `forbidden`.
         """

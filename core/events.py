@@ -168,6 +168,7 @@ RefusalReason = Literal[
     "unauthorized",
     "forbidden",
     "not_found",
+    "too_many_requests",  # one address asks more often than server.requests_per_s, or brings wrong passwords
     "internal_server_error",
     "timeout",  # a plugin took too long to say who is calling, or to find the persona or voice
     "shutdown",  # the server is stopping

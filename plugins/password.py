@@ -1,4 +1,5 @@
-"""Passwords: one for all callers, or one for each, whose name then stands in log and metrics. Off while none is set.
+"""Authentication by password: one that all callers share, or one for each caller, whose name then appears in log and
+metrics. The plugin is off while no password is set.
 
 In config.yaml:
 
@@ -8,8 +9,8 @@ In config.yaml:
           password: {env: PERSONAPLEX_PASSWORD, default: null}
           named: {ann: {env: ANNS_PASSWORD}, phone-bridge: {env: BRIDGE_TOKEN}}
 
-A caller gives it as `Authorization: Bearer`, as HTTP Basic (with any user name), or in the page, which gets a signed
-cookie; `POST /ticket` gives somebody who has been let in a ticket for one WebSocket (`?ticket=`). Changing or removing
+A caller sends it as `Authorization: Bearer`, as HTTP Basic (with any user name), or in the page, which gets a signed
+cookie; `POST /ticket` issues a ticket for one WebSocket (`?ticket=`) to a caller who is logged in. Changing or removing
 a password ends the cookies and tickets that came of it. Wrong passwords are answered ever more slowly.
 """
 
@@ -28,37 +29,43 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from core import (
-    Attempts,
+    FromEnvironment,
     Identity,
-    Passes,
+    LoginThrottle,
+    MemoryStore,
     RefusedError,
+    ReplayCache,
     Secret,
-    SharedState,
-    Used,
+    SignedTokens,
+    SigningKeys,
+    Store,
     client_address,
     get_logger,
     hookimpl,
     public,
-    signing_key,
 )
 
 COOKIE = "personaplex"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ANYBODY = "caller"
-"""The name of those who share the one password."""
+"""The name, in log and metrics, of everybody who uses the shared password."""
 LONGEST_FORM = 4096
 DAY_S = 86_400
 
 
 class Plugin:
-    """Keeps no password, only hashes and keys made of them, so nothing that prints this object can show one."""
+    """Authenticates callers by password, or by a signed cookie or ticket that was issued for one.
+
+    Counts of wrong passwords, used tickets and signing keys are in the `Store`, so they outlive an edit of the options.
+    """
 
     class Options(Struct, frozen=True, forbid_unknown_fields=True):
-        """Without any password the plugin is off, and everybody may call."""
+        """The plugin's block in config.yaml. Without any password the plugin is off, and everybody may call."""
 
-        password: Secret | None = None
+        password: Annotated[Secret | None, FromEnvironment("PERSONAPLEX_PASSWORD")] = None
+        """The password that all callers share. Its default is the environment variable PERSONAPLEX_PASSWORD."""
         named: dict[str, Secret | None] = field(default_factory=dict)
-        """A name without a value is nobody's."""
+        """Passwords of single callers, by name. A name without a password is ignored."""
         cookie_days: Annotated[float, Meta(gt=0, le=366)] = 7
         ticket_s: Annotated[float, Meta(gt=0, le=3600)] = 30
 
@@ -66,37 +73,39 @@ class Plugin:
             for name in self.named:
                 if not NAME.fullmatch(name) or name == ANYBODY:
                     raise ValueError(f"named: {name!r} is no good name: letters, digits, '-' and '_', not '{ANYBODY}'.")
-            owners: dict[str, str] = {}
+            owners: dict[Secret, str] = {}
             for name, password in self.passwords().items():
                 if password in owners:
                     raise ValueError(f"{owners[password]} and {name} have the same password. Give each its own.")
                 owners[password] = name
 
-        def passwords(self) -> dict[str, str]:
-            """Every password there is, by its holder's name."""
+        def passwords(self) -> dict[str, Secret]:
+            """All passwords that are set, by their holder's name."""
             given = {ANYBODY: self.password, **self.named}
-            return {name: password.reveal() for name, password in given.items() if password is not None}
+            return {name: password for name, password in given.items() if password is not None}
 
     def __init__(self, options: Options) -> None:
-        passwords = options.passwords()
-        self.enabled = bool(passwords)
+        self._passwords = options.passwords()
+        self.enabled = bool(self._passwords)
         self._cookie_s = options.cookie_days * DAY_S
         self._ticket_s = options.ticket_s
-        self._hashes = {name: _hash(password.encode()) for name, password in passwords.items()}
-        self._passes = Passes({name: signing_key(name, password) for name, password in passwords.items()})
-        self._used_tickets = Used()
-        self._attempts = Attempts()
+        self._hashes = {name: _hash(password.reveal().encode()) for name, password in self._passwords.items()}
         self._log = get_logger("password")
+        self.startup(MemoryStore())
 
     @hookimpl
-    def startup(self, shared: SharedState) -> None:
-        """Tickets and wrong passwords count in all workers together, and an edit of the options forgets none."""
-        self._used_tickets = Used(shared=shared)
-        self._attempts = Attempts(shared=shared)
+    def startup(self, shared: Store) -> None:
+        self._tokens = SignedTokens(SigningKeys(self._passwords, shared.local("password keys")))
+        self._used_tickets = ReplayCache(shared, "password tickets")
+        self._throttle = LoginThrottle(shared, "password")
 
     @hookimpl
-    def authenticate(self, connection: HTTPConnection) -> Identity | None:
-        name = self._by_header(connection) or self._by_cookie(connection) or self._by_ticket(connection)
+    async def authenticate(self, connection: HTTPConnection) -> Identity | None:
+        """Who is calling: by cookie, ticket or `Authorization` header, in this order.
+
+        The header comes last, since a proxy may send one of its own, which must not count as a wrong password.
+        """
+        name = await self._by_cookie(connection) or await self._by_ticket(connection) or self._by_header(connection)
         return Identity(name) if name else None
 
     @hookimpl
@@ -115,62 +124,81 @@ class Plugin:
     @public
     async def login(self, request: Request) -> Response:
         """`POST /login` with a form field `password`: 204 and a cookie, 401, or 429 with `Retry-After`."""
-        name = self._try(await _password_in(request), client_address(request))
+        address = client_address(request)
+        given = await _password_in(request)
+        self._refuse_while_waiting(address)
+        name = self._holder(given)
         if name is None:
+            self._count_failure(address)
             raise RefusedError(401, "That is not the password.", headers={"www-authenticate": "Bearer"})
-        self._log.info("logged in", identity=name, address=client_address(request))
+        self._log.info("logged in", identity=name, address=address)
         response = Response(status_code=204)
-        self._set_cookie(request, response, self._passes.issue("cookie", name), self._cookie_s)
+        self._set_cookie(request, response, await self._tokens.issue("cookie", name), self._cookie_s)
         return response
 
     @public
     async def logout(self, request: Request) -> Response:
-        """`POST /logout`: the browser forgets its cookie."""
+        """`POST /logout`: delete the browser's cookie."""
         response = Response(status_code=204)
         self._set_cookie(request, response, "", 0)
         return response
 
     async def ticket(self, request: Request) -> Response:
-        """`POST /ticket`: a ticket for one WebSocket, for clients that can send neither cookie nor header with it."""
+        """`POST /ticket`: issue a ticket for one WebSocket, for clients that can send it neither cookie nor header."""
         name = request.state.identity.name
-        if name not in self._hashes:  # somebody whom another plugin knows
+        if name not in self._passwords:  # somebody whom another plugin knows
             raise RefusedError(403, "Tickets are only for those who have a password here.")
-        return JSONResponse({"ticket": self._passes.issue("ticket", name), "seconds": self._ticket_s})
+        return JSONResponse({"ticket": await self._tokens.issue("ticket", name), "seconds": self._ticket_s})
 
     def _by_header(self, connection: HTTPConnection) -> str | None:
+        """The holder of the password in the `Authorization` header. Raises RefusedError while the address must wait."""
         given = credentials(connection.headers.get("authorization", ""))
-        return None if given is None else self._try(given, client_address(connection))
+        if given is None:
+            return None
+        address, name = client_address(connection), self._holder(given)
+        if self._throttle.wait_s(address) and not self._throttle.lets_through(address, name):
+            self._refuse_while_waiting(address)
+        if name is None:
+            self._count_failure(address)
+        else:
+            self._throttle.succeeded(address, name)
+        return name
 
-    def _by_cookie(self, connection: HTTPConnection) -> str | None:
-        found = self._passes.check("cookie", connection.cookies.get(COOKIE, ""), self._cookie_s)
-        return found.name if found else None
+    async def _by_cookie(self, connection: HTTPConnection) -> str | None:
+        found = await self._tokens.check("cookie", connection.cookies.get(COOKIE, ""), self._cookie_s)
+        return found.holder if found else None
 
-    def _by_ticket(self, connection: HTTPConnection) -> str | None:
-        """Only a WebSocket uses a ticket up: other addresses are logged and remembered in more places."""
+    async def _by_ticket(self, connection: HTTPConnection) -> str | None:
+        """The holder of the ticket in the query, which is then used up.
+
+        Only WebSockets take tickets: other requests' URLs end up in histories and logs.
+        """
         if connection.scope["type"] != "websocket":
             return None
-        found = self._passes.check("ticket", connection.query_params.get("ticket", ""), self._ticket_s)
-        if found is None or not self._used_tickets.first(found.id, found.issued + self._ticket_s):
-            return None
-        return found.name
+        found = await self._tokens.check("ticket", connection.query_params.get("ticket", ""), self._ticket_s)
+        return found.holder if found and self._used_tickets.first_use(found, self._ticket_s) else None
 
-    def _try(self, given: bytes, address: str) -> str | None:
-        """Whose password this is. Raises RefusedError while the address must wait, also when it would be right."""
-        wait = math.ceil(self._attempts.wait_s(address))
+    def _holder(self, given: bytes) -> str | None:
+        """The holder of this password, or None when it is nobody's."""
+        found, digest = None, _hash(given)
+        for name, right in self._hashes.items():  # all of them, whichever is right: the time taken says nothing
+            if hmac.compare_digest(digest, right):
+                found = name
+        return found
+
+    def _refuse_while_waiting(self, address: str) -> None:
+        """Raises RefusedError while the address must wait, also for a password that would be right."""
+        wait = math.ceil(self._throttle.wait_s(address))
         if wait:
             raise RefusedError(
                 429,
                 f"Too many wrong passwords came from your address. Try again in {wait} s.",
                 headers={"retry-after": str(wait)},
             )
-        found, digest = None, _hash(given)
-        for name, right in self._hashes.items():  # all of them, whichever is right: the time taken says nothing
-            if hmac.compare_digest(digest, right):
-                found = name
-        if found is None:
-            tries = self._attempts.failed(address)
-            self._log.warning("wrong password", address=address, tries=tries)
-        return found
+
+    def _count_failure(self, address: str) -> None:
+        tries = self._throttle.failed(address)
+        self._log.warning("wrong password", address=address, tries=tries)
 
     def _set_cookie(self, request: Request, response: Response, value: str, life_s: float) -> None:
         response.set_cookie(
@@ -185,7 +213,7 @@ class Plugin:
 
 
 def credentials(header: str) -> bytes | None:
-    """The password or token in an `Authorization` header, or None when it has neither."""
+    """The password or token in a Basic or Bearer `Authorization` header; None for any other header."""
     scheme, _, value = header.strip().partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer" and value:
@@ -200,7 +228,7 @@ def credentials(header: str) -> bytes | None:
 
 
 async def _password_in(request: Request) -> bytes:
-    """The form's password. Raises RefusedError when there is none, or when the form is larger than any could be."""
+    """The field `password` of the request's form. Raises RefusedError when it is missing or the form is too large."""
     body = b""
     async for piece in request.stream():
         body += piece

@@ -14,9 +14,9 @@ import torch
 import yaml
 from hypothesis import settings as hypothesis_settings
 
-from core.boot.listening import bind
 from core.http.app import create_app
-from core.http.uvicorn_server import Server
+from core.http.listening import bind
+from core.http.uvicorn_server import GracefulServer
 from core.plugin.discovery import find_plugins, object_candidate
 from core.plugin.host import PluginHost
 from core.session.call_service import CallService
@@ -54,7 +54,7 @@ class Running:
     engine: EchoEngine
     service: CallService
     record: EventRecorder
-    server: Server
+    server: GracefulServer
     port: int
 
     def url(self, path: str = "/ws/chat", scheme: str = "ws") -> str:
@@ -64,7 +64,7 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 
-class StoppableServer(Server):
+class StoppableServer(GracefulServer):
     """Stops when it is told to, where uvicorn looks ten times a second: tests start hundreds."""
 
     def __init__(self, *arguments: Any) -> None:

@@ -1,11 +1,12 @@
 """The real server in a process of its own, with an engine that echoes: `python -m tests.echo_server CONFIG`.
 
 Says its address when it serves. With `--largest-file` no file that it writes can grow beyond so many bytes: so it meets
-a full disk.
+a full disk. With `--descriptors` it can open no more than so many files and sockets.
 """
 
 import argparse
 import asyncio
+import os
 import resource
 import subprocess
 import sys
@@ -13,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.boot.listening import bind
 from core.http.app import create_app
-from core.http.uvicorn_server import Server
+from core.http.listening import bind
+from core.http.uvicorn_server import GracefulServer
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.settings.log import configure_logging
@@ -23,10 +24,15 @@ from core.testing import EchoEngine
 
 
 @contextmanager
-def echo_server(config: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def echo_server(
+    config: Path, *arguments: str, log: Path = Path(os.devnull)
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Such a process, and its port. It is killed with the context."""
     command = [sys.executable, "-m", "tests.echo_server", str(config), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
             yield process, int(process.stdout.readline().rpartition(":")[2])
@@ -43,7 +49,7 @@ async def main(path: Path, slots: int) -> None:
         listener = bind(config.server)
         host, port = listener.getsockname()
         ready = f"PersonaPlex serves at http://{host}:{port}"
-        await Server(app, config.server, lambda: print(ready, flush=True)).serve(sockets=[listener])
+        await GracefulServer(app, config.server, lambda: print(ready, flush=True)).serve(sockets=[listener])
 
 
 if __name__ == "__main__":
@@ -51,6 +57,8 @@ if __name__ == "__main__":
     parser.add_argument("config", type=Path)
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--largest-file", type=int, default=resource.RLIM_INFINITY)
+    parser.add_argument("--descriptors", type=int, default=resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (options.descriptors, options.descriptors))
     resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
     asyncio.run(main(options.config, options.slots))

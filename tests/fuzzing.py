@@ -39,7 +39,8 @@ async def ask(running: Running, request: bytes) -> tuple[int, dict[str, str], by
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.rstrip().split("\r\n")
             headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-            assert len(headers) == len(lines), f"a header twice: {lines}"
+            challenges = sum(line.lower().startswith("www-authenticate: ") for line in lines)  # one header each
+            assert len(headers) == len(lines) - max(challenges - 1, 0), f"a header twice: {lines}"
             body = await reader.readexactly(int(headers.get("content-length", "0")))
         version, status, _ = first.split(" ", 2)
         assert version == "HTTP/1.1"

@@ -127,12 +127,15 @@ async def test_call_measures_a_conversation(
     assert (end.reason, end.frames_in) == ("left", 13)
 
 
-async def test_call_for_people_with_a_password(serve: Serve, tmp_path: Path, recording: Path) -> None:
+async def test_call_for_people_with_a_password(
+    serve: Serve, tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = await serve(plugins={"options": {"password": {"password": "sesame"}}})
     arguments = ("call", running.url(), recording, tmp_path / "out.wav")
     assert "HTTP 401" in failed(await asyncio.to_thread(run, *arguments))
     assert "HTTP 401" in failed(await asyncio.to_thread(run, *arguments, "--password", "wrong"))
-    result = await asyncio.to_thread(run, *arguments, "--password", "sesame", "--silence", "0.4")
+    monkeypatch.setenv("PERSONAPLEX_PASSWORD", "sesame\n")  # as a variable made from a file has it
+    result = await asyncio.to_thread(run, *arguments, "--silence", "0.4")
     assert result.exit_code == 0, result.output
     assert "p50" in result.output
     assert "18 sent, 18 answered" in result.output

@@ -82,7 +82,8 @@ def test_a_broken_section_leaves_the_others_readable(write: Write) -> None:
     [
         ("server: {port: 1", "not valid YAML in line"),
         ("server: {port: 1}\nserver: {port: 2}", "the key 'server' is given twice"),
-        ("a: &a [x, x]\nb: [*a, *a]", "aliases (*name) are not allowed"),
+        ("a: &a [x, x]\nb: [*a, *a]", "text that begins with & must be in quotes"),
+        ("b: [*a, *a]", "aliases (*name) are not allowed"),
         ("- one\n- two", "must be a mapping"),
         ("[" * 5000, "nested too deeply"),
         ("a: 2024-13-45", "not valid YAML"),
@@ -137,7 +138,7 @@ def test_any_key_can_be_overridden_from_the_environment(write: Write) -> None:
     assert all("PERSONAPLEX_" in problem for problem in wrong)
 
 
-@pytest.mark.parametrize("secret", ["12345", "true", "0x10", "{a: b", "null"])
+@pytest.mark.parametrize("secret", ["12345", "true", "0x10", "{a:b", "null"])
 def test_a_secret_stays_text_and_is_never_shown(write: Write, secret: str) -> None:
     path = write("plugins: {options: {password: {password: {env: PW}}}}")
     config = load_config(path, {"PERSONAPLEX_ENGINE__TOKEN": secret, "PW": "pw-is-" + secret})
@@ -153,7 +154,7 @@ def test_a_wrong_secret_is_not_in_the_error(write: Write) -> None:
     found = problems(path, {"PORT": "hunter2"})
     assert any("engine.token" in problem and "quotes" in problem for problem in found)
     assert not any("271828" in problem or "hunter2" in problem for problem in found)
-    assert "empty" in problems(path, {"PORT": "1", "PERSONAPLEX_ENGINE__TOKEN": ""})[0]
+    assert load_config(path, {"PORT": "1", "PERSONAPLEX_ENGINE__TOKEN": ""}).engine.token is None
 
 
 def test_folders_are_those_beside_the_file(write: Write, tmp_path: Path) -> None:

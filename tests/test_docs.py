@@ -275,7 +275,7 @@ def test_every_refusal_reason_is_documented() -> None:
     table = rows(section(doc("protocol"), "Refusals"))
     documented = {(int(status), codes(reason)[0]) for status, reason, _ in table}
     assert len(documented) == len(table)
-    assert documented == refusals() | {(429, "too_many_requests")}  # of the plugin `password`
+    assert documented == refusals()
     assert {reason for _, reason in refusals()} == set(typing.get_args(events.RefusalReason))
 
 

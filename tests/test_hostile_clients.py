@@ -15,7 +15,8 @@ from core.events import (
     SessionEnded,
     SessionStarted,
 )
-from core.http.uvicorn_server import HEARTBEAT_S, MOST_FRAGMENTS
+from core.http.protocols import MOST_FRAGMENTS
+from core.http.uvicorn_server import HEARTBEAT_S
 from core.session.protocol import CloseCode, Kind
 from core.testing import EchoEngine
 from tests.caller import FRAME, PLAIN, audio, dial, is_fine
@@ -259,7 +260,7 @@ async def test_an_endless_message_of_empty_pieces_is_ended(serve: Serve) -> None
 
 
 async def test_pings_whose_answers_nobody_reads_are_not_hoarded(serve: Serve) -> None:
-    running = await serve(sndbuf=4096, session={"send_s": 0.5})
+    running = await serve(sndbuf=4096, session={"send_s": 0.5, "max_messages_per_s": 100_000})
     _reader, writer = await upgraded(running)
     assert isinstance(writer.transport, asyncio.Transport)
     writer.transport.pause_reading()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -164,6 +165,24 @@ def test_no_network_says_what_to_do(hub: Hub, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(CheckpointError, match="cannot be reached"):
         get(tmp_path)
+
+
+def test_a_librarys_text_is_not_shown_since_it_may_hold_the_token(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "_".join(("hf", "marker"))  # which is in no line of this file, and so in no line of a traceback
+    with pytest.raises(CheckpointError, match="cannot be fetched") as caught:
+        get(tmp_path, token=secret + "\n")  # which no header may hold
+    for error in (ValueError(secret), OSError(secret), RuntimeError(f"Bearer {secret}")):
+
+        def broken(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("core.engine.hub.snapshot_download", broken)
+        with pytest.raises(CheckpointError, match="cannot be fetched") as again:
+            get(tmp_path)
+        for shown in (caught, again):
+            assert secret not in "".join(traceback.format_exception(shown.value))
 
 
 def test_a_full_disk_says_what_to_do(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

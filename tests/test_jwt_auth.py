@@ -1,4 +1,4 @@
-"""Login by JSON Web Tokens: another kind of auth, with no edit to the core."""
+"""Authentication by JSON Web Token: an auth plugin beside the password, with no edit to the core."""
 
 import base64
 import json
@@ -72,7 +72,7 @@ BAD = {
     "nobody's": f"Bearer {token(sub=None)}",
     "empty name": f"Bearer {token(sub='')}",
     "changed": f"Bearer {token()[:-2]}",
-    "huge": f"Bearer {token(more='x' * jwt_auth.LONGEST)}",
+    "huge": f"Bearer {token(more='x' * jwt_auth.LONGEST_TOKEN)}",
 }
 
 
@@ -121,7 +121,7 @@ async def test_whatever_is_sent_is_no_more_than_denied(header: bytes) -> None:
     ("options", "says"),
     [
         ("{key: short}", "key must have at least 32 bytes"),
-        ("{key: no PEM at all, algorithm: RS256}", "the key is none for RS256"),
+        ("{key: no PEM at all, algorithm: RS256}", "the key does not fit RS256"),
         ("{key: x, algorithm: none}", "algorithm"),
         ("{kee: x}", "unknown key"),
     ],

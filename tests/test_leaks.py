@@ -172,7 +172,7 @@ async def test_a_thousand_calls_dropped_in_every_phase_leave_nothing_behind(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.http.uvicorn_server.HEARTBEAT_S", 1.0)
-    monkeypatch.setattr("core.http.uvicorn_server.LAST_BYTES_S", 0.5)
+    monkeypatch.setattr("core.http.protocols.LAST_BYTES_S", 0.5)
     engine = EchoEngine(slots=8)
     running = await serve(engine, server={"queue": 100, "request_s": 3})
     tasks = asyncio.all_tasks()

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from websockets.exceptions import InvalidStatus
 
-from core.boot.listening import bind
-from core.http.uvicorn_server import Server
+from core.http.listening import bind
+from core.http.uvicorn_server import GracefulServer
 from core.session.protocol import Kind
 from core.settings.config import ServerConfig
 from tests.caller import dial
@@ -30,7 +30,7 @@ __all__ = ["place"]  # a fixture
 async def running(app: Any, listener: Any) -> AsyncIterator[str]:
     """An app with its lifespan, as Modal runs it; its address."""
     ready = asyncio.Event()
-    server = Server(app, ServerConfig(), ready.set)
+    server = GracefulServer(app, ServerConfig(), ready.set)
     async with app.router.lifespan_context(app):
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await ready.wait()

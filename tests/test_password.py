@@ -4,6 +4,7 @@ import asyncio
 import base64
 import http.client
 import json
+import time
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import yaml
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from core.events import CallRefused, Identity, SessionStarted
 from core.http.login_throttle import FREE
+from core.http.signed_tokens import SignedToken
 from core.plugin.hookspecs import hookimpl
+from core.session.chat_request import BASIC
 from plugins import password
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve
@@ -116,6 +121,20 @@ async def test_a_stock_client_with_the_password_in_its_address(serve: Serve) -> 
     assert running.record.events[0][0].identity == Identity("caller")
 
 
+async def test_only_nvidias_route_asks_for_what_an_address_may_hold(serve: Serve) -> None:
+    """Asked for Basic, a browser sends the password of its address, and where there is none opens a window."""
+    running = await serve(plugins=ANN_AND_BOB)
+    for path, challenges in (("/api/chat", [BASIC, "Bearer"]), ("/ws/chat", ["Bearer"])):
+        with pytest.raises(InvalidStatus) as refusal:
+            async with connect(running.url(path), proxy=None):
+                pass
+        assert refusal.value.response.headers.get_all("www-authenticate") == challenges
+    for path in ("/personas", "/voices"):
+        assert (await get(running, path))[1]["www-authenticate"] == "Bearer"
+    assert (await post(running, "/ticket"))[1].get_all("www-authenticate") == ["Bearer"]
+    assert (await post(running, "/login", {"password": "x"}))[1].get_all("www-authenticate") == ["Bearer"]
+
+
 async def test_a_ticket_opens_one_socket_once(serve: Serve) -> None:
     running = await serve(plugins=ANN_AND_BOB)
     assert (await post(running, "/ticket"))[0] == 401
@@ -215,6 +234,59 @@ async def test_without_a_proxy_nobody_is_believed(serve: Serve) -> None:
         for n in range(FREE + 1)
     ]
     assert answers == [401] * FREE + [429]
+
+
+async def test_who_was_right_before_is_not_locked_out_by_a_guesser_at_the_same_address(serve: Serve) -> None:
+    running = await serve(plugins=ANN_AND_BOB)
+    assert (await get(running, "/personas", **bearer("saffron")))[0] == 200
+    answers = [(await get(running, "/personas", **bearer(f"guess{n}")))[0] for n in range(FREE + 3)]
+    assert answers == [401] * FREE + [429] * 3
+    assert (await get(running, "/personas", **bearer("saffron")))[0] == 200
+    assert (await get(running, "/personas", **bearer("sesame")))[0] == 429  # who was never here before
+    async with dial(running.url(), additional_headers=bearer("saffron")) as caller:
+        await caller.shake_hands()
+
+
+async def test_a_cookie_and_a_ticket_count_before_the_authorization_of_a_proxy(serve: Serve) -> None:
+    running = await serve(plugins=ANN_AND_BOB)
+    cookie = await logged_in(running, "sesame")
+    proxy = basic("proxy", "the proxy's own password")
+    for _ in range(FREE + 3):
+        assert (await get(running, "/personas", Cookie=cookie, **proxy))[0] == 200
+    one = await ticket(running, Cookie=cookie)
+    async with dial(running.url(f"/ws/chat?ticket={one}"), additional_headers=proxy) as caller:
+        await caller.shake_hands()
+    assert (await post(running, "/login", {"password": "sesame"}))[0] == 204  # none of these was a wrong password
+
+
+async def test_an_edit_keeps_used_tickets_and_the_wait(serve: Serve, tmp_path: Path) -> None:
+    running = await serve(plugins=ANN_AND_BOB)
+    one = await ticket(running, **bearer("saffron"))
+    async with dial(running.url(f"/ws/chat?ticket={one}")) as caller:
+        await caller.shake_hands()
+    for n in range(FREE):
+        assert (await post(running, "/login", {"password": f"guess{n}"}))[0] == 401
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config["plugins"]["options"]["password"]["named"]["cid"] = "cinnamon"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert (await refused(running, f"/ws/chat?ticket={one}"))[0] == 401
+    assert (await post(running, "/login", {"password": "cinnamon"}))[0] == 429
+    two = await ticket(running, **bearer("saffron"))
+    async with dial(running.url(f"/ws/chat?ticket={two}")) as caller:
+        await caller.shake_hands()
+
+
+async def test_one_callers_tickets_end_nobody_elses(serve: Serve) -> None:
+    running = await serve(plugins=ANN_AND_BOB)
+    plugin = next(
+        plugin for _, plugin in running.service.host._manager.list_name_plugin() if isinstance(plugin, password.Plugin)
+    )
+    for number in range(10_100):
+        assert plugin._used_tickets.first_use(SignedToken("ann", str(number), time.time()), 30)
+    for who in ("saffron", "sesame"):
+        one = await ticket(running, **bearer(who))
+        async with dial(running.url(f"/ws/chat?ticket={one}")) as caller:
+            await caller.shake_hands()
 
 
 @pytest.mark.parametrize(

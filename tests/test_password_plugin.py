@@ -13,6 +13,7 @@ from core.errors import ConfigError, RefusedError
 from core.events import Identity
 from core.http.login_throttle import FREE
 from core.plugin.host import PluginHost
+from core.plugin.store import MemoryStore
 from core.settings.config import load_config
 from core.settings.yaml_structs import Secret
 from plugins import password
@@ -29,45 +30,35 @@ def socket(header: str | bytes | None = None, query: str = "") -> HTTPConnection
     "header",
     [None, "", "Bearer", "Bearer ", "Basic", "Basic !!!", "Basic c2VzYW1l", "Digest x", b"Bearer \xff", b"\xff"],
 )
-def test_headers_that_open_nothing(header: str | bytes | None) -> None:
+async def test_headers_that_open_nothing(header: str | bytes | None) -> None:
     plugin = password.Plugin(password.Plugin.Options(Secret("sesame")))
-    assert plugin.authenticate(socket(header)) is None
+    assert await plugin.authenticate(socket(header)) is None
 
 
 @pytest.mark.parametrize("header", ["Bearer sésame: 42", "bearer  sésame: 42 ", basic("x", "sésame: 42")])
-def test_any_text_may_be_a_password(header: Any) -> None:
+async def test_any_text_may_be_a_password(header: Any) -> None:
     plugin = password.Plugin(password.Plugin.Options(Secret("sésame: 42")))
     given = header["Authorization"] if isinstance(header, dict) else header
-    assert plugin.authenticate(socket(given)) == Identity("caller")
+    assert await plugin.authenticate(socket(given)) == Identity("caller")
+
+
+PLUGIN = password.Plugin(password.Plugin.Options(Secret("sésame")))
 
 
 @settings(max_examples=100)
 @given(st.binary(max_size=60))
-def test_any_header_is_no_more_than_denied(header: bytes) -> None:
+async def test_any_header_is_no_more_than_denied(header: bytes) -> None:
+    PLUGIN.startup(MemoryStore())  # which forgets the wrong ones
     for scheme in (b"", b"Basic ", b"Bearer "):
-        assert PLUGIN.authenticate(socket(scheme + header)) is None
+        assert await PLUGIN.authenticate(socket(scheme + header)) is None
 
 
-class Patient:
-    """Lets everybody try as often as they like."""
-
-    def wait_s(self, address: str) -> float:
-        return 0.0
-
-    def failed(self, address: str) -> int:
-        return 1
-
-
-PLUGIN = password.Plugin(password.Plugin.Options(Secret("sésame")))
-PLUGIN._attempts = Patient()  # type: ignore[assignment]
-
-
-def test_many_headers_make_it_wait() -> None:
+async def test_many_headers_make_it_wait() -> None:
     plugin = password.Plugin(password.Plugin.Options(Secret("sesame")))
     for _ in range(FREE):
-        assert plugin.authenticate(socket("Bearer x")) is None
+        assert await plugin.authenticate(socket("Bearer x")) is None
     with pytest.raises(RefusedError) as refusal:
-        plugin.authenticate(socket("Bearer sesame"))
+        await plugin.authenticate(socket("Bearer sesame"))
     assert (refusal.value.status, refusal.value.headers) == (429, {"retry-after": "1"})
 
 
@@ -111,11 +102,11 @@ def test_passwords_cannot_be_seen() -> None:
     assert "hunter" not in repr(vars(plugin)) + repr(options)
 
 
-def test_a_ticket_of_one_process_opens_another_with_the_same_password() -> None:
+async def test_a_ticket_of_one_process_opens_another_with_the_same_password() -> None:
     options = password.Plugin.Options(named={"ann": Secret("sesame")})
-    text = password.Plugin(options)._passes.issue("ticket", "ann")
+    text = await password.Plugin(options)._tokens.issue("ticket", "ann")
     other = password.Plugin(password.Plugin.Options(Secret("for all"), named={"ann": Secret("sesame")}))
-    assert other.authenticate(socket(query=f"ticket={text}")) == Identity("ann")
-    assert other.authenticate(socket(query=f"ticket={text}")) is None
+    assert await other.authenticate(socket(query=f"ticket={text}")) == Identity("ann")
+    assert await other.authenticate(socket(query=f"ticket={text}")) is None
     stranger = password.Plugin(password.Plugin.Options(named={"ann": Secret("changed")}))
-    assert stranger.authenticate(socket(query=f"ticket={text}")) is None
+    assert await stranger.authenticate(socket(query=f"ticket={text}")) is None

@@ -2,18 +2,26 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
-from core.errors import ConfigError
+from core.cli.main import main
+from core.errors import ConfigError, RefusedError
 from core.events import (
+    CallRefused,
     Identity,
 )
+from core.http.listening import bind
 from core.plugin.hookspecs import hookimpl
 from core.plugin.personas import Persona
+from core.settings.config import ServerConfig
 from tests.caller import dial, get, refused
-from tests.conftest import Serve, speech
+from tests.conftest import Serve, speech, write_config
 
 
 @pytest.mark.parametrize(
@@ -88,6 +96,36 @@ async def test_who_is_not_authorised_is_refused(serve: Serve) -> None:
     assert [persona["id"] for persona in listed["personas"]] == ["teacher"]
 
 
+async def test_authorize_says_why_and_with_which_status(serve: Serve) -> None:
+    class Paid:
+        free: tuple[str, ...] = ("teacher",)
+
+        @hookimpl
+        async def authorize(self, persona: Persona) -> bool:
+            if persona.id not in self.free:
+                raise RefusedError(402, "Your minutes are used up.", reason="unpaid", headers={"retry-after": "60"})
+            return True
+
+    paid = Paid()
+    running = await serve(extra=(paid,))
+    with pytest.raises(InvalidStatus) as refusal:
+        async with connect(running.url("/ws/chat?persona=assistant"), proxy=None):
+            pass
+    response = refusal.value.response
+    assert (response.status_code, response.headers["retry-after"]) == (402, "60")
+    assert json.loads(response.body or b"") == {"error": "Your minutes are used up."}
+    assert CallRefused("unpaid", 402, "/ws/chat", "127.0.0.1") in running.record.service_events
+    assert not running.record.service_events[1:]  # the plugin has not failed
+    listed = json.loads((await get(running, "/personas"))[2])
+    assert [persona["id"] for persona in listed["personas"]] == ["teacher"]
+    async with dial(running.url("/ws/chat")) as caller:
+        await caller.shake_hands()
+    paid.free = ()
+    assert (await refused(running, "/ws/chat"))[0] == 402
+    status, _, body = await get(running, "/personas")
+    assert (status, json.loads(body)["personas"]) == (200, [])
+
+
 async def test_a_denial_by_a_broken_auth_plugin(serve: Serve) -> None:
     class Broken:
         @hookimpl
@@ -135,7 +173,6 @@ async def test_the_json_endpoints(serve: Serve) -> None:
 async def test_the_page_and_nothing_else(serve: Serve, tmp_path: Any) -> None:
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "page").mkdir()
-    (tmp_path / "page" / "link.txt").symlink_to(tmp_path / "secret.txt")
     (tmp_path / "page" / ".hidden").write_text("secret")
     running = await serve()
     status, headers, body = await get(running, "/")
@@ -148,7 +185,7 @@ async def test_the_page_and_nothing_else(serve: Serve, tmp_path: Any) -> None:
     assert (await get(running, "/app.js", **{"If-None-Match": headers["etag"]}))[0] == 304
     for path in (
         "/nothing.html",
-        "/link.txt",
+        "/secret.txt",
         "/.hidden",
         "/../secret.txt",
         "/%2e%2e/secret.txt",
@@ -160,6 +197,42 @@ async def test_the_page_and_nothing_else(serve: Serve, tmp_path: Any) -> None:
         status, _, body = await get(running, path)
         assert (status, b"secret" in body) == (404, False), path
         assert "error" in json.loads(body)
+
+
+async def test_a_page_whose_files_are_links_is_served(serve: Serve, tmp_path: Any) -> None:
+    """As a mounted ConfigMap has them (through a hidden folder), and a package manager that links to its cache."""
+    mounted, cache = tmp_path / "mounted", tmp_path / "cache"
+    for folder in (mounted / "..2026", cache / "parts"):
+        folder.mkdir(parents=True)
+    (mounted / "..2026" / "index.html").write_text("mounted")
+    (mounted / "..data").symlink_to("..2026")
+    (mounted / "index.html").symlink_to("..data/index.html")
+    (cache / "parts" / "part.js").write_text("export {}")
+    (cache / "parts" / "above").symlink_to(mounted)
+    (mounted / "parts").symlink_to(cache / "parts")
+    (mounted / "itself").symlink_to(".")
+    running = await serve(server={"web": "mounted"})
+    assert (await get(running, "/"))[2] == b"mounted"
+    assert (await get(running, "/parts/part.js"))[2] == b"export {}"
+    for path in ("/..data/index.html", "/itself/index.html", "/parts/above/index.html"):
+        assert (await get(running, path))[0] == 404
+
+
+async def test_a_link_to_nothing_is_named(serve: Serve, tmp_path: Any) -> None:
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "app.css").symlink_to("gone.css")
+    with pytest.raises(ConfigError, match=r"server\.web: .*app\.css is a link to nothing: gone\.css"):
+        await serve()
+
+
+def test_a_second_service_on_a_port_says_so_before_it_loads_anything(tmp_path: Path) -> None:
+    """Before the first one has a model to serve with, too: it listens from the start."""
+    with bind(ServerConfig(port=0)) as first:
+        port = first.getsockname()[1]
+        path = write_config(tmp_path, {"server": {"port": port}, "engine": {"checkpoint": "no/such", "offline": True}})
+        found = CliRunner().invoke(main, ["serve", "--config", str(path)])
+    assert found.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in found.output
 
 
 async def test_a_page_folder_without_a_page_is_named(serve: Serve, tmp_path: Any) -> None:

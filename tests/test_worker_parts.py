@@ -16,6 +16,8 @@ from core.engine.call import FRAME_SAMPLES, OutputFrame
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.errors import ConfigError, EngineBusyError, EngineError, PromptError
+from core.plugin.file_store import FileStore
+from core.plugin.store import MemoryStore, Numbers, Store
 from core.session.admission import Caller, TooManyCallsError
 from core.settings.config import Config, EngineConfig, ServerConfig
 from core.workers import messages
@@ -205,3 +207,38 @@ def test_devices_that_cannot_be_are_refused() -> None:
         EngineConfig(device="cpu", devices="all")
     with pytest.raises(ValueError, match="twice"):
         EngineConfig(devices=(1, 1))
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_store_in_a_file_is_as_one_in_memory(kind: str, tmp_path: Path) -> None:
+    now = 100.0
+    stores: list[Store] = [MemoryStore(lambda: now)]
+    if kind == "file":  # two processes have one each
+        stores = [FileStore(tmp_path / "store", lambda: now), FileStore(tmp_path / "store", lambda: now)]
+    one, other = stores[0], stores[-1]
+
+    def count(before: Numbers | None) -> Numbers:
+        return (before[0] + 1 if before else 1, 0.5)
+
+    assert one.table("a", 2, evict=True).get("x") is None
+    assert one.table("a", 2, evict=True).update("x", count, 10) == (1, 0.5)
+    assert other.table("a", 2, evict=True).update("x", count, 10) == (2, 0.5)
+    assert other.table("b", 2, evict=True).get("x") is None
+    assert one.table("a", 2, evict=True).get("x") == (2, 0.5)
+    with pytest.raises(ZeroDivisionError):
+        one.table("a", 2, evict=True).update("y", lambda before: (1 / 0,), 10)
+    now += 1
+    other.table("a", 2, evict=True).update("y", count, 10)
+    now += 1
+    one.table("a", 2, evict=True).update("z", count, 10)
+    assert [other.table("a", 2, evict=True).get(key) for key in "xyz"] == [None, (1, 0.5), (1, 0.5)]
+    full = one.table("c", 1, evict=False)
+    assert full.update("x", count, 10) == (1, 0.5)
+    assert other.table("c", 1, evict=False).update("y", count, 10) is None
+    assert full.update("x", count, 10) == (2, 0.5)
+    now += 10
+    assert full.get("x") is None
+    assert full.update("y", count, 10) == (1, 0.5)
+    for store in stores:
+        if isinstance(store, FileStore):
+            store.close()

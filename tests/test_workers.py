@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from core.media.audio_codecs import Samples
 from core.session.protocol import CloseCode
 from tests.caller import FRAME, Caller, dial
 from tests.conftest import speech, write_config
-from tests.service_processes import ServiceProcesses, gone, several_processes, until
+from tests.service_processes import ServiceProcesses, gone, leftovers, several_processes, until
 
 MODULES = """
 import sys
+import tempfile
 
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -277,7 +279,7 @@ async def test_passwords_tickets_and_edits_hold_across_workers(tmp_path: Path) -
                 assert (await service.get("/personas", Authorization="Bearer wrong"))[0] == 401
         for worker in (1, 2):
             with service.stopped(f"worker {worker}"):
-                assert (await service.get("/personas", **right))[0] == 429
+                assert (await service.get("/personas", Authorization="Bearer wrong"))[0] == 429
 
         # A worker that is started again takes the file as it is, or if that is broken the last good edit.
         settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
@@ -310,14 +312,16 @@ async def test_passwords_tickets_and_edits_hold_across_workers(tmp_path: Path) -
 async def test_a_service_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     config = write_config(tmp_path, {"server": {"workers": 2}, "engine": {"name": "nano", "device": "cpu"}})
     (tmp_path / "personas" / "broken.yaml").write_text("name: [")
-    (tmp_path / "scratch").mkdir()
     command = [sys.executable, "-c", "from core.cli.main import main; main()", "serve", "--config", str(config)]
-    environ = os.environ | {"TMPDIR": str(tmp_path / "scratch")}
-    ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=environ, timeout=120)
-    assert ran.returncode == 1
-    assert "broken.yaml" in ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert not list((tmp_path / "scratch").iterdir())
+    with tempfile.TemporaryDirectory(prefix="pp") as scratch:
+        for folder, why in ((scratch, "broken.yaml"), (f"{scratch}/{'long' * 30}", "TMPDIR")):
+            Path(folder).mkdir(exist_ok=True)  # noqa: ASYNC240 - a moment, and nobody waits
+            environ = os.environ | {"TMPDIR": folder}
+            ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=environ)
+            assert ran.returncode == 1
+            assert why in ran.stderr
+            assert "Traceback" not in ran.stderr
+            assert not leftovers(folder)
 
 
 async def test_an_engines_process_needs_no_server_and_a_supervisor_no_model() -> None:

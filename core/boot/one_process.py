@@ -14,7 +14,7 @@ from core.boot.sizing import carried_callers, count_cores
 from core.boot.summary import summary
 from core.engine.call import Engine
 from core.http.app import create_app
-from core.http.uvicorn_server import Server
+from core.http.uvicorn_server import GracefulServer
 from core.plugin.host import PluginHost
 from core.settings.config import Config
 
@@ -48,4 +48,4 @@ async def _serve(
 ) -> None:
     async with app.router.lifespan_context(app):
         about = await summary(engine, host)
-        await Server(app, config.server, lambda: announce(about)).serve(sockets=[listener])
+        await GracefulServer(app, config.server, lambda: announce(about)).serve(sockets=[listener])

@@ -21,7 +21,7 @@ from core.settings.config import Config
 from core.settings.log import get_logger
 from core.workers.front_desk import FrontDesk
 from core.workers.messages import Broken, Hello, Message, Report, Settings, Silent, Started
-from core.workers.paths import desk_socket, metrics_folder, voices_folder
+from core.workers.paths import desk_socket, engine_socket, metrics_folder, voices_folder
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """Between the end of a process and its next start; each start that does not last doubles it."""
@@ -31,6 +31,8 @@ GOODBYE_S = 25.0
 """Beyond `drain_s`: what a worker may take to say goodbye and stop its plugins."""
 AT_ONCE_S = 15.0
 """What everybody has after a second signal; and an engine, to end."""
+LONGEST_SOCKET_PATH = 103
+"""Bytes that every system has room for."""
 _log = get_logger("supervisor")
 
 
@@ -94,6 +96,8 @@ class Supervisor:
         """Serve until Ctrl-C or SIGTERM. Raises PersonaplexError when the service cannot start."""
         folder = Path(tempfile.mkdtemp(prefix="personaplex-"))
         try:
+            if len(os.fsencode(engine_socket(folder, len(self._processes.engines)))) > LONGEST_SOCKET_PATH:
+                raise ConfigError([f"{folder}: too long a path for the sockets in it. Set TMPDIR to a shorter one."])
             for inner in (voices_folder(folder), metrics_folder(folder)):
                 inner.mkdir()
             asyncio.run(self._serve(listener, folder))
@@ -104,7 +108,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self._at_once = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        hears_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as under `nohup`
+        for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hears_hangup else [])):
             loop.add_signal_handler(number, self._signalled)
         self._desk = FrontDesk(self._config.server, len(self._processes.engines), self._told)
         try:

@@ -16,13 +16,13 @@ from core.boot.child_process import Orders, receive_orders, tidy_up
 from core.boot.summary import summary
 from core.errors import ConfigError, PersonaplexError
 from core.http.app import create_app
-from core.http.uvicorn_server import Server
+from core.http.uvicorn_server import GracefulServer
+from core.plugin.file_store import FileStore
 from core.plugin.host import PluginHost
-from core.plugin.shared_state import SharedState
 from core.session.call_service import GOODBYE_S, CallService
 from core.settings.log import get_logger
 from core.workers.messages import Broken, Settings, Started
-from core.workers.paths import desk_socket, metrics_folder, shared_state_file
+from core.workers.paths import desk_socket, metrics_folder, store_file
 from core.workers.remote_engine import Desk, RemoteAdmission, RemoteEngine
 
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -39,11 +39,11 @@ def main() -> None:
     raise SystemExit(code)
 
 
-class WorkerServer(Server):
+class WorkerServer(GracefulServer):
     """A server that ends when the supervisor wants it."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """SIGTERM, once or more, lets calls end first. Ctrl-C is the supervisor's to hear."""
+        """SIGTERM, once or more, lets calls end first. Ctrl-C and SIGHUP are the supervisor's to hear."""
         if sig == signal.SIGTERM:
             self.should_exit = True
 
@@ -72,7 +72,7 @@ async def _serve(orders: Orders) -> int:
 
 async def _serve_with(desk: Desk, orders: Orders) -> None:
     config = orders.config
-    host = PluginHost.load(config, shared=SharedState(shared_state_file(orders.folder)))
+    host = PluginHost.load(config, shared=FileStore(store_file(orders.folder)))
     require_protection(config.server, host.protected)
     complete = asyncio.create_task(desk.complete.wait())
     either: list[asyncio.Future[Any]] = [complete, desk.stopped]

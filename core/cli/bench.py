@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from core.cli.options import password_option
 from core.client.connection import CallOptions
 from core.client.frame_times import Percentiles
 from core.client.load_test import BenchReport, Load, run_load
@@ -71,7 +72,7 @@ class Bounds:
 )
 @click.option("--persona", help="Whom to talk with; without it the server's default persona.")
 @click.option("--audio", type=click.Choice(["opus", "pcm"]), default="opus", show_default=True)
-@click.option("--password", envvar="PERSONAPLEX_PASSWORD", help="Better given as PERSONAPLEX_PASSWORD.")
+@password_option
 @click.option("--max-p99-ms", type=click.FloatRange(0), help="Bound: the 99th percentile of the frame delay.")
 @click.option("--max-first-audio-ms", type=click.FloatRange(0), help="Bound: the slowest caller's first audio.")
 @click.option("--max-drops", type=click.IntRange(0), help="Bound: frames that the server dropped.")

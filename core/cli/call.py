@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from core.cli.options import seed_option, silence_option, sound_in, sound_out, stereo_option
+from core.cli.options import password_option, seed_option, silence_option, sound_in, sound_out, stereo_option
 from core.client.connection import CallOptions
 from core.client.place_call import CallReport, place_call
 from core.engine.call import FRAME_S, SAMPLE_RATE
@@ -28,7 +28,7 @@ from core.media.sound_files import read_sound, to_stereo, write_wav
 @seed_option
 @silence_option
 @click.option("--audio", type=click.Choice(["opus", "pcm"]), default="opus", show_default=True)
-@click.option("--password", envvar="PERSONAPLEX_PASSWORD", help="Better given as PERSONAPLEX_PASSWORD.")
+@password_option
 @stereo_option
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def call(

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from core.cli.standard_streams import open_standard_streams
 from core.errors import PersonaplexError
 
 config_option = click.option(
@@ -16,6 +17,12 @@ config_option = click.option(
 sound_in = click.argument("source", metavar="IN.wav", type=click.Path(path_type=Path, dir_okay=False))
 sound_out = click.argument("target", metavar="OUT.wav", type=click.Path(path_type=Path, dir_okay=False))
 stereo_option = click.option("--stereo", is_flag=True, help="Write both sides: the caller left, the agent right.")
+password_option = click.option(
+    "--password",
+    envvar="PERSONAPLEX_PASSWORD",
+    callback=lambda _context, _option, text: text and text.rstrip("\r\n"),  # which a variable made from a file has
+    help="Better given as PERSONAPLEX_PASSWORD.",
+)
 seed_option = click.option("--seed", type=click.IntRange(0), help="The same seed and sound give the same answer.")
 silence_option = click.option(
     "--silence",
@@ -31,6 +38,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
+        open_standard_streams()
         try:
             return super().invoke(ctx)
         except PersonaplexError as error:

@@ -4,8 +4,9 @@ import socket
 
 from rich.console import Console
 
-from core.boot.listening import bind
 from core.boot.sizing import plan_processes
+from core.cli.standard_streams import lossy_standard_error
+from core.http.listening import bind
 from core.settings.config import Config
 from core.settings.log import configure_logging
 
@@ -13,13 +14,13 @@ ENGINE_FACTORY = "core.boot.local_engine:open_engine"
 
 
 def serve_until_stopped(config: Config, engine_factory: str = ENGINE_FACTORY) -> None:
-    """Serve until Ctrl-C or SIGTERM. Raises PersonaplexError when the service cannot start.
+    """Serve until Ctrl-C, SIGTERM or SIGHUP. Raises PersonaplexError when the service cannot start.
 
     `engine_factory` makes the engine where it has a process of its own.
     """
-    console = Console(stderr=True, highlight=False)
     processes = plan_processes(config)
-    with bind(config.server) as listener:
+    with lossy_standard_error(), bind(config.server) as listener:
+        console = Console(stderr=True, highlight=False)
 
         def report(line: str) -> None:
             console.print(line, markup=False)
@@ -40,7 +41,7 @@ def serve_until_stopped(config: Config, engine_factory: str = ENGINE_FACTORY) ->
 
             configure_logging(config.log, process="supervisor")
             Supervisor(config, processes, engine_factory, report, announce).serve(listener)
-    console.print("Stopped.")
+        console.print("Stopped.")
 
 
 def _address(listener: socket.socket) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -19,15 +19,21 @@ from core.engine.call import Engine
 from core.errors import PersonaplexError, RefusedError
 from core.events import Identity
 from core.http.headers import HEADERS, SecurityHeaders
-from core.http.origin_check import SameSite
+from core.http.origin_check import OriginCheck
 from core.http.plugin_routes import PluginRoutes
+from core.http.rate_limits import PacedRequests
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.reload import ReloadMiddleware
+from core.session.addresses import client_address
 from core.session.admission import Admission
 from core.session.call_service import ROUTES, CallService
 from core.session.chat_request import authenticate
+from core.session.refusal import refusal_response
 from core.settings.config import Config, shipped
+from core.settings.log import get_logger
+
+_log = get_logger("app")
 
 
 def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admission | None = None) -> Starlette:
@@ -64,15 +70,21 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
         middleware=[
             Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
             Middleware(SecurityHeaders, connect=(remote, remote.replace("ws", "http", 1)) if remote else ()),
+            Middleware(PacedRequests, per_s=config.server.requests_per_s),
             Middleware(ReloadMiddleware, reloader=service.reloader),
             Middleware(
-                SameSite,
+                OriginCheck,
                 origins=config.server.origins,
                 local_only=lambda: not (service.host.protected or config.server.insecure),
                 refused=service.refused,
             ),
         ],
-        exception_handlers={HTTPException: _error, PersonaplexError: _error, Exception: _fault},
+        exception_handlers={
+            HTTPException: _error,
+            PersonaplexError: _error,
+            ClientDisconnect: _left,
+            Exception: _fault,
+        },
     )
     app.state.service = service
     return app
@@ -174,8 +186,15 @@ async def _error(_request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
     if isinstance(error, RefusedError):
-        return JSONResponse({"error": str(error)}, status_code=error.status, headers=error.headers)
+        return refusal_response(error)
     return JSONResponse({"error": str(error)}, status_code=500)
+
+
+async def _left(request: Request, _error: Exception) -> Response:
+    """The client went while its request was read. Nobody gets this answer; it spares the log a traceback."""
+    route = getattr(request.scope.get("plugin_route"), "path", "")
+    _log.info("a client left before its request was read", route=route, address=client_address(request))
+    return Response(status_code=400)
 
 
 async def _fault(_request: Request, _error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Headers that tell a browser what this service's pages may do, on every response."""
+"""Security headers: what a browser lets this service's pages do. They are on every response."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""No inline script, nothing from elsewhere, in nobody's frame."""
+"""The Content-Security-Policy: no inline script, nothing from other sites, and no page of ours in a frame of theirs."""
 
 HEADERS = {
     "content-security-policy": POLICY,
@@ -36,7 +36,7 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """ASGI middleware; a response that sets one of these headers itself keeps its own."""
+    """ASGI middleware that adds the security headers to every response, except those it has already."""
 
     def __init__(self, app: ASGIApp, connect: Sequence[str] = ()) -> None:
         """`connect` are the origins, beside our own, that the page may open connections to."""

@@ -1,4 +1,7 @@
-"""Middleware that checks the `Host` and `Origin` of every request, so that pages of other sites are kept out."""
+"""Middleware that checks the `Host` and `Origin` headers of every request, so that pages of other sites are kept out.
+
+It guards against cross-site request forgery, cross-site WebSocket hijacking and DNS rebinding.
+"""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -11,15 +14,15 @@ from core.session.addresses import is_address, is_loopback
 from core.session.refusal import refuse
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-"""A page of another site may ask for these, but a browser does not let it read the answer."""
+"""Methods that change nothing. A page of another site may send them, but may not read the answer."""
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-class SameSite:
-    """Middleware: a WebSocket, or a request that changes something, comes from our own page or a site we know.
+class OriginCheck:
+    """ASGI middleware: a WebSocket, or a request that changes something, comes from our own page or a site we know.
 
-    A browser says in `Origin` whose page asks; what is no browser says nothing, and is let through. While nobody has to
-    log in, even our own address is taken from the browser's word only where no other site can have that name.
+    A browser names the site whose page asks in the `Origin` header; other programs send no `Origin`, and are let
+    through. While nobody has to log in, only hosts that no other site can claim as its own name are answered at all.
     """
 
     def __init__(
@@ -29,7 +32,9 @@ class SameSite:
         local_only: Callable[[], bool],
         refused: Callable[[HTTPConnection, RefusedError], None],
     ) -> None:
-        """`local_only` says whether to answer only to this machine's names; `refused` hears of every refusal."""
+        """`origins` are the other sites that may use the service. `local_only` says whether only this machine's own
+        names are answered. `refused` is called with every request that is refused.
+        """
         self._app = app
         self._origins = frozenset(origins)
         self._hosts = frozenset(urlsplit(origin).hostname for origin in origins)
@@ -50,7 +55,11 @@ class SameSite:
         await self._app(scope, receive, send)
 
     def _check_host(self, connection: HTTPConnection) -> None:
-        """A page of another site may make its own name stand for this machine (DNS rebinding), and be one with us."""
+        """Refuse a `Host` that is not ours while `local_only` is true. Raises RefusedError.
+
+        A page of another site may let its own host name resolve to this machine (DNS rebinding); its browser then takes
+        our answers for those of that site.
+        """
         host = _host_name(connection.headers.get("host", ""))
         if host and self._local_only() and not (is_address(host) or is_loopback(host) or host in self._hosts):
             raise RefusedError(
@@ -78,7 +87,7 @@ class SameSite:
 
 
 def _host_name(host: str) -> str:
-    """The name or address in a `Host` header; what cannot be read as one is no name of ours, and stays as it is."""
+    """The host name or address in a `Host` header, without the port. Text that is neither is returned as it is."""
     try:
         return urlsplit(f"//{host}").hostname or host
     except ValueError:

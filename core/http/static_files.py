@@ -1,4 +1,4 @@
-"""The page's files: read once at the start, served by their exact name, from memory."""
+"""Static files: the page, read into memory at the start and served by exact name."""
 
 import gzip
 import hashlib
@@ -14,25 +14,29 @@ from core.errors import ConfigError
 INDEX = "index.html"
 LARGEST_FILE = 8 * 2**20
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "text/html", ".svg": "image/svg+xml"}
-"""Types that the page depends on; the system's table may have others for them, and a browser refuses those."""
+"""Media types that the page depends on. The system's own table may have others, with which browsers refuse the file."""
 
 
 @dataclass(frozen=True)
 class StaticFile:
-    """One file as it is served."""
+    """A file's content and the headers that describe it."""
 
     content: bytes
-    zipped: bytes
-    """The same through gzip."""
+    gzipped: bytes
+    """The content, compressed with gzip."""
     media_type: str
     etag: str
 
 
 class StaticFiles:
-    """All files of a folder. What comes later, hidden files and symbolic links are not served."""
+    """All files of a folder, as they are at the start. Hidden files are not served.
+
+    A link stands for what it leads to, wherever that is: a mounted Kubernetes ConfigMap and a folder installed by a
+    package manager consist of links, and whoever may put one into the folder may also put the file there.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Read the folder. Raises ConfigError when it cannot be read or has no `index.html`."""
+        """Read the folder. Raises ConfigError when it cannot be read, has no `index.html` or a link to nothing."""
         try:
             self._files = {name: _read(path) for name, path in _listing(folder)}
         except OSError as error:
@@ -41,7 +45,7 @@ class StaticFiles:
             raise ConfigError([f"server.web: {folder} has no {INDEX}. Give the folder of a page, or remove the key."])
 
     async def serve(self, request: Request) -> Response:
-        """The endpoint of `/{name:path}`; an empty name is the page itself."""
+        """The endpoint of `/{name:path}`: the file of that name, `index.html` for an empty name, or 404."""
         file = self._files.get(request.path_params.get("name") or INDEX)
         if file is None:
             return JSONResponse({"error": "There is nothing at this address."}, status_code=404)
@@ -49,20 +53,25 @@ class StaticFiles:
         if request.headers.get("if-none-match") == file.etag:
             return Response(status_code=304, headers=headers)
         if "gzip" in request.headers.get("accept-encoding", ""):
-            return Response(file.zipped, media_type=file.media_type, headers=headers | {"content-encoding": "gzip"})
+            return Response(file.gzipped, media_type=file.media_type, headers=headers | {"content-encoding": "gzip"})
         return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-def _listing(folder: Path) -> list[tuple[str, Path]]:
-    """Names relative to the folder, with '/' between, of the plain files in it."""
+def _listing(folder: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Path]]:
+    """Names relative to the folder, with '/' between, of the files in it. `above` are the folders that it is in."""
+    place = folder.resolve()
+    if place in above:  # a link to a folder that it is in
+        return []
     found: list[tuple[str, Path]] = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "_")) or path.is_symlink() or path.name == "node_modules":
+        if path.name.startswith((".", "_")) or path.name == "node_modules":
             continue
         if path.is_dir():
-            found += [(f"{path.name}/{name}", file) for name, file in _listing(path)]
+            found += [(f"{path.name}/{name}", file) for name, file in _listing(path, (*above, place))]
         elif path.is_file() and path.stat().st_size <= LARGEST_FILE:
             found.append((path.name, path))
+        elif path.is_symlink() and not path.exists():
+            raise ConfigError([f"server.web: {path} is a link to nothing: {path.readlink()}. Correct or remove it."])
     return found
 
 

@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute
 from core.engine.call import Engine, Frame
 from core.engine.prompt import Voice
 from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo
-from core.plugin.shared_state import SharedState
+from core.plugin.store import Store
 
 if TYPE_CHECKING:
     from core.plugin.personas import Persona
@@ -47,11 +47,10 @@ class Transform(Protocol):
 
 
 @hookspec
-def startup(config: "Config", engine: Engine | None, shared: SharedState) -> Awaitable[None] | None:
+def startup(config: "Config", engine: Engine | None, shared: Store) -> Awaitable[None] | None:
     """Prepare the plugin. Called once, before the first caller. `engine` is None where only settings are checked.
 
-    A service may have several workers, each with its own instance of every plugin; `shared` is what they have in
-    common.
+    `shared` keeps what must outlive an edit of the plugin's options, or be the same in all processes of a service.
     """
 
 

@@ -6,7 +6,7 @@ first of two plugins of the same name. pluggy's `tryfirst` and `trylast` change 
 What happens when a plugin raises or returns an invalid result:
 
 - `startup`, `register_routes`: the boot stops, naming the plugin. `shutdown`: it is logged.
-- `authenticate`, `authorize`: the caller is denied; a RefusedError raised by `authenticate` sets the HTTP status.
+- `authenticate`, `authorize`: the caller is denied; a RefusedError sets the HTTP status, the message and headers.
 - personas, voices: it is logged and the next plugin is called; when none has a result, this caller gets an error.
 - audio: the transform is left out for this session, which gets a TransformFailed event.
 - `session_event`, `service_event`: it is logged, the first time.
@@ -32,7 +32,7 @@ from core.plugin.hook_calls import PLUGIN_ERRORS, HookCaller, call_async, call_s
 from core.plugin.hookspecs import Transform
 from core.plugin.loading import PluginInfo, PluginSet, load_plugins, reload_plugins
 from core.plugin.personas import Persona
-from core.plugin.shared_state import SharedState
+from core.plugin.store import MemoryStore, Store
 from core.plugin.transforms import Chain
 from core.settings.config import Config
 from core.settings.log import get_logger
@@ -46,7 +46,7 @@ class PluginHost:
     Created by `load`; `startup` comes before the first caller, `shutdown` after the last.
     """
 
-    def __init__(self, config: Config, plugins: PluginSet, shared: SharedState) -> None:
+    def __init__(self, config: Config, plugins: PluginSet, shared: Store) -> None:
         self.config = config
         self._shared = shared
         self._plugins = plugins
@@ -58,16 +58,15 @@ class PluginHost:
 
     @classmethod
     def load(
-        cls, config: Config, candidates: Iterable[Candidate] | None = None, shared: SharedState | None = None
+        cls, config: Config, candidates: Iterable[Candidate] | None = None, shared: Store | None = None
     ) -> "PluginHost":
         """Load the candidates, in order of precedence; without any, all plugins that `find_plugins` finds.
 
-        `shared` is what plugins share with those of other processes; None is the memory of this one.
-
-        Raises ConfigError with all that must stop the boot.
+        `shared` keeps what plugins remember over edits; None is a store of this process alone. Raises ConfigError with
+        all that must stop the boot.
         """
-        plugins = load_plugins(config, find_plugins(config) if candidates is None else candidates)
-        host = cls(config, plugins, shared or SharedState())
+        found = find_plugins(config) if candidates is None else candidates
+        host = cls(config, load_plugins(config, found), shared or MemoryStore())
         for info in host.describe():
             if info.problem:
                 get_logger("plugins").warning("plugin skipped", plugin=info.name, problem=info.problem)
@@ -209,6 +208,8 @@ class PluginHost:
                 answer = await call_async(hook, identity=identity, persona=persona)
                 if answer is not None and not answer:
                     return False
+            except RefusedError:
+                raise
             except PLUGIN_ERRORS as error:
                 self._hooks.report_failure(hook, error, hide_text=True)
                 return False
@@ -220,19 +221,30 @@ class PluginHost:
         Raises PersonaError when there is none because a plugin failed.
         """
         found, failed = await self._catalogue.list_personas(identity)
-        allowed = [persona for persona in found if await self.authorize(identity, persona)]
+        allowed = [persona for persona in found if await self._may_use(identity, persona)]
         if failed and not allowed:
             raise PersonaError(f"The personas cannot be listed just now: the plugin {failed} failed. The log says why.")
         return allowed
 
+    async def _may_use(self, identity: Identity, persona: Persona) -> bool:
+        """Whether `authorize` allows this persona, without the reason why it does not."""
+        try:
+            return await self.authorize(identity, persona)
+        except RefusedError:
+            return False
+
     async def resolve_persona(self, name: str, identity: Identity) -> Persona:
-        """The persona of that id; "" is the first one in this caller's list. Raises PersonaError.
+        """The persona of that id; "" is the first one in this caller's list.
+
+        Raises PersonaError, or RefusedError when a plugin keeps the caller from every persona and says why.
 
         Does not check whether the caller may use it: `authorize` does.
         """
         if not name:
             personas = await self.list_personas(identity)
             if not personas:
+                for persona in (await self._catalogue.list_personas(identity))[0]:
+                    await self.authorize(identity, persona)  # which may say why
                 raise PersonaError("There is no persona for you here. Ask the operator for one.")
             return personas[0]
         return await self._catalogue.resolve_persona(name, identity)

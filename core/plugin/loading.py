@@ -152,7 +152,7 @@ def _instantiate(module: Any, candidate: Candidate, config: Config, problems: li
         return module if plugin_class is None else plugin_class()
     if not (inspect.isclass(options_class) and issubclass(options_class, msgspec.Struct)):
         raise PluginError("Plugin.Options must be a msgspec.Struct.")
-    decoded = decode(options_class, options, config.source, problems, f"{key}.")
+    decoded = decode(options_class, options, config.source, problems, f"{key}.", environ=config.environment.variables)
     return None if decoded is None else plugin_class(decoded)
 
 

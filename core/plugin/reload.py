@@ -185,7 +185,8 @@ class ReloadMiddleware:
 
 def _keys_that_need_restart(before: Config, after: Config) -> list[str]:
     """The keys, such as `server.port`, whose values differ and take effect only after a restart."""
-    sections = [name for name in before.__struct_fields__ if name not in (*RELOADED_SECTIONS, "source")]
+    unused = (*RELOADED_SECTIONS, "source", "environment")
+    sections = [name for name in before.__struct_fields__ if name not in unused]
     found = []
     for section in sections:
         old, new = getattr(before, section), getattr(after, section)

@@ -18,15 +18,14 @@ from core.session import call_end
 from core.session.addresses import client_address
 from core.session.admission import Admission, EngineAdmission
 from core.session.chat_request import ChatRequest, resolve_request
+from core.session.protocol import NVIDIA_ROUTE, OUR_ROUTE
 from core.session.refusal import refuse
 from core.session.session import Session
 from core.session.wire import Wire
 from core.settings.config import Config
 from core.settings.log import get_logger
 
-METADATA_ROUTE = "/ws/chat"
-"""Its clients know METADATA; those of NVIDIA's `/api/chat` do not."""
-ROUTES = (METADATA_ROUTE, "/api/chat")
+ROUTES = (OUR_ROUTE, NVIDIA_ROUTE)
 GOODBYE_S = 5.0
 """How long running calls have to end when the server stops."""
 _log = get_logger("service")
@@ -136,7 +135,7 @@ class CallService:
         session = Session(
             info,
             request,
-            Wire(websocket, config.session.send_s, metadata=route == METADATA_ROUTE),
+            Wire(websocket, config.session.send_s, metadata=route == OUR_ROUTE),
             admission=self.admission,
             host=host,
             engine=self.engine.info,

@@ -19,10 +19,12 @@ from core.media.audio_codecs import AudioFormat
 from core.media.voices import voice_name
 from core.plugin.host import PluginHost
 from core.plugin.personas import Persona
+from core.session.protocol import NVIDIA_ROUTE
 from core.settings.config import PersonasConfig
 
 CUSTOM = "custom"
 """The id of a persona whose prompt the caller sends."""
+BASIC = 'Basic realm="PersonaPlex", charset="UTF-8"'
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,20 @@ async def authenticate(connection: HTTPConnection, host: PluginHost) -> Identity
         raise RefusedError(
             401,
             "You must log in first: the password is missing or wrong.",
-            headers={"www-authenticate": "Bearer"},  # not Basic, for which browsers open a dialog of their own
+            headers={"www-authenticate": _challenges(connection)},
         )
     return identity
+
+
+def _challenges(connection: HTTPConnection) -> tuple[str, ...]:
+    """What to ask a caller for who has not said who it is.
+
+    A browser sends the user and password of an address such as `wss://user:PASSWORD@host/api/chat` only when it is
+    asked for `Basic`. Elsewhere that would make it open a window of its own, where the page has one.
+    """
+    if connection.scope["type"] == "websocket" and connection.scope["path"] == NVIDIA_ROUTE:
+        return (BASIC, "Bearer")
+    return ("Bearer",)
 
 
 async def _persona(query: ChatQuery, identity: Identity, host: PluginHost, personas: PersonasConfig) -> Persona:

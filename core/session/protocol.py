@@ -11,6 +11,11 @@ import msgspec
 
 from core.events import Limit
 
+OUR_ROUTE = "/ws/chat"
+"""Its clients know METADATA; those of NVIDIA's route do not."""
+NVIDIA_ROUTE = "/api/chat"
+"""Where the clients of NVIDIA's server call."""
+
 
 class Kind(IntEnum):
     """First byte of a binary WebSocket message."""
@@ -42,6 +47,8 @@ class CloseCode(IntEnum):
     """The server is shutting down."""
     BAD_MESSAGE = 1003
     """Text instead of binary, or audio that cannot be understood."""
+    NOT_TEXT = 1007
+    """A text message that is no UTF-8."""
     TOO_BIG = 1009
     INTERNAL = 1011
     """The engine failed; the message before says so."""

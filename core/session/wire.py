@@ -7,6 +7,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from core.errors import ProtocolError
+from core.events import EndReason
 from core.session.call_end import CallEnded
 from core.session.protocol import ClientMetadata, CloseCode, Kind, ServerMetadata
 
@@ -17,6 +18,12 @@ MAX_REASON_BYTES = 123
 """What a close frame has room for (RFC 6455, 5.5)."""
 ABNORMAL_CLOSURE = 1006
 """The close code of a connection that broke (RFC 6455, 7.4.1); it is never sent."""
+CLOSED_BELOW: dict[int, EndReason] = {
+    CloseCode.TOO_BIG: "bad_message",
+    CloseCode.NOT_TEXT: "bad_message",
+    CloseCode.TOO_FAST: "too_fast",
+}
+"""Why a call ends whose socket the server closed below the session, by the close code."""
 
 
 class Wire:
@@ -43,7 +50,7 @@ class Wire:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             code = message.get("code") or ABNORMAL_CLOSURE
-            raise CallEnded("bad_message" if code == CloseCode.TOO_BIG else "left", code)
+            raise CallEnded(CLOSED_BELOW.get(code, "left"), code)
         data = message.get("bytes")
         if data is None:
             raise ProtocolError("Messages must be binary, but a text message came. See the documentation of the wire.")

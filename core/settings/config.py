@@ -1,12 +1,17 @@
 """The settings: `config.yaml` and the environment become one frozen `Config`.
 
 Every key has a default, so an empty file is a valid configuration. A value `{env: NAME}` comes from the environment
-variable NAME, which must be set unless the value has a `default`: `{env: NAME, default: null}`. Every key can be
-overridden by a variable such as `PERSONAPLEX_SERVER__PORT=9000`: section and key in capitals, joined by two
-underscores. The text of a variable is used as it is where the key takes text, and parsed as YAML otherwise.
+variable NAME, which must be set unless the value has a `default`: `{env: NAME, default: null}`. Some secrets have a
+variable as their default: HF_TOKEN for `engine.token`, PERSONAPLEX_PASSWORD for the option of the plugin `password`.
+Every key can be overridden by a variable such as `PERSONAPLEX_SERVER__PORT=9000`: section and key in capitals, joined
+by two underscores. The text of a variable is used as it is where the key takes text, and parsed as YAML otherwise. Line
+ends at its end are removed, since secrets made from files have one.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +20,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from core.errors import ConfigError
-from core.settings.yaml_structs import EnvironmentText, Secret, decode, read_yaml
+from core.settings.yaml_structs import EnvironmentText, FromEnvironment, OptionalToken, decode, read_yaml
 
 ENVIRONMENT_PREFIX = "PERSONAPLEX_"
 
@@ -47,6 +52,12 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How many calls one identity may have at once, running or waiting; 0 is any number."""
     calls_per_address: NotNegative = 0
     """How many calls may come from one address at once; 0 is any number. An IPv6 /64 network counts as one address."""
+    max_connections: Positive = 2000
+    """How many connections of any kind may be open at once. Fewer where the system allows fewer open descriptors."""
+    connections_per_address: NotNegative = 250
+    """How many of them may come from one address, trusted proxies excepted; 0 is any number."""
+    requests_per_s: NotNegative = 50
+    """How many requests a second one address may make. Beyond that and a burst they wait; 0 is any number."""
     max_message_bytes: Annotated[int, Meta(ge=8192)] = 65536
     """A larger WebSocket message closes the call. For comparison: a frame of PCM has 3840 bytes."""
     request_s: Seconds = 10
@@ -89,7 +100,8 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     cache: str = ""
     """The folder for downloads; "" is the cache folder of the Hugging Face hub."""
     offline: bool = False
-    token: Secret | None = None
+    token: Annotated[OptionalToken, FromEnvironment("HF_TOKEN")] = None
+    """For the hub; not given, it is the variable HF_TOKEN."""
     device: Name = "auto"
     """`auto`, `cpu` or `cuda`. The environment variable CUDA_VISIBLE_DEVICES selects a GPU."""
     devices: Annotated[tuple[NotNegative, ...], Meta(min_length=1)] | Literal["one", "all"] = "one"
@@ -113,6 +125,9 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("devices: it numbers GPUs, but device is cpu. Leave out one of the two.")
         if isinstance(self.devices, tuple) and len(set(self.devices)) < len(self.devices):
             raise ValueError("devices: a GPU is named twice.")
+        # A header cannot carry anything else, and the libraries that refuse to send it print it.
+        if self.token and not re.fullmatch(r"[!-~]+", self.token.reveal()):
+            raise ValueError("token: it has a space, a line end or another character that no token has. Copy it again.")
 
 
 class VoicesConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -200,11 +215,20 @@ class _Sections(Struct, frozen=True, forbid_unknown_fields=True):
     log: LogConfig = LogConfig()
 
 
+@dataclass(frozen=True)
+class Environment:
+    """The environment variables that settings are read with. Not shown in `repr`, since they include secrets."""
+
+    variables: Mapping[str, str] = dataclass_field(default_factory=dict, repr=False)
+
+
 class Config(_Sections, frozen=True, forbid_unknown_fields=True):
     """All settings of one service. The paths in a Config made by `load_config` are absolute."""
 
     source: str = "config.yaml"
     """The file that the settings come from, for messages."""
+    environment: Environment = Environment()
+    """The defaults of plugins' options that are variables, which are decoded when the plugins are loaded."""
 
     def options(self, plugin: str) -> Mapping[str, Any]:
         """The options of one plugin; empty when it has none."""
@@ -241,13 +265,15 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, 
     data = read_yaml(path, problems)
     data = {key: _substitute_environment(value, environ, f"{path}: {key}", problems) for key, value in data.items()}
     _apply_overrides(data, environ, problems)
+    data.setdefault("engine", {})  # which has a default in the environment
 
     sections = {}
-    for key in list(data):
-        found = decode(_Sections, {key: data[key]}, str(path), problems)
+    for key in data:
+        found = decode(_Sections, {key: data[key]}, str(path), problems, environ=environ)
         if found is not None:
             sections[key] = getattr(found, key)
-    return _resolve_paths(Config(source=str(path), **sections), path.parent, problems), problems
+    config = Config(source=str(path), environment=Environment(dict(environ)), **sections)
+    return _resolve_paths(config, path.parent, problems), problems
 
 
 def _substitute_environment(value: Any, environ: Mapping[str, str], where: str, problems: list[str]) -> Any:

@@ -34,11 +34,13 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def configure_logging(config: LogConfig, stream: TextIO = sys.stderr, process: str = "") -> None:
+def configure_logging(config: LogConfig, stream: TextIO | None = None, process: str = "") -> None:
     """Write every log line of the process, uvicorn's included, to `stream`: in columns for people or as JSON.
 
-    `process` names the process in each line, such as `worker 1`, where a service has several.
+    None is standard error, as it is at the time of the call. `process` names the process in each line, such as
+    `worker 1`, where a service has several.
     """
+    stream = stream or sys.stderr
     console = config.format == "console" or (config.format == "auto" and stream.isatty())
     renderers: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]

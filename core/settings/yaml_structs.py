@@ -9,8 +9,10 @@ import difflib
 import math
 import re
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -21,6 +23,11 @@ MAX_FILE_BYTES = 1_000_000
 """More than any configuration or persona needs. It keeps a wrong file from filling the memory."""
 
 T = TypeVar("T")
+_VARIABLE = r"\$\{[A-Za-z_][^}]*\}|\$[A-Z_][A-Z0-9_]*"
+"""Text that a shell would expand to the value of a variable."""
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+_HARMLESS = re.compile(r"""['"](\W|<[a-z ]+>)['"]""")
+"""What PyYAML may quote in its messages: a single punctuation mark, and its token names, such as `<block end>`."""
 
 
 class Secret:
@@ -45,13 +52,33 @@ class Secret:
         return "Secret(***)"
 
 
+_EMPTY_IS_NONE = "empty text is None"
+OptionalToken = Annotated[Secret | None, _EMPTY_IS_NONE]
+"""A secret that may be missing without harm, such as a token for downloads: a variable set to nothing means none.
+
+A password is a plain `Secret | None`, for which empty text is an error: it must not open the service."""
+
+
+@dataclass(frozen=True)
+class FromEnvironment:
+    """Metadata of a field, `Annotated[Secret | None, FromEnvironment("NAME")]`: its default is that variable.
+
+    The variable counts whichever file the other settings come from, unless the file has the key.
+    """
+
+    variable: str
+
+
 class EnvironmentText(str):
-    """The value of the environment variable named `variable`. Hidden in `repr`, since it is often a secret."""
+    """The value of the environment variable named `variable`. Hidden in `repr`, since it is often a secret.
+
+    Line ends at its end are removed: variables that are made from files have one.
+    """
 
     variable: str
 
     def __new__(cls, text: str, variable: str) -> "EnvironmentText":
-        self = super().__new__(cls, text)
+        self = super().__new__(cls, text.rstrip("\r\n"))
         self.variable = variable
         return self
 
@@ -60,13 +87,28 @@ class EnvironmentText(str):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Loads plain YAML, but no aliases, a few lines of which can expand to gigabytes, and no duplicate keys."""
+    """Loads plain YAML, but no tags, no duplicate keys, and no aliases: a few lines can expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.constructor.ConstructorError(problem="aliases (*name) are not allowed", problem_mark=mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        for name, sign in (("tag", "!"), ("anchor", "&")):
+            if getattr(event, name, None) is not None:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"text that begins with {sign} must be in quotes", problem_mark=event.start_mark
+                )
         return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError):  # whose text has the value, which may be a secret
+            raise yaml.constructor.ConstructorError(
+                problem="a value looks like a number or a date and is none; put it in quotes",
+                problem_mark=node.start_mark,
+            ) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -81,16 +123,24 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML text into plain values. Raises ValueError with a one-line message."""
+    """Parse YAML text into plain values. Raises ValueError with a one-line message.
+
+    The message holds nothing of the text but punctuation and keys, since what cannot be parsed may be a password.
+    """
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - it is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"not valid YAML{line}: {error.problem or error.context}") from None
+        problem = error.problem or error.context or ""
+        if not isinstance(error, yaml.constructor.ConstructorError):  # those are ours
+            problem = _QUOTED.sub(lambda found: found[0] if _HARMLESS.fullmatch(found[0]) else "...", problem)
+        raise ValueError(f"not valid YAML{line}: {problem}") from None
     except RecursionError:
         raise ValueError("not valid YAML: nested too deeply") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
+    except yaml.reader.ReaderError as error:
+        raise ValueError(f"not valid YAML: character {error.position + 1} is one that YAML does not allow") from None
+    except (yaml.YAMLError, ValueError, OverflowError):
+        raise ValueError("not valid YAML") from None
 
 
 def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
@@ -118,12 +168,21 @@ def read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
     return data
 
 
-def decode(kind: type[T], data: Mapping[Any, Any], where: str, problems: list[str], prefix: str = "") -> T | None:
+def decode(
+    kind: type[T],
+    data: Mapping[Any, Any],
+    where: str,
+    problems: list[str],
+    prefix: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> T | None:
     """Decode `data` into a `kind`, a msgspec struct or dataclass; None after adding what is wrong to `problems`.
 
     A problem reads `{where}: {prefix}{key}: what is wrong`, with a prefix such as `plugins.options.loudness.`.
+    `environ` has the variables that are the defaults of `FromEnvironment` fields.
     """
     hints = get_type_hints(kind, include_extras=True)
+    data = {**_defaults(hints, environ or {}), **data}
     required = _required_fields(kind)
     before = len(problems)
     values: dict[str, Any] = {}
@@ -134,7 +193,7 @@ def decode(kind: type[T], data: Mapping[Any, Any], where: str, problems: list[st
         field = hints[key]
         if _is_struct(field):
             value = _mapping(value, f"{where}: {prefix}{key}", problems)
-            decoded: Any = decode(field, value, where, problems, f"{prefix}{key}.")
+            decoded: Any = decode(field, value, where, problems, f"{prefix}{key}.", environ)
         else:
             decoded = _convert(value, field, f"{where}: {prefix}{key}", problems)
         values[key] = decoded
@@ -164,6 +223,16 @@ def describe_type(value: object) -> str:
     if value is None:
         return "nothing"
     return "text" if isinstance(value, str) else names.get(type(value), "something else")
+
+
+def _defaults(hints: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, EnvironmentText]:
+    """The values of the fields whose default is an environment variable that is set."""
+    return {
+        name: EnvironmentText(environ[source.variable], source.variable)
+        for name, hint in hints.items()
+        for source in getattr(hint, "__metadata__", ())
+        if isinstance(source, FromEnvironment) and source.variable in environ
+    }
 
 
 def _required_fields(kind: type) -> set[str]:
@@ -201,11 +270,13 @@ def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
 
     Text from an environment variable that does not fit as text is parsed as YAML: `9000`, or `[NATF2, VARF0]`.
     """
+    if value == "" and _EMPTY_IS_NONE in getattr(kind, "__metadata__", ()):
+        return None
     try:
         return _convert_finite(value, kind)
     except msgspec.ValidationError as error:
         problem = error
-    if isinstance(value, EnvironmentText) and value:
+    if isinstance(value, EnvironmentText) and value and not _is_secret(kind):
         try:
             return _convert_finite(parse_yaml(value), kind)
         except msgspec.ValidationError as error:
@@ -215,8 +286,17 @@ def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
             return None
     message, _, place = str(problem).partition(" - at `$")
     message = re.sub(r"`", "", message).replace("Expected", "expected", 1)
+    if _origin(value):  # perhaps a secret, in the wrong variable
+        message = re.sub(r"(?<=Invalid enum value) .*", "", message, flags=re.DOTALL)
     problems.append(f"{where}{place.rstrip('`')}: {message}{_origin(value)}.")
     return None
+
+
+def _is_secret(kind: Any) -> bool:
+    """Whether a field of this type holds a Secret itself: `Secret`, `Secret | None`, or one of these, annotated."""
+    if get_origin(kind) in (Annotated, UnionType):
+        return any(_is_secret(one) for one in get_args(kind))
+    return kind is Secret
 
 
 def _convert_finite(value: Any, kind: Any) -> Any:
@@ -234,6 +314,14 @@ def _decode_secret(kind: type, value: Any) -> Any:
         raise ValueError(f"Expected text, got {describe_type(value)}; put it in quotes")
     if not value:
         raise ValueError("Expected text, but it is empty; set it, or leave it out altogether")
+    from_environment = isinstance(value, EnvironmentText)
+    if re.fullmatch(_VARIABLE, value, 0 if from_environment else re.IGNORECASE):
+        if from_environment:
+            raise ValueError("the variable holds the name of another, which nobody has replaced; set it to the text")
+        raise ValueError(
+            "$NAME is not replaced here; write {env: NAME} to take an environment variable, also for text that begins "
+            "with $"
+        )
     return Secret(str(value))
 
 

@@ -23,6 +23,6 @@ def metrics_folder(folder: Path) -> Path:
     return folder / "metrics"
 
 
-def shared_state_file(folder: Path) -> Path:
-    """What plugins of all workers share."""
-    return folder / "shared"
+def store_file(folder: Path) -> Path:
+    """What plugins of all workers remember together."""
+    return folder / "store"

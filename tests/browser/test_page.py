@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from core.http.login_throttle import FREE as FREE_TRIES
-from tests.browser.conftest import Tab
+from tests.browser.conftest import PASSWORD, Tab
 
 AXE = Path(__file__).parents[1] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 SHIFTS = """() => new Promise((resolve) => {
@@ -29,6 +29,18 @@ def violations(tab: Tab) -> list[str]:
     tab.page.evaluate(AXE.read_text())
     found = tab.page.evaluate("async () => (await axe.run()).violations")
     return [f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found for node in one["nodes"]]
+
+
+WITH_PASSWORD = """(password) => new Promise((resolve) => {
+  const socket = new WebSocket(`ws://somebody:${encodeURIComponent(password)}@${location.host}/api/chat`);
+  socket.onopen = () => { socket.close(); resolve("open"); };
+  socket.onerror = () => resolve("refused");
+})"""
+
+
+def test_an_address_with_the_password_opens_nvidias_route(tabs: Callable[..., Tab]) -> None:
+    tab = tabs(enter=False)
+    assert tab.page.evaluate(WITH_PASSWORD, PASSWORD) == "open"
 
 
 def test_password(tabs: Callable[..., Tab]) -> None:

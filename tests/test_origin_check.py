@@ -1,13 +1,15 @@
-"""What stands before every route: pages of other sites, strange names for this machine, strangers."""
+"""Cross-site requests, host names that are not ours, and callers who are not logged in are refused on every route."""
 
 import asyncio
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
@@ -126,7 +128,7 @@ async def test_any_name_is_answered_where_that_is_safe_or_allowed(serve: Serve, 
     assert (await raw(running, b"GET / HTTP/1.1\r\nHost: talk.example\r\n\r\n"))[0] == 200
 
 
-class Doors:
+class Routes:
     """Routes of a plugin."""
 
     @hookimpl
@@ -152,7 +154,7 @@ class Doors:
 
 
 async def test_routes_of_plugins_are_for_callers_unless_they_are_public(serve: Serve) -> None:
-    running = await serve(extra=(Doors(),), plugins=ANN_AND_BOB)
+    running = await serve(extra=(Routes(),), plugins=ANN_AND_BOB)
     for path in ("/who", "/below/who"):
         status, headers, _ = await get(running, path)
         assert (status, headers["www-authenticate"]) == (401, "Bearer")
@@ -164,8 +166,46 @@ async def test_routes_of_plugins_are_for_callers_unless_they_are_public(serve: S
         assert await line.recv() == "ann"
 
 
+class OpenPage(HTTPEndpoint):
+    """An endpoint that is a class, and public."""
+
+    async def get(self, request: Request) -> JSONResponse:
+        return JSONResponse("open")
+
+
+class Ledger(public(OpenPage)):  # type: ignore[misc] # a decorated class as a base
+    """One that inherits from it, and is not."""
+
+
+class Lookalikes(Routes):
+    """Endpoints that have to do with public ones, and are not public themselves."""
+
+    @hookimpl
+    def register_routes(self) -> list[BaseRoute]:
+        return [
+            Route("/page", OpenPage),
+            Route("/ledger", Ledger),
+            Route("/wrapped", self.wrapped),
+            Route("/partial", functools.partial(self.open)),
+            Route("/inherited", self.open),
+        ]
+
+    @functools.wraps(Routes.open)
+    async def wrapped(self, request: Request) -> JSONResponse:
+        return JSONResponse("secret")
+
+
+async def test_only_what_is_marked_itself_is_public(serve: Serve) -> None:
+    running = await serve(extra=(Lookalikes(),), plugins=ANN_AND_BOB)
+    statuses = {path: (await get(running, path))[0] for path in ("/page", "/inherited")}
+    assert set(statuses.values()) == {200}
+    for path in ("/ledger", "/wrapped", "/partial"):
+        assert (await get(running, path))[0] == 401, path
+        assert (await get(running, path, **bearer("saffron")))[0] == 200
+
+
 async def test_without_a_password_everybody_is_anonymous_there(serve: Serve) -> None:
-    running = await serve(extra=(Doors(),))
+    running = await serve(extra=(Routes(),))
     assert json.loads((await get(running, "/who"))[2]) == "anonymous"
 
 
