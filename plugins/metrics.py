@@ -1,14 +1,18 @@
 """Prometheus metrics at `GET /metrics`: calls, the time that each frame and its parts take, plugins, slots and memory.
 
 The endpoint is for authenticated callers. Where callers must log in, give the scraper a token, which it sends as
-`Authorization: Bearer`.
+`Authorization: Bearer`. Where a service has several processes, whichever worker is asked answers for all of them.
 """
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -49,19 +53,25 @@ MAX_IDENTITIES = 100
 """How many callers are counted by name. All others are `other`, so that strangers cannot create unlimited series."""
 
 
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that makes prometheus_client add up several processes; set in the workers of a service."""
+
+
 class Plugin:
     """Updates the metrics from events. Each instance has its own registry."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._shared = os.environ.get(SHARED_FOLDER, "")
+        self._scraped = CollectorRegistry() if self._shared else registry
         self._waiting: set[str] = set()
         self._active: set[str] = set()
         self._identities: set[str] = set()
         self._frames = 0
         self._factor = 0.0
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"personaplex_{name}", text, registry=registry)
+        def gauge(name: str, text: str, mode: Literal["livesum", "livemax"]) -> Gauge:
+            return Gauge(f"personaplex_{name}", text, registry=registry, multiprocess_mode=mode)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"personaplex_{name}", text, labels, registry=registry)
@@ -69,8 +79,8 @@ class Plugin:
         def seconds(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"personaplex_{name}_seconds", text, labels, buckets=buckets, registry=registry)
 
-        gauge("calls_active", "Calls that have a slot.").set_function(lambda: len(self._active))
-        gauge("calls_waiting", "Callers in the queue.").set_function(lambda: len(self._waiting))
+        self._calls_active = gauge("calls_active", "Calls that have a slot.", "livesum")
+        self._calls_waiting = gauge("calls_waiting", "Callers in the queue.", "livesum")
         self._started = counter("calls_started", "Calls that got a slot, by who called.", "identity")
         self._refused = counter("calls_refused", "Calls that got no slot, by reason.", "reason")
         self._ended = counter("calls_ended", "Calls that had a slot and ended, by reason.", "reason")
@@ -82,8 +92,8 @@ class Plugin:
         parts = seconds("frame_part", "The parts of that time.", FRAME_BUCKETS, "part")
         self._parts = [parts.labels(part) for part in ("decode", "transforms", "wait", "step", "encode")]
         """One of each, so that a frame costs no look-up of labels."""
-        factor = gauge("real_time_factor", "The engine's step as part of a frame's 80 ms; above 1 it falls behind.")
-        factor.set_function(lambda: self._factor)
+        text = "The engine's step as part of a frame's 80 ms; above 1 it falls behind."
+        self._real_time_factor = gauge("real_time_factor", text, "livemax")
         self._lag = seconds("input_lag", "The caller's audio that waits for its answer.", FRAME_BUCKETS)
         self._dropped = counter("frames_dropped", "The caller's frames dropped to bound the lag.")
         self._plugin = seconds("plugin", "A plugin's transforms of one frame.", PLUGIN_BUCKETS, "plugin")
@@ -91,12 +101,16 @@ class Plugin:
         """The times of each plugin whose transforms have run."""
         self._faults = counter("plugin_faults", "Hooks that raised, transforms left out.", "plugin", "hook")
         self._reloads = counter("reloads", "Edits of config.yaml: ok, or broken and left out.", "result")
-        ProcessCollector(registry=registry)
+        if self._shared:
+            MultiProcessCollector(self._scraped, self._shared)  # type: ignore[no-untyped-call]
+            self._scraped.register(ServiceProcesses())
+        else:
+            ProcessCollector(registry=registry)
 
     @hookimpl
     def startup(self, engine: Engine | None) -> None:
         if engine is not None:
-            self.registry.register(EngineCollector(engine))
+            self._scraped.register(EngineCollector(engine))
 
     @hookimpl
     def register_routes(self) -> list[BaseRoute]:
@@ -110,7 +124,9 @@ class Plugin:
 
     def collect(self) -> Iterator[Metric]:
         """The registry's metrics for the encoder, without the creation timestamps that the client library adds."""
-        for metric in self.registry.collect():
+        if self._shared:
+            _forget_the_dead(Path(self._shared))
+        for metric in self._scraped.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
 
@@ -152,6 +168,9 @@ class Plugin:
                     self._call.observe(lasted)
                 else:
                     self._refused.labels(reason).inc()
+        if not isinstance(event, FrameTimed):
+            self._calls_active.set(len(self._active))
+            self._calls_waiting.set(len(self._waiting))
 
     def _count_frame(self, event: FrameTimed) -> None:
         self._frame.observe(event.total_ms / 1000)
@@ -163,6 +182,7 @@ class Plugin:
         self._lag.observe(event.lag_ms / 1000)
         self._frames += 1
         self._factor += max(SMOOTHING, 1 / self._frames) * (event.step_ms / FRAME_MS - self._factor)
+        self._real_time_factor.set(self._factor)
 
     def _plugin_times(self, plugin: str) -> Histogram:
         times = self._plugins.get(plugin)
@@ -178,26 +198,56 @@ class Plugin:
 
 
 class EngineCollector(Collector):
-    """The slots of the engine and the memory of the GPUs, read at each scrape."""
+    """The slots of each engine and the memory of its device, read at each scrape."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def collect(self) -> list[Metric]:
         """See Collector."""
-        import torch  # importing it takes seconds, and where there is an engine it is imported already
 
-        health = self._engine.health()
-        memory = GaugeMetricFamily("personaplex_gpu_memory_bytes", "Memory of each GPU.", labels=("device", "kind"))
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            for index in range(torch.cuda.device_count()):
-                total = torch.cuda.get_device_properties(index).total_memory
-                memory.add_metric([f"cuda:{index}", "total"], total)
-                memory.add_metric([f"cuda:{index}", "reserved"], torch.cuda.memory_reserved(index))
-                memory.add_metric([f"cuda:{index}", "allocated"], torch.cuda.memory_allocated(index))
-        return [
-            GaugeMetricFamily("personaplex_engine_slots", "Calls that the engine can hold.", value=health.slots),
-            GaugeMetricFamily("personaplex_engine_busy_slots", "Slots in use.", value=health.busy),
-            GaugeMetricFamily("personaplex_engine_up", "1 while the engine serves.", value=not health.problem),
-            memory,
-        ]
+        def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"personaplex_{name}", text, labels=("device", *labels))
+
+        slots = gauge("engine_slots", "Calls that the engine can hold.")
+        busy = gauge("engine_busy_slots", "Slots in use.")
+        up = gauge("engine_up", "1 while the engine serves.")
+        memory = gauge("gpu_memory_bytes", "Memory of each GPU.", "kind")
+        for device in self._engine.devices():
+            slots.add_metric([device.device], device.slots)
+            busy.add_metric([device.device], device.busy)
+            up.add_metric([device.device], not device.problem)
+            for kind, size in device.memory.items():
+                memory.add_metric([device.device, kind], size)
+        return [slots, busy, up, memory]
+
+
+class ServiceProcesses(Collector):
+    """The `process_*` metrics of all processes of a service together: the supervisor, this worker's parent, and those
+    that it has started. Of dates and limits it is the least."""
+
+    LEAST = ("process_start_time_seconds", "process_max_fds")
+
+    def collect(self) -> list[Metric]:
+        """See Collector."""
+        supervisor = os.getppid()
+        children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
+        pids = [supervisor, *(children.read_text().split() if children.is_file() else [os.getpid()])]
+        total: dict[str, Metric] = {}
+        for pid in pids:
+            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+                known = total.setdefault(metric.name, metric)
+                if known is not metric:
+                    [one], [other] = known.samples, metric.samples
+                    least = metric.name in self.LEAST
+                    value = min(one.value, other.value) if least else one.value + other.value
+                    known.samples = [one._replace(value=value)]
+        return list(total.values())
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Leave out what processes that have ended had under way; what they counted stays."""
+    for path in folder.glob("gauge_live*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if not Path(f"/proc/{pid}").exists():
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

@@ -15,7 +15,8 @@ import yaml
 from hypothesis import settings as hypothesis_settings
 
 from core.http.app import create_app
-from core.http.uvicorn_server import GracefulServer, bind
+from core.http.listening import bind
+from core.http.uvicorn_server import GracefulServer
 from core.plugin.discovery import find_plugins, object_candidate
 from core.plugin.host import PluginHost
 from core.session.call_service import CallService

@@ -16,7 +16,8 @@ from pathlib import Path
 from core.boot.exit_deadline import EXIT_S, exit_within
 from core.http.app import create_app
 from core.http.event_loop import run
-from core.http.uvicorn_server import GracefulServer, bind
+from core.http.listening import bind
+from core.http.uvicorn_server import GracefulServer
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.settings.log import configure_logging

@@ -3,15 +3,15 @@
 import asyncio
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from core.engine.call import Frame
+from core.engine.call import DeviceHealth, Frame
 from core.events import FramesDropped, FrameTimed, Identity, SessionEnded, SessionInfo, SessionStarted
 from core.plugin.hookspecs import hookimpl
 from core.testing import EchoEngine
@@ -63,7 +63,8 @@ async def test_a_call_is_counted_from_the_queue_to_its_end(serve: Serve) -> None
         await running.record.until(lambda: running.service.admission.waiting == 1)
         now = await scrape(running)
         assert (value(now, "calls_active"), value(now, "calls_waiting")) == (1, 1)
-        assert (value(now, "engine_slots"), value(now, "engine_busy_slots"), value(now, "engine_up")) == (1, 1, 1)
+        engine = [value(now, name, device="0 cpu") for name in ("engine_slots", "engine_busy_slots", "engine_up")]
+        assert engine == [1, 1, 1]
         await second.socket.close()
         await running.record.ended(1)
     await running.record.ended(2)
@@ -164,22 +165,17 @@ def test_the_real_time_factor_follows_the_step() -> None:
         assert plugin.registry.get_sample_value("personaplex_real_time_factor") == pytest.approx(expected, abs=0.01)
 
 
-def test_the_cards_memory_is_there_where_a_card_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    collector = metrics.EngineCollector(EchoEngine())
-    assert not [sample for metric in collector.collect() for sample in metric.samples if "gpu" in sample.name]
-    card = type("Card", (), {"total_memory": 24 << 30})()
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 18 << 30)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: 17 << 30)
+def test_the_memory_of_each_gpu_is_there() -> None:
+    engine = EchoEngine()
+    health = DeviceHealth("0 GPU", 1, 2, "", {"total": 24 << 30, "reserved": 18 << 30, "allocated": 17 << 30})
+    engine.devices = lambda: (health, replace(health, device="1 GPU", memory={}))  # type: ignore[method-assign]
     memory = {
-        sample.labels["kind"]: sample.value
-        for metric in collector.collect()
+        (sample.labels["device"], sample.labels["kind"]): sample.value
+        for metric in metrics.EngineCollector(engine).collect()
         for sample in metric.samples
         if sample.name == "personaplex_gpu_memory_bytes"
     }
-    assert memory == {"total": 24 << 30, "reserved": 18 << 30, "allocated": 17 << 30}
+    assert memory == {("0 GPU", "total"): 24 << 30, ("0 GPU", "reserved"): 18 << 30, ("0 GPU", "allocated"): 17 << 30}
 
 
 async def exposed(running: Running) -> dict[str, str]:

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from websockets.exceptions import InvalidStatus
 
-from core.http.uvicorn_server import GracefulServer, bind
+from core.http.listening import bind
+from core.http.uvicorn_server import GracefulServer
 from core.session.protocol import Kind
 from core.settings.config import ServerConfig
 from tests.caller import dial

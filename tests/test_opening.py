@@ -14,6 +14,7 @@ from core.boot.checkpoint_source import NANO
 from core.boot.local_engine import open_engine
 from core.cli.main import main
 from core.engine.architecture import Architecture
+from core.engine.call import SlotLimits
 from core.engine.checkpoint import Checkpoint
 from core.engine.mimi.voice_encoder import VoiceEncoder, drain
 from core.engine.prompt import Prompt, Voice
@@ -177,3 +178,19 @@ def test_a_recording_that_makes_no_voice_is_refused(tmp_path: Path, pcm: npt.NDA
     assert result.exit_code == 1
     assert message in result.output
     assert not (tmp_path / "voices").exists()
+
+
+def test_auto_takes_the_least_of_what_each_part_carries(cache: Path) -> None:
+    for carried, slots in ((1, 1), (40, CPU_SLOTS)):
+        config = EngineConfig(name="nano", device="cpu", cache=str(cache))
+        engine = open_engine(config, lambda _: None, 30.0, carried)
+        try:
+            assert engine.info.slots == slots
+            assert engine.info.limits == SlotLimits(memory=None, step=CPU_SLOTS, service=carried)
+        finally:
+            engine.close()
+    engine = open_engine(EngineConfig(name="nano", device="cpu", cache=str(cache), slots=3), lambda _: None, 30.0, 1)
+    try:
+        assert (engine.info.slots, engine.info.limits) == (3, SlotLimits())
+    finally:
+        engine.close()

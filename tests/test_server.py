@@ -16,7 +16,7 @@ from core.events import (
     CallRefused,
     Identity,
 )
-from core.http.uvicorn_server import bind
+from core.http.listening import bind
 from core.plugin.hookspecs import hookimpl
 from core.plugin.personas import Persona
 from core.settings.config import ServerConfig

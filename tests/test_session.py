@@ -16,7 +16,7 @@ from core.engine.sampling import Sampling
 from core.errors import AudioError, EngineBusyError, EngineError, ProtocolError
 from core.events import EndReason
 from core.session import call_end
-from core.session.admission import Admission, Caller, TooManyCallsError
+from core.session.admission import Caller, EngineAdmission, TooManyCallsError
 from core.session.ahead import MOST_HELD, AudioClock
 from core.session.call_end import CallEnded
 from core.session.chat_request import parse_query
@@ -38,14 +38,14 @@ class Clock:
 class Guest:
     """Somebody in the queue, and the places heard of."""
 
-    def __init__(self, admission: Admission, name: str = "ann", address: str = "192.0.2.1") -> None:
+    def __init__(self, admission: EngineAdmission, name: str = "ann", address: str = "192.0.2.1") -> None:
         self.party = Caller(name, address)
         self.places: list[int] = []
         self.inside = asyncio.Event()
         self.leave = asyncio.Event()
         self.task = asyncio.create_task(self._visit(admission))
 
-    async def _visit(self, admission: Admission) -> None:
+    async def _visit(self, admission: EngineAdmission) -> None:
         async def moved(place: int) -> None:
             self.places.append(place)
 
@@ -54,8 +54,8 @@ class Guest:
             await self.leave.wait()
 
 
-def queue(engine: EchoEngine, places: int = 3, wait_s: float = 60, **limits: Any) -> Admission:
-    return Admission(engine, ServerConfig(queue=places, queue_wait_s=wait_s, **limits))
+def queue(engine: EchoEngine, places: int = 3, wait_s: float = 60, **limits: Any) -> EngineAdmission:
+    return EngineAdmission(engine, ServerConfig(queue=places, queue_wait_s=wait_s, **limits))
 
 
 async def settle() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from core.errors import ConfigError, PersonaplexError
+from core.http.listening import bind
 from core.http.static_files import StaticFiles
-from core.http.uvicorn_server import bind
 from core.plugin.host import Findings as HostFindings
 from core.plugin.host import PluginHost
 from core.session.addresses import is_loopback

@@ -12,7 +12,7 @@ from core.boot.capacity import frames_per_call, longest_call_s, slots_in_memory,
 from core.boot.checkpoint_source import find_checkpoint, packaged_voices
 from core.boot.devices import device_name, memory_in_use, pick_device, pick_dtype
 from core.boot.gpu_problems import explain_gpu_error
-from core.engine.call import EngineInfo
+from core.engine.call import EngineInfo, SlotLimits
 from core.engine.checkpoint import Checkpoint
 from core.engine.kv_cache import blocks_for
 from core.engine.lm import LanguageModel
@@ -42,12 +42,15 @@ The engine's thread is nearly always in Python there, and other threads would wa
 log = get_logger("engine")
 
 
-def open_engine(config: EngineConfig, report: Callable[[str], None], longest_s: float | None = None) -> SlotEngine:
+def open_engine(
+    config: EngineConfig, report: Callable[[str], None], longest_s: float | None = None, carried: int | None = None
+) -> SlotEngine:
     """Start the engine that `config` asks for, telling `report` about each part of the work.
 
     `longest_s` is how many seconds of sound a call may last at most: calls shorter than the model's window take less
-    memory, so that more of them fit. Blocks, for minutes when it downloads. Raises CheckpointError or EngineError with
-    a message that says what to do.
+    memory, so that more of them fit. `carried` is how many callers the rest of the service carries, which bounds
+    `engine.slots: auto`. Blocks, for minutes when it downloads. Raises CheckpointError or EngineError with a message
+    that says what to do.
     """
     device = pick_device(config.device, report)
     torch.set_num_threads(config.threads or CPU_THREADS)
@@ -57,7 +60,7 @@ def open_engine(config: EngineConfig, report: Callable[[str], None], longest_s: 
     checkpoint = Checkpoint.read(find_checkpoint(config, device, report))
     report(f"Loading {checkpoint.name} on {device}, {str(dtype).removeprefix('torch.')}")
     try:
-        return load_engine(checkpoint, config, device, dtype, longest_s)
+        return load_engine(checkpoint, config, device, dtype, longest_s, carried)
     except torch.cuda.OutOfMemoryError as error:
         raise EngineError(
             f"{checkpoint.name} does not fit on {device}: use a GPU with more memory, or end what else runs on it."
@@ -77,7 +80,12 @@ def open_voice_encoder(config: EngineConfig, report: Callable[[str], None]) -> V
 
 
 def load_engine(
-    checkpoint: Checkpoint, config: EngineConfig, device: torch.device, dtype: torch.dtype, longest_s: float | None
+    checkpoint: Checkpoint,
+    config: EngineConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    longest_s: float | None,
+    carried: int | None,
 ) -> SlotEngine:
     """Load all parts of a checkpoint, choose the number of slots, and start the engine's thread."""
     seconds: dict[str, float] = {}
@@ -89,7 +97,9 @@ def load_engine(
         encode_voice = VoiceEncoder(mimi)
         special = checkpoint.special or measure_special_codes(encode_voice)
     frames = frames_per_call(checkpoint.architecture, longest_s)
-    slots = slots_in_memory(config.slots, checkpoint.architecture, device, dtype, frames)
+    automatic = config.slots == "auto"
+    in_memory = slots_in_memory(config.slots, checkpoint.architecture, device, dtype, frames)
+    slots = min(in_memory, carried or in_memory) if automatic else in_memory
 
     def warm_model(slots: int) -> Model:
         model = Model(lm, MimiCodec(mimi, slots), special, slots, slots * blocks_for(frames))
@@ -100,7 +110,7 @@ def load_engine(
         model = warm_model(slots)
         step_ms = time_steps(model, frames)
         in_time = slots_in_time(step_ms)
-        if config.slots == "auto" and device.type == "cuda" and in_time < slots:
+        if automatic and device.type == "cuda" and in_time < slots:
             log.info("fewer slots, for time", slots=in_time, step_ms=step_ms)
             slots = in_time
             del model
@@ -113,7 +123,14 @@ def load_engine(
         prefill.warm_up()
         voices = packaged_voices(checkpoint.folder, config)
     longest = longest_call_s(checkpoint.architecture, slots * blocks_for(frames))
-    info = EngineInfo(checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling, longest)
+    limits = SlotLimits()
+    if automatic and device.type == "cuda":
+        limits = SlotLimits(memory=in_memory, step=in_time, service=carried)
+    elif automatic:
+        limits = SlotLimits(step=in_memory, service=carried)
+    info = EngineInfo(
+        checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling, limits, longest
+    )
     measured = {"slots": slots, "step_ms": step_ms, **seconds, **memory_in_use(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
     return SlotEngine(info, model, prefill, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)

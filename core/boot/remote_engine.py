@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from core.boot.checkpoint_source import find_checkpoint, packaged_voices
-from core.engine.call import Call, EngineHealth, EngineInfo
+from core.engine.call import Call, DeviceHealth, EngineHealth, EngineInfo
 from core.engine.checkpoint import Checkpoint
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
@@ -37,6 +37,9 @@ class RemoteEngine:
     def health(self) -> EngineHealth:
         """Report no problem: the other process's own `/health` reports on that process."""
         return EngineHealth(busy=0, slots=0, problem="")
+
+    def devices(self) -> tuple[DeviceHealth, ...]:
+        return ()
 
     def voices(self) -> tuple[str, ...]:
         return tuple(self._voices.names())

@@ -1,8 +1,8 @@
 """The seam between a session and the engine: one conversation's call, and the engine that opens it."""
 
 import math
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -80,6 +80,18 @@ class Call(Protocol):
 
 
 @dataclass(frozen=True)
+class SlotLimits:
+    """How many callers each part can take; `engine.slots: auto` takes the least. None where a part sets no limit."""
+
+    memory: int | None = None
+    """The device's memory."""
+    step: int | None = None
+    """The time of a step."""
+    service: int | None = None
+    """The machine's cores, which code the audio and serve the sockets."""
+
+
+@dataclass(frozen=True)
 class EngineInfo:
     """What the engine runs: for `/health`, the log, the page and the command line."""
 
@@ -91,6 +103,8 @@ class EngineInfo:
     slots: int
     sampling: Sampling = USUAL
     """The default sampling of calls."""
+    limits: SlotLimits = SlotLimits()
+    """What `slots` is the least of, where it is `auto`."""
     longest_s: float = math.inf
     """The longest call that the memory is enough for, in seconds of audio."""
 
@@ -104,6 +118,19 @@ class EngineHealth:
     problem: str
 
 
+@dataclass(frozen=True)
+class DeviceHealth:
+    """How one device of an engine is now, for the operator's metrics."""
+
+    device: str
+    """Its number among those in use, and what a person calls it: `0 NVIDIA H100`."""
+    busy: int
+    slots: int
+    problem: str
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of a GPU's memory, by kind: `total`, `reserved`, `allocated`."""
+
+
 class Engine(Protocol):
     """An engine: slots for conversations, behind one thread that owns the device."""
 
@@ -111,6 +138,9 @@ class Engine(Protocol):
     def info(self) -> EngineInfo: ...
 
     def health(self) -> EngineHealth: ...
+
+    def devices(self) -> tuple[DeviceHealth, ...]:
+        """How each device is now; quick, from any thread."""
 
     def voices(self) -> tuple[str, ...]:
         """The names of the voices packaged with the checkpoint."""

@@ -15,7 +15,8 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator
 
-from core.engine.call import FRAME_S, EngineHealth, EngineInfo, OutputFrame
+from core.engine.call import FRAME_S, DeviceHealth, EngineHealth, EngineInfo, OutputFrame
+from core.engine.device_memory import memory_in_use
 from core.engine.input_queue import WaitingFrame
 from core.engine.kv_cache import blocks_for
 from core.engine.model import Model
@@ -79,6 +80,12 @@ class SlotEngine:
         if not problem and since is not None and time.monotonic() - since > STALL_SECONDS:
             problem = f"The engine has been at one step for {time.monotonic() - since:.0f} s: restart the process."
         return EngineHealth(busy=self._model.slots - len(self._free_slots), slots=self._model.slots, problem=problem)
+
+    def devices(self) -> tuple[DeviceHealth, ...]:
+        """The state of the one device. Cheap, and may be called from any thread."""
+        health = self.health()
+        memory = memory_in_use(self._model.lm.device)
+        return (DeviceHealth(f"0 {self._info.device}", health.busy, health.slots, health.problem, memory),)
 
     def voices(self) -> tuple[str, ...]:
         return self._voice_names

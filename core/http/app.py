@@ -26,6 +26,7 @@ from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.reload import ReloadMiddleware
 from core.session.addresses import client_address
+from core.session.admission import Admission
 from core.session.call_service import ROUTES, CallService
 from core.session.chat_request import authenticate
 from core.session.refusal import refusal_response
@@ -35,12 +36,14 @@ from core.settings.log import get_logger
 _log = get_logger("app")
 
 
-def create_app(config: Config, engine: Engine, host: PluginHost) -> Starlette:
+def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admission | None = None) -> Starlette:
     """The service as an ASGI app; `app.state.service` is its CallService.
+
+    `admission` None is a queue of this process before `engine`.
 
     Raises ConfigError when the page's folder cannot be used, and PluginError when a plugin's routes cannot.
     """
-    service = CallService(config, engine, host)
+    service = CallService(config, engine, host, admission)
     api = _Api(service)
     role, remote = config.server.role, config.server.socket
 

@@ -14,16 +14,14 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from core.errors import ConfigError
 from core.http.connection_limits import ConnectionLimits
+from core.http.listening import BACKLOG
 from core.http.protocols import HttpProtocol, WebSocketProtocol
 from core.session.call_service import GOODBYE_S, CallService
 from core.settings.config import ServerConfig
 
 HEARTBEAT_S = 5.0
 """A client is pinged this often, and gone when it has not answered for as long: half-open connections end in 10 s."""
-BACKLOG = 128
-"""Connections that the system holds until they are accepted; asyncio may accept as many without a pause."""
 STOP_S = 25.0
 """How long the process may take to end after a signal, beside `server.drain_s`: for the last words of calls, and for
 plugins to shut down."""
@@ -38,10 +36,15 @@ class GracefulServer(uvicorn.Server):
         config: ServerConfig,
         ready: Callable[[], None] = lambda: None,
         exit_within: Callable[[float], None] = lambda _: None,
+        *,
+        shared: bool = False,
     ) -> None:
         """`ready` is called once, when callers can connect. The app's lifespan is for the caller to run.
 
         `exit_within` is called with each signal, and must see to it that the process ends in so many seconds.
+
+        `shared`: other processes listen on the same socket. Each then accepts one connection at a time, so that a busy
+        one leaves the next to the others.
         """
         self._exit_within = exit_within
         self._stop_s = config.drain_s + STOP_S
@@ -57,7 +60,7 @@ class GracefulServer(uvicorn.Server):
                 lifespan="off",
                 http=http,
                 ws=websocket,
-                backlog=BACKLOG,
+                backlog=1 if shared else BACKLOG,
                 ws_max_size=config.max_message_bytes,
                 ws_per_message_deflate=False,
                 ws_ping_interval=HEARTBEAT_S,
@@ -97,6 +100,8 @@ class GracefulServer(uvicorn.Server):
         """Listen, then say so."""
         asyncio.get_running_loop().set_exception_handler(self._limits.loop_failed)
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio takes one number for this and for how many it accepts at a time
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -110,27 +115,3 @@ class GracefulServer(uvicorn.Server):
 
     def _messages_per_s(self) -> int:
         return self._service.config.session.max_messages_per_s
-
-
-def bind(config: ServerConfig) -> socket.socket:
-    """The socket that callers connect to, listening already. Raises ConfigError when it cannot be had.
-
-    Taken before anything slow starts: a second service on the port finds it taken at once, and who connects early waits
-    until the first one serves.
-    """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    # Named as TCP, asyncio sends at once on its connections; else small messages would wait for the client's ACK.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((config.host, config.port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            [
-                f"server: cannot listen on {config.host}:{config.port}: {error.strerror or error}. "
-                "Stop the program that holds the port, or choose another with --port."
-            ]
-        ) from None
-    return listener

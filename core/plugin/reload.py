@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -52,6 +52,8 @@ class Reloader:
         """The host for the next call."""
         self.problems: tuple[str, ...] = ()
         """Why the last edit has not taken effect; empty when it has."""
+        self.on_applied: Callable[[Config], None] = lambda _config: None
+        """Called with the settings in force after each edit that took effect."""
         self._engine = engine
         self._environ = environ
         self._path = Path(host.config.source)
@@ -75,6 +77,12 @@ class Reloader:
     async def start(self) -> None:
         """Start the plugins. Raises PluginError or ConfigError."""
         await self.host.startup(self._engine)
+
+    async def catch_up(self) -> None:
+        """Take the file as it is now, also if the last edit was before this process began: `host` may have older
+        settings."""
+        self._loaded_stamp = None
+        await self.refresh()
 
     async def stop(self) -> None:
         """Stop the plugins."""
@@ -149,6 +157,8 @@ class Reloader:
             problems = (f"{self._path}: cannot be taken in ({type(error).__name__}); the log says more.",)
         self._loaded_stamp = stamp
         self._report(changed, problems)
+        if changed:
+            self.on_applied(self.host.config)
 
     async def _read(self) -> tuple[Config, list[str], FileStamp]:
         """The content of the file once it has stopped changing, and the problems found in it."""

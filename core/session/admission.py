@@ -3,9 +3,9 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Protocol, TypeVar
 
 from core.engine.call import Call, Engine
 from core.engine.prompt import Prompt
@@ -37,21 +37,71 @@ class _Waiter:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Admission:
-    """A fair queue before an engine's slots. Belongs to one event loop.
+class Admission(Protocol):
+    """How a session gets its slot, wherever the slots and the queue are."""
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+
+    def slot(
+        self, caller: Caller, prompt: Prompt, sampling: Sampling, on_queued: OnQueued, longest_s: float | None = None
+    ) -> AbstractAsyncContextManager[Call]:
+        """A slot, held until the context is left; the next caller then gets it at once.
+
+        Prompt, sampling and `longest_s` are for `Engine.open`. While the caller waits, `on_queued` is called with the
+        place, first at once and then whenever it changes. Leaving before a slot is free gives up the place. Raises
+        TooManyCallsError, EngineBusyError when the queue is full or the wait too long, and what `Engine.open` raises.
+        """
+
+
+class EngineAdmission:
+    """Admission to an engine of this process. Belongs to one event loop."""
+
+    def __init__(self, engine: Engine, config: ServerConfig) -> None:
+        self._engine = engine
+        self._queue = FairQueue(config)
+
+    @property
+    def waiting(self) -> int:
+        """See Admission."""
+        return self._queue.waiting
+
+    def slot(
+        self, caller: Caller, prompt: Prompt, sampling: Sampling, on_queued: OnQueued, longest_s: float | None = None
+    ) -> AbstractAsyncContextManager[Call]:
+        """See Admission."""
+
+        async def open_call() -> Call:
+            return self._engine.open(prompt, sampling, longest_s)
+
+        return self._queue.slot(caller, open_call, on_queued)
+
+
+class Slot(Protocol):
+    """What a FairQueue gives out."""
+
+    async def close(self) -> None:
+        """Free the slot."""
+
+
+_Slot = TypeVar("_Slot", bound=Slot)
+
+
+class FairQueue:
+    """A fair queue before a number of slots. Belongs to one event loop.
 
     The next slot goes to the identity with the fewest running calls; among callers of one identity, to the address with
     the fewest running calls; among those, to whoever came first.
     """
 
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
-        self._engine = engine
+    def __init__(self, config: ServerConfig) -> None:
         self._max_waiting = config.queue
         self._max_wait_s = config.queue_wait_s
         self._per_identity = config.calls_per_identity
         self._per_address = config.calls_per_address
         self._running: list[Caller] = []
-        """The caller of each running call."""
+        """The caller of each call that runs or is being opened."""
         self._queue: list[_Waiter] = []
         """In the order in which they get a slot."""
         self._arrivals: list[_Waiter] = []
@@ -64,25 +114,23 @@ class Admission:
 
     @asynccontextmanager
     async def slot(
-        self, caller: Caller, prompt: Prompt, sampling: Sampling, on_queued: OnQueued, longest_s: float | None = None
-    ) -> AsyncIterator[Call]:
-        """A slot, held until the context is left; the next caller then gets it at once.
-
-        Prompt, sampling and `longest_s` are for `Engine.open`. While the caller waits, `on_queued` is called with the
-        place, first at once and then whenever it changes. Leaving before a slot is free gives up the place. Raises
-        TooManyCallsError, EngineBusyError when the queue is full or the wait too long, and what `Engine.open` raises.
-        """
+        self, caller: Caller, open_slot: Callable[[], Awaitable[_Slot]], on_queued: OnQueued
+    ) -> AsyncIterator[_Slot]:
+        """As `Admission.slot`. `open_slot` raises EngineBusyError while no slot is free."""
         self._check_call_limits(caller)
-        open_call = partial(self._open, caller, prompt, sampling, longest_s)
-        call = await self._enter(caller, open_call, on_queued)
+        slot = await self._enter(caller, lambda: self._open(caller, open_slot), on_queued)
         try:
-            yield call
+            yield slot
         finally:
             try:
-                await call.close()
+                await slot.close()
             finally:
                 self._running.remove(caller)
-                _wake(self._queue)  # without a new order: whoever was told to be the first one stays it
+                self.wake()
+
+    def wake(self) -> None:
+        """A slot may be free. Without a new order: whoever was told to be the first one stays it."""
+        _wake(self._queue)
 
     def _check_call_limits(self, caller: Caller) -> None:
         callers = [*self._running, *(waiter.caller for waiter in self._queue)]
@@ -97,21 +145,21 @@ class Admission:
                 f"{_count(same_address, 'call comes', 'calls come')} from your address already. End one first."
             )
 
-    async def _enter(self, caller: Caller, open_call: Callable[[], Call], on_queued: OnQueued) -> Call:
+    async def _enter(self, caller: Caller, open_slot: Callable[[], Awaitable[_Slot]], on_queued: OnQueued) -> _Slot:
         if not self._queue:
             try:
-                return open_call()
+                return await open_slot()
             except EngineBusyError:
                 pass
         try:
             async with asyncio.timeout(self._max_wait_s):
-                return await self._wait(_Waiter(caller), open_call, on_queued)
+                return await self._wait(_Waiter(caller), open_slot, on_queued)
         except TimeoutError:
             raise EngineBusyError(
                 f"No slot became free in {self._max_wait_s:g} s. Try again in a few minutes."
             ) from None
 
-    async def _wait(self, waiter: _Waiter, open_call: Callable[[], Call], on_queued: OnQueued) -> Call:
+    async def _wait(self, waiter: _Waiter, open_slot: Callable[[], Awaitable[_Slot]], on_queued: OnQueued) -> _Slot:
         """Wait in the queue until this waiter is the first one and a slot is free."""
         self._arrivals.append(waiter)
         self._reorder()
@@ -127,7 +175,7 @@ class Admission:
                 place = self._queue.index(waiter) + 1
                 if place == 1:
                     try:
-                        return open_call()
+                        return await open_slot()
                     except EngineBusyError:
                         pass
                 if place != reported:
@@ -139,10 +187,13 @@ class Admission:
                 self._arrivals.remove(waiter)
             self._reorder()
 
-    def _open(self, caller: Caller, prompt: Prompt, sampling: Sampling, longest_s: float | None) -> Call:
-        call = self._engine.open(prompt, sampling, longest_s)
-        self._running.append(caller)
-        return call
+    async def _open(self, caller: Caller, open_slot: Callable[[], Awaitable[_Slot]]) -> _Slot:
+        self._running.append(caller)  # before the slot is open, so that the limits hold for those who come meanwhile
+        try:
+            return await open_slot()
+        except BaseException:
+            self._running.remove(caller)
+            raise
 
     def _reorder(self) -> None:
         """Put the queue in its fair order, remove the last ones when there are too many, and wake all."""

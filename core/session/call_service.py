@@ -17,7 +17,7 @@ from core.plugin.reload import Reloader
 from core.plugin.worker_threads import WorkerThreads
 from core.session import call_end
 from core.session.addresses import client_address
-from core.session.admission import Admission
+from core.session.admission import Admission, EngineAdmission
 from core.session.chat_request import ChatRequest, resolve_request
 from core.session.protocol import NVIDIA_ROUTE, OUR_ROUTE
 from core.session.refusal import refuse
@@ -40,10 +40,11 @@ class CallService:
     Made by `create_app`, whose lifespan calls `start` and `stop`.
     """
 
-    def __init__(self, config: Config, engine: Engine, host: PluginHost) -> None:
+    def __init__(self, config: Config, engine: Engine, host: PluginHost, admission: Admission | None = None) -> None:
+        """`admission` None is a queue of this process before `engine`."""
         self.reloader = Reloader(host, engine)
         self.engine = engine
-        self.admission = Admission(engine, config.server)
+        self.admission = admission or EngineAdmission(engine, config.server)
         self._codec_threads = WorkerThreads("audio", min(8, os.cpu_count() or 1), replace_s=CODING_S)
         self._sessions: set[Session] = set()
         self._all_ended = asyncio.Event()

@@ -82,6 +82,9 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a client may take to send its request, and how long it may keep an idle connection open."""
     drain_s: Annotated[float, Meta(ge=0)] = 8
     """How long running calls may continue after the service is told to stop."""
+    workers: NotNegative | Literal["auto"] = "auto"
+    """Processes that serve the sockets, beside one for each engine; 0 is one process for everything. `auto` is 0 where
+    slots are few, and otherwise as many as the slots and the machine's cores call for."""
     web: str = ""
     """The folder of the web page; "" is the one that comes with the package."""
     role: Literal["all", "page", "gpu"] = "all"
@@ -119,12 +122,15 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """For the hub; not given, it is the variable HF_TOKEN."""
     device: Device = "auto"
     """The environment variable CUDA_VISIBLE_DEVICES selects a GPU."""
+    devices: Annotated[tuple[NotNegative, ...], Meta(min_length=1)] | Literal["one", "all"] = "one"
+    """The GPUs to use, each with an engine of its own: their numbers among those that are visible, or `all`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     weights: Literal["auto", "int8"] = "auto"
     """`int8` halves the memory of the weights and the memory traffic of a step, at a small loss of precision; `auto`
     keeps them in `dtype`."""
     slots: Positive | Literal["auto"] = "auto"
-    """How many calls run at once; `auto` is as many as the device can hold."""
+    """How many calls run at once on each device; `auto` is the least of what its memory, the time of a step and the
+    machine's cores allow."""
     threads: NotNegative = 0
     """CPU threads for the model. 0 means one, which is fastest for nano."""
     prompt_cache_mb: NotNegative = 2048
@@ -133,6 +139,10 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """A burst of frames is caught up; of what still waits after this time, the oldest are dropped."""
 
     def __post_init__(self) -> None:
+        if self.devices != "one" and self.device == "cpu":
+            raise ValueError("devices: it numbers GPUs, but device is cpu. Leave out one of the two.")
+        if isinstance(self.devices, tuple) and len(set(self.devices)) < len(self.devices):
+            raise ValueError("devices: a GPU is named twice.")
         # A header cannot carry anything else, and the libraries that refuse to send it print it.
         if self.token and not re.fullmatch(r"[!-~]+", self.token.reveal()):
             raise ValueError("token: it has a space, a line end or another character that no token has. Copy it again.")

@@ -36,10 +36,11 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def configure_logging(config: LogConfig, stream: TextIO | None = None) -> None:
+def configure_logging(config: LogConfig, stream: TextIO | None = None, process: str = "") -> None:
     """Write every log line of the process, uvicorn's included, to `stream`: in columns for people or as JSON.
 
-    None is standard error, as it is at the time of the call.
+    None is standard error, as it is at the time of the call. `process` names the process in each line, such as
+    `worker 1`, where a service has several.
     """
     stream = stream or sys.stderr
     console = config.format == "console" or (config.format == "auto" and stream.isatty())
@@ -48,11 +49,15 @@ def configure_logging(config: LogConfig, stream: TextIO | None = None) -> None:
         if console
         else [structlog.processors.ExceptionRenderer(_FORMAT_TRACEBACK), structlog.processors.JSONRenderer()]
     )
+
+    def name_process(_logger: Any, _method: str, line: Any) -> Any:
+        return line | {"process": process} if process else line
+
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_PROCESSORS,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_process, *renderers],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

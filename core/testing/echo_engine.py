@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.engine.call import FRAME_SAMPLES, Call, EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.call import FRAME_SAMPLES, Call, DeviceHealth, EngineHealth, EngineInfo, Frame, OutputFrame
 from core.engine.input_queue import InputQueue
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
@@ -80,6 +80,10 @@ class EchoEngine:
     def health(self) -> EngineHealth:
         """See Engine."""
         return EngineHealth(len(self.calls), self.slots, "The engine is closed." if self.closed else "")
+
+    def devices(self) -> tuple[DeviceHealth, ...]:
+        """See Engine."""
+        return (DeviceHealth("0 cpu", len(self.calls), self.slots, self.health().problem),)
 
     def voices(self) -> tuple[str, ...]:
         """See Engine."""

@@ -1,0 +1,341 @@
+"""What the processes of a service tell each other, and the bytes of it.
+
+Everything on a socket is an envelope: the body's length (uint32), its kind (uint8), the body. A body is a message in
+MessagePack, or a frame: a fixed header and float32[1920]. Numbers are little-endian.
+"""
+
+import struct
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from core.engine.call import FRAME_SAMPLES, DeviceHealth, EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.sampling import Sampling
+from core.errors import EngineBusyError, EngineError, PromptError
+from core.session.admission import Caller, TooManyCallsError
+
+ENVELOPE = struct.Struct("<IB")
+MESSAGE, CALLER_FRAME, AGENT_FRAME = range(3)
+HEARTBEAT_S = 1.0
+"""How often every process shows that it is alive."""
+MAX_BODY_BYTES = 1 << 20
+"""No body is longer: a prompt is text, and voices cross as files."""
+
+_CALLER_HEAD = struct.Struct("<Q")
+"""The call."""
+_AGENT_HEAD = struct.Struct("<QIffH")
+"""The call, the frame's index, wait and step in milliseconds, and the bytes of text."""
+_TOKENS = 9
+
+
+class Failure(Struct, frozen=True):
+    """An error that crosses to another process: what it means, and its sentence."""
+
+    kind: str
+    message: str
+
+    ERRORS: ClassVar[dict[str, type[EngineError]]] = {
+        "busy": EngineBusyError,
+        "too_many_calls": TooManyCallsError,
+        "prompt": PromptError,
+        "engine": EngineError,
+    }
+
+    @classmethod
+    def of(cls, error: EngineError) -> "Failure":
+        """The failure that this error is."""
+        kind = next((kind for kind, known in cls.ERRORS.items() if type(error) is known), "engine")
+        return cls(kind, str(error))
+
+    def error(self) -> EngineError:
+        """The error again."""
+        return self.ERRORS[self.kind](self.message)
+
+
+class SentPrompt(Struct, frozen=True):
+    """A prompt whose voice lies in the voice files, under its fingerprint."""
+
+    text: str
+    voice: str | None
+    fingerprint: str | None
+
+
+# Between any process and the desk.
+
+
+class Hello(Struct, frozen=True, tag=True):
+    """The first message on a connection to the desk: who this is, such as engine 0 or worker 1."""
+
+    role: str
+    number: int
+
+
+class Started(Struct, frozen=True, tag=True):
+    """This process serves now. `about` is what a worker has to tell the operator, by title."""
+
+    about: dict[str, str]
+
+
+class Broken(Struct, frozen=True, tag=True):
+    """This process cannot start, and why."""
+
+    problems: tuple[str, ...]
+
+
+class Report(Struct, frozen=True, tag=True):
+    """What an engine or worker is doing while it starts."""
+
+    line: str
+
+
+class Alive(Struct, frozen=True, tag=True):
+    """A worker's event loop goes round. Engines say so with their Heartbeat."""
+
+
+class Silent(Struct, frozen=True, tag=True):
+    """The desk's own: a process that served says nothing any more."""
+
+
+class Settings(Struct, frozen=True, tag=True):
+    """A worker has taken an edit: a Config, pickled, for workers that are started later. It may hold secrets, so it
+    stays in memory."""
+
+    config: bytes
+
+
+class Stop(Struct, frozen=True, tag=True):
+    """End: a worker lets its calls end first, unless `at_once`."""
+
+    at_once: bool
+
+
+class EngineState(Struct, frozen=True):
+    """One engine as the desk knows it. `health` is the last that is known, with a problem while the engine is gone."""
+
+    info: EngineInfo
+    device: DeviceHealth
+    voices: tuple[str, ...]
+
+
+class State(Struct, frozen=True, tag=True):
+    """For workers: all engines by number, and how many callers wait."""
+
+    engines: tuple[EngineState | None, ...]
+    waiting: int
+
+
+# Between a worker and the desk. `ask` numbers the calls that this worker asks for.
+
+
+class Ask(Struct, frozen=True, tag=True):
+    """A caller wants a slot."""
+
+    ask: int
+    caller: Caller
+    prompt: SentPrompt
+    sampling: Sampling
+    longest_s: float | None
+
+
+class Waits(Struct, frozen=True, tag=True):
+    """The caller's place in the queue, from 1."""
+
+    ask: int
+    place: int
+
+
+class Granted(Struct, frozen=True, tag=True):
+    """The caller has a slot: this call of this engine."""
+
+    ask: int
+    engine: int
+    call: int
+    seed: int
+
+
+class Refused(Struct, frozen=True, tag=True):
+    """The caller gets no slot."""
+
+    ask: int
+    failure: Failure
+
+
+class Leave(Struct, frozen=True, tag=True):
+    """The caller is gone: from the queue, or from the slot."""
+
+    ask: int
+
+
+class Left(Struct, frozen=True, tag=True):
+    """The slot is free again."""
+
+    ask: int
+
+
+# Between the desk and an engine. `call` is unique in one life of the desk.
+
+
+class EngineUp(Struct, frozen=True, tag=True):
+    """The engine takes calls."""
+
+    info: EngineInfo
+    voices: tuple[str, ...]
+
+
+class Heartbeat(Struct, frozen=True, tag=True):
+    """How the engine is, every HEARTBEAT_S."""
+
+    health: EngineHealth
+    device: DeviceHealth
+
+
+class Open(Struct, frozen=True, tag=True):
+    """Take a slot, as `Engine.open`."""
+
+    call: int
+    prompt: SentPrompt
+    sampling: Sampling
+    longest_s: float | None
+
+
+class Opened(Struct, frozen=True, tag=True):
+    """The slot is taken."""
+
+    call: int
+    seed: int
+
+
+class NotOpened(Struct, frozen=True, tag=True):
+    """There is no slot for this call."""
+
+    call: int
+    failure: Failure
+
+
+class Close(Struct, frozen=True, tag=True):
+    """Give the slot back."""
+
+    call: int
+
+
+class Closed(Struct, frozen=True, tag=True):
+    """The slot is free."""
+
+    call: int
+
+
+# Between a worker and an engine.
+
+
+class Attach(Struct, frozen=True, tag=True):
+    """Frames of this call go over this connection from now on."""
+
+    call: int
+
+
+class Prefilled(Struct, frozen=True, tag=True):
+    """The prompt is in the slot; frames may be pushed."""
+
+    call: int
+
+
+class Failed(Struct, frozen=True, tag=True):
+    """The call is over because of an error."""
+
+    call: int
+    failure: Failure
+
+
+class FindVoice(Struct, frozen=True, tag=True):
+    """Put a packaged voice into the voice files."""
+
+    name: str
+
+
+class FoundVoice(Struct, frozen=True, tag=True):
+    """Where it lies; None when it cannot be had."""
+
+    name: str
+    fingerprint: str | None
+
+
+Message = (
+    Hello
+    | Started
+    | Broken
+    | Report
+    | Alive
+    | Silent
+    | Settings
+    | Stop
+    | State
+    | Ask
+    | Waits
+    | Granted
+    | Refused
+    | Leave
+    | Left
+    | EngineUp
+    | Heartbeat
+    | Open
+    | Opened
+    | NotOpened
+    | Close
+    | Closed
+    | Attach
+    | Prefilled
+    | Failed
+    | FindVoice
+    | FoundVoice
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """The envelope of a message."""
+    body = _encoder.encode(message)
+    return ENVELOPE.pack(len(body), MESSAGE) + body
+
+
+def decode(body: memoryview) -> Message:
+    """The message in a body. Raises msgspec.DecodeError."""
+    return _decoder.decode(body)
+
+
+def encode_caller_frame(call: int, frame: Frame) -> bytes:
+    """The envelope of a frame for the engine, float32[1920]."""
+    body = _CALLER_HEAD.pack(call) + np.ascontiguousarray(frame, np.float32).tobytes()
+    return ENVELOPE.pack(len(body), CALLER_FRAME) + body
+
+
+def decode_caller_frame(body: memoryview) -> tuple[int, Frame]:
+    """The call and its frame, float32[1920]. Raises ValueError."""
+    [call] = _CALLER_HEAD.unpack_from(body)
+    return call, _samples(body, _CALLER_HEAD.size)
+
+
+def encode_agent_frame(call: int, output: OutputFrame) -> bytes:
+    """The envelope of a frame for a worker."""
+    text = output.text.encode()
+    head = _AGENT_HEAD.pack(call, output.index, output.wait_ms, output.step_ms, len(text))
+    body = b"".join((head, text, output.tokens.astype("<i8").tobytes(), output.pcm.astype("<f4").tobytes()))
+    return ENVELOPE.pack(len(body), AGENT_FRAME) + body
+
+
+def decode_agent_frame(body: memoryview) -> tuple[int, OutputFrame]:
+    """The call and what its agent says. Raises ValueError."""
+    call, index, wait_ms, step_ms, length = _AGENT_HEAD.unpack_from(body)
+    words = _AGENT_HEAD.size
+    tokens = words + length
+    text = bytes(body[words:tokens]).decode()
+    numbers = np.frombuffer(body, "<i8", _TOKENS, tokens).astype(np.int64)
+    return call, OutputFrame(index, _samples(body, tokens + numbers.nbytes), text, numbers, wait_ms, step_ms)
+
+
+def _samples(body: memoryview, offset: int) -> Frame:
+    """A copy, since the body belongs to the connection's buffer."""
+    return np.frombuffer(body, "<f4", FRAME_SAMPLES, offset).astype(np.float32)
