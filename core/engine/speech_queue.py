@@ -21,6 +21,8 @@ MAX_PADDINGS = 4
 """Frames without a piece after which the next word is announced, where the agent announces none itself."""
 PAUSE_FRAMES = 10
 """So many frames without a piece, 0.8 s, end the agent's own words."""
+HUSHED_FRAMES = 25
+"""So many frames, 2 s, in which the agent has no words of its own end a hush."""
 LONGEST_WAIT_FRAMES = 62
 """How long a sentence waits for the agent's own words to end, and how long these are withheld at most: 5 s."""
 LONGEST_WORD_FRAMES = 12
@@ -153,7 +155,7 @@ class SpeechQueue:
             if token in SILENT:
                 self.given = Given()
                 self._paddings = 0 if self._withheld and own not in SILENT else self._paddings + 1
-                self._withheld = 0 if self._paddings >= PAUSE_FRAMES else max(0, self._withheld - 1)
+                self._withheld = 0 if self._paddings >= HUSHED_FRAMES else max(0, self._withheld - 1)
                 return
             self._paddings = 0
             said = self._took(token)
