@@ -24,49 +24,51 @@ from training.scripts import episode
 from training.teachers import Samples
 
 SENTENCES = (
-    "Your table for two is booked for seven o'clock on Friday.",
-    "I am sorry, I can only talk about your order.",
-    "One moment, please, I will ask a colleague.",
-    "The green umbrella is still at the front desk.",
-    "We close at six today because of the holiday.",
-    "Please hold the line while I look for your ticket.",
-    "Your parcel left the warehouse this morning.",
+    "Your table for two is ready now, and so are we.",
+    "I am sorry, I can only talk about the hotel.",
+    "One question, please, and then I will ask my manager.",
+    "The green umbrella is behind the old piano.",
+    "We open at nine tomorrow because of the wedding.",
+    "Please hold on while I look for your ticket.",
+    "The letter left the station this morning.",
     "I cannot tell you that, but my manager can.",
     "The next train to the airport leaves in ten minutes.",
-    "Would you like me to send you a text message?",
-    "Your password was changed three days ago.",
-    "The doctor is running late, about half an hour.",
+    "Would you like me to send you a message?",
+    "The old computer was broken three weeks before.",
+    "The doctor is busy, and you are first in the row.",
     "There are four rooms left with a view of the lake.",
-    "I have made a note of your address.",
-    "Please bring your passport and a recent photo.",
-    "That sounds like a problem with the router.",
-    "Your balance is two hundred and fifty dollars.",
-    "The blue jacket comes in small and medium only.",
-    "We can deliver it on Monday before noon.",
-    "Thank you for waiting, here is what I found.",
-    "The museum is free on the first Sunday of the month.",
+    "I will send the letter to your company today.",
+    "Please come back with your ticket and your letter.",
+    "That sounds like a problem with the network.",
+    "The price of the cake is two hundred and fifty dollars.",
+    "The blue jackets are small, and the red shoes are free.",
+    "We can send it to your house on Monday morning.",
+    "Thank you for calling, here is what I know.",
+    "The museum is free every Sunday until the evening.",
     "I will call you back as soon as I know more.",
     "Your dog can stay with us for the weekend.",
-    "The chicken soup has no milk in it.",
-    "Please spell your last name for me.",
-    "This call will end in one minute.",
-    "The bus stops right in front of our door.",
-    "Your appointment with the dentist is on the ninth of May.",
-    "I found two flights, and the cheaper one is at night.",
-    "The printer needs new paper and a little patience.",
-    "We do not sell batteries, but the shop next door does.",
-    "Your request has been sent to the right team.",
-    "It may rain tomorrow, so take a warm coat.",
-    "The key is under the stone next to the gate.",
-    "You can pay by card or in cash.",
-    "My shift is over, and Anna will help you now.",
+    "The tomato soup has no cheese in it.",
+    "Please tell me your name again, and very slowly.",
+    "I hope you like music, and good coffee too.",
+    "The bus to the city leaves from our corner.",
+    "Your appointment with the doctor is on Tuesday afternoon.",
+    "I think the train is free for children at night.",
+    "The computer is old and wants a little more care.",
+    "We do not sell batteries, but the next shop may have them.",
+    "Your question was very good, and I have an idea.",
+    "It may be cold tomorrow, so take a coat.",
+    "The golden lamp is under the wooden stage.",
+    "You can have it with a card or in cash.",
+    "My friend will talk to you now, and I thank you.",
     "The cake must be ordered a day before.",
     "Everything is fine, there is nothing to worry about.",
-    "The lesson starts at a quarter past eight.",
+    "The lesson starts at half eight in the library.",
     "Have a safe trip, and goodbye.",
 )
-"""Of which none is in the scripts that nano was trained with."""
-REPLIES_S = 20.0
+"""Of which none is in the scripts that nano was trained with, though their words are: of others it knows no sound."""
+SLOTS = 20
+"""Calls at once."""
+SENTENCE_S = 20.0
 """How long a sentence may take, which it does not unless something is wrong."""
 
 Report = Callable[[str], None]
@@ -101,7 +103,9 @@ class SayEvaluation(msgspec.Struct, frozen=True):
 
 def evaluate_saying(checkpoint: Path, device: str, report: Report) -> SayEvaluation:
     """Have every sentence said once, in all voices in turn, each after the agent's own greeting."""
-    engine = open_engine(EngineConfig(name="personaplex", checkpoint=str(checkpoint), device=device), report)
+    engine = open_engine(
+        EngineConfig(name="personaplex", checkpoint=str(checkpoint), device=device, slots=SLOTS), report
+    )
     try:
         spoken = asyncio.run(speak_all(engine))
     finally:
@@ -158,7 +162,9 @@ async def greet_and_say(call: Call, sentence: str) -> tuple[Speech, Speech]:
 
     greeting: list[OutputFrame] = []
     quiet, begun = 0.0, False
-    while len(greeting) * FRAME_S < LONGEST_S and (quiet < QUIET_S or not (begun or len(greeting) * FRAME_S > BEGINS_S)):
+    while len(greeting) * FRAME_S < LONGEST_S and (
+        quiet < QUIET_S or not (begun or len(greeting) * FRAME_S > BEGINS_S)
+    ):
         greeting.append(await hear_one())
         loud = is_loud(greeting[-1].pcm)
         quiet, begun = 0.0 if loud else quiet + FRAME_S, begun or loud
@@ -166,11 +172,12 @@ async def greet_and_say(call: Call, sentence: str) -> tuple[Speech, Speech]:
     call.say(sentence)
     said: list[OutputFrame] = []
     ended, quiet = False, 0.0
-    while (not ended or quiet < QUIET_S) and len(said) * FRAME_S < REPLIES_S:
-        said.append(await hear_one())
-        ended = ended or said[-1].sentence_ended
-        quiet = quiet + FRAME_S if ended and not is_loud(said[-1].pcm) else 0.0
-        if ended and not said[-1].said and said[-1].text.strip():
+    while (not ended or quiet < QUIET_S) and len(greeting + said) * FRAME_S < LONGEST_S + SENTENCE_S:
+        frame = await hear_one()
+        (said if said or frame.said else greeting).append(frame)
+        ended = ended or frame.sentence_ended
+        quiet = quiet + FRAME_S if ended and not is_loud(frame.pcm) else 0.0
+        if ended and not frame.said and frame.text:
             said += [await hear_one() for _ in range(round(LEAD / FRAME_S) - 1)]
             break
     return speech_of(greeting), Speech("".join(frame.text for frame in said if frame.said).strip(), sound_of(said))

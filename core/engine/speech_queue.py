@@ -2,7 +2,8 @@
 
 The agent speaks its text stream, in which a word's pieces stand in consecutive frames, padding follows while the word
 sounds, and an end of padding announces the next word. So a sentence is said by replacing tokens: a word begins where
-the agent begins one of its own, or where it has paused for MAX_PADDINGS frames, and its other pieces follow at once.
+the agent begins one of its own, or where it has paused for MAX_PADDINGS frames, and its other pieces follow at once. A
+frame of padding stands behind each word: without it an agent, which does not know what comes, hurries.
 """
 
 import threading
@@ -134,6 +135,8 @@ class SpeechQueue:
                 return Forced(PADDING, Replaces.EVERYTHING)
             if not self._sentences or not self._may_begin():
                 return UNFORCED
+            if self._paddings == 0 and not self._own_words:
+                return Forced(PADDING, Replaces.EVERYTHING)
             if self._paddings >= MAX_PADDINGS and not self._announced:
                 return Forced(END_OF_PADDING, Replaces.EVERYTHING)
             word = self._sentences[0].words[0]

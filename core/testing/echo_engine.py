@@ -1,7 +1,8 @@
 """An engine without a model: it answers each frame with the same frame.
 
-What it is given to say comes as text, a word a frame, in place of its own; its sound remains the echo. It fulfils the protocols in `core.engine.call`, so the service treats it as any other engine. It needs no memory for a
-call, so `longest_s` does not matter to it.
+What it is given to say comes as text, a word a frame, in place of its own; its sound remains the echo. It fulfils the
+protocols in `core.engine.call`, so the service treats it as any other engine. It needs no memory for a call, so
+`longest_s` does not matter to it.
 """
 
 import asyncio
