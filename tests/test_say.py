@@ -207,20 +207,16 @@ async def test_who_talks_beside_it_hears_the_same_bit_for_bit_and_so_does_who_as
     assert (await converse(tiny, 2, {}))[0] == silent
 
 
-async def test_forcing_shifts_no_random_numbers(tiny: SlotEngine) -> None:
-    """A sentence of the very tokens that the agent chooses itself changes nothing."""
+async def test_what_is_given_shifts_no_random_numbers(tiny: SlotEngine) -> None:
+    """A word of the very tokens that the agent chooses itself changes nothing."""
     plain, _ = await converse(tiny, 5, {})
-    first = next(index for index, row in enumerate(plain[1:], 1) if row[0] not in (PADDING, END_OF_PADDING))
-    call = tiny.open(persona(5), Sampling(seed=5))
-    call.say("-".join(str(row[0]) for row in plain[first - 1 : first + 8]) if first == 1 else str(plain[first][0]))
-    await call.ready()
-    answers, heard = call.frames(), []
-    for codes in speech(5, 40):
-        call.push(frame_of(codes))
-        heard.append(await anext(answers))
-    await call.close()
-    assert any(frame.said for frame in heard)
-    assert tokens(heard) == plain
+    _, given = await converse(tiny, 5, {2: "7"})
+    begin = given.index(True)
+    own = [row[0] for row in plain[begin : begin + 4]]
+    assert not {PADDING, END_OF_PADDING} & set(own), "these tokens cannot be given"
+    spoken, given = await converse(tiny, 5, {2: "-".join(map(str, own))})
+    assert sum(given) == len(own)
+    assert spoken == plain
 
 
 def test_characters_outside_the_vocabulary_are_spelled_in_bytes() -> None:

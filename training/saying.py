@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -131,7 +131,7 @@ def evaluate_saying(checkpoint: Path, device: str, report: Report) -> SayEvaluat
     )
 
 
-async def speak_all(engine: Engine) -> list[tuple[str, Speech, Speech]]:
+async def speak_all(engine: Engine, sentences: Sequence[str] = SENTENCES) -> list[tuple[str, Speech, Speech]]:
     """Each sentence's voice, and what the agent said of itself and because it was given it."""
     voices, free = engine.voices(), asyncio.Semaphore(engine.info.slots)
 
@@ -146,7 +146,7 @@ async def speak_all(engine: Engine) -> list[tuple[str, Speech, Speech]]:
             finally:
                 await call.close()
 
-    return await asyncio.gather(*(one(number, sentence) for number, sentence in enumerate(SENTENCES)))
+    return await asyncio.gather(*(one(number, sentence) for number, sentence in enumerate(sentences)))
 
 
 async def greet_and_say(call: Call, sentence: str) -> tuple[Speech, Speech]:

@@ -195,7 +195,8 @@ class SlotEngine:
     def _step(self, batch: dict[int, tuple[Frame, float]]) -> None:
         start = time.perf_counter()
         frames = {slot: frame for slot, (frame, _) in batch.items()}
-        forced = {slot: given for slot in batch if (given := self._calls[slot].speech.next()) is not UNFORCED}
+        orders = {slot: self._calls[slot].speech.next() for slot in batch}
+        forced = {slot: order for slot, order in orders.items() if order is not UNFORCED}
         pcm, tokens, texts = self._model.step(frames, forced)
         step_ms = (time.perf_counter() - start) * 1000
         self._failures = 0
