@@ -97,12 +97,13 @@ class Model:
         calls = self._calls
         calls.position[slot], calls.seed[slot], calls.slot[slot], calls.active[slot] = prompt.length, seed, slot, 1
         calls.tokens[:, slot] = self._prompted
-        calls.tokens[:2, slot] = torch.cat([text, first]).cpu().numpy()
+        sampled = torch.cat([text, first, own]).cpu().numpy()
+        calls.tokens[:2, slot] = sampled[:2]
         calls.top_k[:, slot] = sampling.text_top_k, sampling.top_k
         calls.temperature[:, slot] = sampling.text_temperature, sampling.temperature
         calls.block_table[:, slot] = 0
         calls.block_table[: len(blocks), slot] = blocks
-        return int(text), int(own)
+        return int(sampled[0]), int(sampled[2])
 
     def has_room(self, slot: int) -> bool:
         """Whether a slot's blocks hold one more frame, which a full window always does."""

@@ -122,8 +122,8 @@ class SpeechQueue:
         """Drop all sentences and withhold the agent's own words until it has none."""
         with self._lock:
             self._sentences.clear()
-            self._withheld, self._own_words = LONGEST_WAIT_FRAMES, False
-            self._paddings = 0
+            self._withheld, self._paddings = LONGEST_WAIT_FRAMES, 0
+            self._interrupts = self._own_words = False
 
     def next(self) -> Forced:
         """What the token that is sampled next is given."""
