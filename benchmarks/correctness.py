@@ -6,7 +6,7 @@ from rich.console import Console
 
 from benchmarks.kernels import fused_errors, relative
 from benchmarks.untrained import MIMI, untrained_language_model, untrained_mimi
-from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
+from core.engine.architecture import AGENT_CODEBOOKS, PADDING, STREAMS, Architecture
 from core.engine.call import FRAME_SAMPLES
 from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, PrefillCache, ReferenceBlockAttention, blocks_for
 from core.engine.lm import CodebookCache, LanguageModel
@@ -15,8 +15,9 @@ from core.engine.model import Model
 from core.engine.prefix_cache import PrefixCacheEntry
 from core.engine.prompt import SpecialCodes, Tokens
 from core.engine.rotary import RotaryEmbedding
-from core.engine.sampler import gumbel_noise, reference_sample
+from core.engine.sampler import force_text, gumbel_noise, reference_sample
 from core.engine.sampling import USUAL
+from core.engine.speech_queue import UNFORCED, Forced, Replaces
 
 FRAMES = 60
 SLOTS = 4
@@ -55,9 +56,12 @@ def check_all(device: torch.device, console: Console) -> None:
         if device.type == "cuda":
             check_rows_alone(lm)
         check_batched_equals_alone(model)
+        check_forced_text(model)
         error = prefill_error(lm)
         assert error < (1e-4 if dtype == torch.float32 else 5e-2), f"prefilled and stepped differ by {error:.1e}"
-        console.print(f"{dtype}: tokens alone = batched; prefilled against stepped, relative error {error:.1e}")
+        console.print(
+            f"{dtype}: tokens alone = batched; forced text; prefilled against stepped, relative error {error:.1e}"
+        )
 
 
 def kernel_errors(device: torch.device) -> dict[str, float]:
@@ -143,8 +147,37 @@ def check_batched_equals_alone(model: Model) -> None:
                 frames |= {each: random.normal(0, 0.1, FRAME_SAMPLES).astype(np.float32) for each in talking}
             tokens.append(model.step(frames)[1][slot])
         said.append(np.array(tokens))
+    for blocks in allocated:
+        model.cache.free(blocks)
     assert np.array_equal(said[0], said[1]), "others on the device change a call's tokens"
     assert np.array_equal(said[0], said[2]), "the slot changes a call's tokens"
+
+
+def check_forced_text(model: Model) -> None:
+    """Check that what a call is given to say replaces what it should, and changes no call beside it."""
+    prompt = prefilled(model.lm, PROMPT_LENGTH)
+    allocated = [model.cache.allocate(SMALL.context) or [] for _ in range(model.slots)]
+    voice = np.random.default_rng(0).normal(0, 0.1, (FRAMES, FRAME_SAMPLES)).astype(np.float32)
+    orders = [UNFORCED, Forced(11, Replaces.WORDS), Forced(12, Replaces.EVERYTHING), Forced(PADDING, Replaces.WORDS)]
+    said: list[Tokens] = []
+    for forcing in (False, True):
+        for slot, blocks in enumerate(allocated):
+            model.begin(slot, prompt, USUAL, 100 + slot, blocks)
+        tokens = []
+        for number, frame in enumerate(voice):
+            forced = {slot: orders[(number + slot) % 4] for slot in range(model.slots) if slot % 2 and forcing}
+            outputs = model.step(dict.fromkeys(range(model.slots), frame), forced)
+            own = torch.from_numpy(outputs.text[:, 1])
+            rows = torch.tensor([forced.get(slot, UNFORCED) for slot in range(model.slots)])
+            assert np.array_equal(outputs.text[:, 0], force_text(own, rows.T)), (
+                "a forced token is not what it should be"
+            )
+            tokens.append(outputs.tokens)
+        said.append(np.array(tokens))
+    for blocks in allocated:
+        model.cache.free(blocks)
+    assert np.array_equal(said[0][:, ::2], said[1][:, ::2]), "what a call is given to say changes another call"
+    assert not np.array_equal(said[0][:, 1], said[1][:, 1]), "what a call is given to say does not change it"
 
 
 def check_rows_alone(lm: LanguageModel) -> str:

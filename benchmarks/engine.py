@@ -28,7 +28,7 @@ from benchmarks.baseline import PlainMoshi
 from benchmarks.correctness import check_all, check_rows_alone
 from benchmarks.untrained import ARCHITECTURE, MIMI, untrained_language_model, untrained_mimi
 from core.boot.local_engine import CPU_THREADS
-from core.engine.architecture import Architecture
+from core.engine.architecture import PADDING, Architecture
 from core.engine.call import FRAME_SAMPLES, EngineInfo
 from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, blocks_for
 from core.engine.lm import LanguageModel
@@ -40,6 +40,7 @@ from core.engine.prefix_cache import PrefixCache, PrefixCacheEntry
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
+from core.engine.speech_queue import Forced, Replaces
 
 VOICE_FRAMES, TEXT_TOKENS = 125, 60
 """The prompt of the published measurements: ten seconds of voice and a short role."""
@@ -53,12 +54,14 @@ class FrameTimes:
     """Milliseconds a frame for a number of callers, and the least that reading weights and windows once would take.
 
     `host` is the part of the median in which the device has nothing to do: rows laid out, copies, results taken.
+    `given` is the median where every caller's agent is given what to say.
     """
 
     callers: int
     slots: int
     p50: float
     p99: float
+    given: float
     host: float
     floor: float
     memory_gib: float
@@ -69,6 +72,9 @@ class AnyText:
 
     def prompt(self, text: str) -> Tokens:
         return np.random.default_rng(len(text)).integers(4, 260, TEXT_TOKENS)
+
+    def words(self, text: str) -> list[list[int]]:
+        return [[4] for _ in text.split()]
 
     def detokenizer(self) -> "AnyText":
         return self
@@ -169,22 +175,25 @@ class Bench:
     def frames(self, callers: int, slots: int, part: float, count: int, bytes_per_second: float) -> FrameTimes:
         """Frame times of `callers` callers among `slots` slots, with this part of each window in use."""
         used = int(self.architecture.context * part)
+        longest = used + count + count // 4 + SPARE_FRAMES
         with fresh_memory(self.device):
-            model = self.model(slots, used + count + SPARE_FRAMES)
+            model = self.model(slots, longest)
             late = self.late_call(used)
             for slot in range(callers):
-                blocks = model.cache.allocate(used + count + SPARE_FRAMES)
+                blocks = model.cache.allocate(longest)
                 assert blocks is not None
                 model.begin(slot, late, USUAL, slot, blocks)
             del late
             voices = np.random.default_rng(0).normal(0, 0.1, (callers, FRAME_SAMPLES)).astype(np.float32)
             measured = times(partial(model.step, dict(enumerate(voices))), count)
+            forced = dict.fromkeys(range(callers), Forced(PADDING, Replaces.EVERYTHING))
+            given = float(np.median(times(partial(model.step, dict(enumerate(voices)), forced), count // 4)))
             device_ms = float(np.median(times(partial(model.run, callers), count // 4)))
             memory = peak_gib(self.device)
             del model
         p50, p99 = (float(figure) for figure in np.percentile(measured, [50, 99]))
         floor = self.floor_ms(callers, used, bytes_per_second)
-        return FrameTimes(callers, slots, p50, p99, p50 - device_ms, floor, memory)
+        return FrameTimes(callers, slots, p50, p99, given, p50 - device_ms, floor, memory)
 
     def engine(self, slots: int) -> SlotEngine:
         """The engine that serves calls."""
@@ -282,14 +291,25 @@ def main() -> None:
             with fresh_memory(device):
                 plain = PlainMoshi(device, number)
                 p50, p99 = np.percentile(times(plain.frame, arguments.frames), [50, 99])
-                baseline[number] = FrameTimes(number, number, float(p50), float(p99), 0.0, 0.0, peak_gib(device))
+                baseline[number] = FrameTimes(number, number, float(p50), float(p99), 0.0, 0.0, 0.0, peak_gib(device))
                 del plain
             console.print("plain moshi", baseline[number])
 
-    table = Table("callers", "slots", "p50 ms", "p99", "host", "floor", "ratio", "GiB", "moshi p50", "p99", "GiB")
+    table = Table(
+        "callers", "slots", "p50 ms", "p99", "given", "host", "floor", "ratio", "GiB", "moshi p50", "p99", "GiB"
+    )
     for row in rows:
         plain_row = baseline.get(row.callers)
-        cells: list[object] = [row.callers, row.slots, row.p50, row.p99, row.host, row.floor, row.p50 / row.floor]
+        cells: list[object] = [
+            row.callers,
+            row.slots,
+            row.p50,
+            row.p99,
+            row.given,
+            row.host,
+            row.floor,
+            row.p50 / row.floor,
+        ]
         cells.append(row.memory_gib)
         cells += [plain_row.p50, plain_row.p99, plain_row.memory_gib] if plain_row else ["", "", ""]
         table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells))

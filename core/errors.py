@@ -63,6 +63,10 @@ class PromptError(EngineError):
     """A prompt cannot be used: it is too long for the context, or its voice belongs to another checkpoint."""
 
 
+class SayError(PersonaplexError):
+    """A sentence cannot be said: its text cannot be used, too many are waiting, or the call has ended."""
+
+
 class RefusedError(PersonaplexError):
     """A request is refused. When `authenticate` or `authorize` raises it, no other plugin is called."""
 

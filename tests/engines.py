@@ -99,6 +99,10 @@ class NumbersAsText:
     def prompt(self, text: str) -> Tokens:
         return np.array([int(word) for word in text.split()], dtype=np.int64)
 
+    def words(self, text: str) -> list[list[int]]:
+        """Words are numbers with hyphens between their pieces."""
+        return [[int(piece) for piece in word.split("-")] for word in text.split()]
+
     def detokenizer(self) -> "NumbersAsText":
         return self
 

@@ -17,6 +17,7 @@ from core.engine.input_queue import InputQueue
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
+from core.engine.speech_queue import Forced
 from core.errors import EngineBusyError, EngineError, PromptError, SamplingError
 from tests.engines import FRAMES, alone, converse, frame_of, persona, speech, tiny_engine
 
@@ -266,7 +267,7 @@ async def test_a_stuck_step_shows_in_health_and_in_its_call(
     engine: SlotEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_go = threading.Event()
-    monkeypatch.setattr(engine._model, "step", lambda _: let_go.wait())
+    monkeypatch.setattr(engine._model, "step", lambda *_: let_go.wait())
     monkeypatch.setattr(scheduler, "STALL_SECONDS", 0.01)
     monkeypatch.setattr("core.engine.slot_call.ANSWER_SECONDS", 0.1)
     call = engine.open(persona(1), Sampling())
@@ -290,9 +291,9 @@ async def test_a_caller_who_was_silent_for_long_is_answered(
     await call.ready()
     step, going = engine._model.step, threading.Event()
 
-    def slow(frames: Mapping[int, Frame]) -> object:
+    def slow(frames: Mapping[int, Frame], forced: Mapping[int, Forced]) -> object:
         going.wait(0.15)
-        return step(frames)
+        return step(frames, forced)
 
     monkeypatch.setattr(engine._model, "step", slow)
     reading = asyncio.ensure_future(anext(call.frames()))

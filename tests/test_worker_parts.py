@@ -60,9 +60,9 @@ def test_each_gpu_gets_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_workers_follow_slots_and_cores() -> None:
     assert [count_workers(slots, 16) for slots in (1, 12, 13, 104, 400)] == [1, 1, 2, 9, 16]
     assert count_workers(104, 2) == 2
-    assert carried_callers(2, one_process=True) == carried_callers(2, one_process=False) == 12
+    assert carried_callers(2, one_process=True) == carried_callers(2, one_process=False) == 24
     assert carried_callers(16, one_process=True) == sizing.CALLERS_PER_PROCESS
-    assert carried_callers(16, one_process=False) == 96
+    assert carried_callers(16, one_process=False) == 192
 
 
 def test_frames_and_messages_cross_as_they_are() -> None:

@@ -155,5 +155,22 @@ def evaluate(
     report(f"Details are in {path}.")
 
 
+@main.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
+@device_option
+@click.pass_obj
+def say(folder: Path, checkpoint: Path, device: Device) -> None:
+    """Agents are given sentences to say, and it is measured how well they are heard."""
+    from training.saying import evaluate_saying
+
+    evaluation = evaluate_saying(checkpoint, device, report)
+    path = folder / "evaluation-say.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=1))
+    for figure in evaluation.figures:
+        report(figure.row())
+    report(f"Details are in {path}.")
+
+
 if __name__ == "__main__":
     main()

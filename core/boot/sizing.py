@@ -8,14 +8,14 @@ from pathlib import Path
 from core.errors import ConfigError
 from core.settings.config import Config
 
-CALLERS_PER_CORE = 6
-"""Measured by `benchmarks.service` on two cores with the echo engine and 20 ms messages both ways, in Opus, callers
-beside it: 12 callers have a p99 delay below 80 ms and hear no gap, 16 do not."""
-CALLERS_PER_PROCESS = 24
-"""What one Python process carries, however many cores there are: measured on 16 cores, 24 callers with 20 ms messages
-have a p99 delay of 71 ms, 32 one of 317 ms."""
+CALLERS_PER_CORE = 12
+"""Half of what `benchmarks.many_callers` measured beside an H100: 96 callers with 20 ms messages both ways, in Opus,
+took 3.6 of 16 cores, the engine's process and the workers together."""
+CALLERS_PER_PROCESS = 48
+"""What one Python process carries, however many cores there are: measured there, 48 callers have a p99 delay of 30 ms
+and hear no gap, 64 one of 71 ms and 35 gaps in 20 s."""
 CALLERS_PER_WORKER = 12
-"""Half of that, so that a worker has time to spare: calls do not spread evenly."""
+"""A quarter of that, so that a worker has time to spare: calls do not spread evenly."""
 FEW_SLOTS = 12
 """With fewer, one process does everything: a second costs memory and a hop, and gains nothing."""
 NVIDIA_DRIVER = Path("/dev/nvidiactl")

@@ -26,6 +26,8 @@ FIXED: Mapping[str, Any] = {
     "depformer_weights_per_step": True,
 }
 """Config values shared by every PersonaPlex and Moshi checkpoint; the engine supports no others."""
+END_OF_PADDING, PADDING = 0, 3
+"""The text tokens of frames in which no piece of a word begins; the former announces a word."""
 CONFIG_KEYS: Mapping[str, str] = {"text_vocab_size": "text_card", "audio_vocab_size": "card"}
 """The keys of `config.json` for the fields of `Architecture` that have another name there."""
 

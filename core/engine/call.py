@@ -16,6 +16,10 @@ SAMPLE_RATE = 24_000
 FRAME_SAMPLES = 1920
 FRAME_S = FRAME_SAMPLES / SAMPLE_RATE
 """The duration of a frame: 80 ms, the model's step."""
+MAX_SENTENCE = 1000
+"""Characters of a sentence that an agent is given to say."""
+MAX_SENTENCES = 16
+"""Sentences that may wait to be said in a call."""
 Frame = npt.NDArray[np.float32]
 """80 ms of one side's audio: float32[1920], mono, 24 kHz, full scale at 1.0."""
 
@@ -47,6 +51,10 @@ class OutputFrame:
 
     None where the engine does not tell: then only `push` says what was dropped.
     """
+    said: bool = False
+    """Whether the text token belongs to a sentence that was given to `Call.say`; the agent chose the others itself."""
+    sentence_ended: bool = False
+    """Whether the text token is the last of such a sentence. Of one that is dropped, no frame says so."""
 
 
 class Call(Protocol):
@@ -70,6 +78,25 @@ class Call(Protocol):
         """Yield the agent's frames, one for each user frame, as soon as they are computed.
 
         Ends at `close`. Raises EngineError when the engine fails.
+        """
+
+    def say(self, text: str, interrupt: bool = False) -> None:
+        """Have the agent say a sentence, word for word and in its own voice and pace; returns at once.
+
+        The sentence waits for those before it, and until the agent pauses in words of its own, for five seconds at
+        most. With `interrupt` it takes the place of all that waits and begins at the next word. A call takes sentences
+        as soon as it is open; one that is given before `ready` is what the agent says first.
+
+        `text` has at most MAX_SENTENCE characters, and MAX_SENTENCES may wait. Spaces and compatible characters are
+        normalized as the tokenizer does; what the vocabulary lacks is spelled in bytes. Raises SayError for text that
+        is empty, too long or not text, when too many sentences wait, and after the call's end.
+        """
+
+    def hush(self) -> None:
+        """Drop what waits to be said and let the agent fall silent; returns at once, and does nothing after the end.
+
+        The word that has begun is finished. The agent's own words are withheld until it has none for 0.8 s, for five
+        seconds at most; `say` ends this.
         """
 
     async def close(self) -> None:

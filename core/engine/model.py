@@ -11,25 +11,42 @@ state; all other state of a call is on the host and goes along with its row.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from core.engine.architecture import AGENT_CODEBOOKS
+from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
 from core.engine.call import FRAME_SAMPLES, Frame
 from core.engine.kv_cache import BlockCache, blocks_for
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.mimi.codec import Codec
 from core.engine.prefix_cache import PrefixCacheEntry
 from core.engine.prompt import SpecialCodes
-from core.engine.sampler import Sampler
+from core.engine.sampler import Sampler, force_text
 from core.engine.sampling import Sampling
+from core.engine.speech_queue import UNFORCED, Forced
 from core.engine.step_buffers import AGENT, TEXT, USER, InputBuffer, OutputBuffer, call_states, fill_rows
 
 WARM_UP_STEPS = 2
 """Steps before a CUDA graph is captured, so that libraries have chosen their kernels and workspaces."""
+
+
+NOTHING_FORCED: Mapping[int, Forced] = MappingProxyType({})
+
+
+class StepOutputs(NamedTuple):
+    """What a step gives the calls, of which only the rows of the stepped slots are meaningful. It may be kept."""
+
+    pcm: npt.NDArray[np.float32]
+    """float32[slots, 1920]."""
+    tokens: npt.NDArray[np.int64]
+    """int64[slots, 9], the text token and the agent's codebooks that sound in `pcm`."""
+    text: npt.NDArray[np.int64]
+    """int64[slots, 2], the text token that the next frame brings, and the one that the model chose itself."""
 
 
 class Model:
@@ -52,29 +69,41 @@ class Model:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     @torch.inference_mode()
-    def begin(self, slot: int, prompt: PrefixCacheEntry, sampling: Sampling, seed: int, blocks: Sequence[int]) -> None:
+    def begin(
+        self,
+        slot: int,
+        prompt: PrefixCacheEntry,
+        sampling: Sampling,
+        seed: int,
+        blocks: Sequence[int],
+        forced: Forced = UNFORCED,
+    ) -> tuple[int, int]:
         """Start a conversation in a slot: load the prompt into `blocks`, which the cache has allocated for it, start
         new codec streams, and sample the prediction at the prompt's end.
 
         `sampling` is complete but for its seed. Of the prediction only the text and the agent's codebook 0 are free:
-        the prompt already determines the delayed codebooks of the position after it.
+        the prompt already determines the delayed codebooks of the position after it. Returns the text token, which may
+        be `forced`, and the one that the model chose itself.
         """
         device = self.lm.device
         self.cache.load(blocks, prompt)
         self.codec.reset(torch.arange(self.slots, device=device) == slot)
         position = torch.tensor([prompt.length], device=device)
         sampler, hidden = Sampler.of([(sampling, seed)], position), prompt.hidden[None]
-        text = sampler.text(self.lm.text_logits(hidden))
+        own = sampler.text(self.lm.text_logits(hidden))
+        text = force_text(own, torch.tensor([forced], device=device).T)
         first = sampler.codebook(0, self.lm.codebook_logits(hidden, 0, text, CodebookCache()))
 
         calls = self._calls
         calls.position[slot], calls.seed[slot], calls.slot[slot], calls.active[slot] = prompt.length, seed, slot, 1
         calls.tokens[:, slot] = self._prompted
-        calls.tokens[:2, slot] = torch.cat([text, first]).cpu().numpy()
+        sampled = torch.cat([text, first, own]).cpu().numpy()
+        calls.tokens[:2, slot] = sampled[:2]
         calls.top_k[:, slot] = sampling.text_top_k, sampling.top_k
         calls.temperature[:, slot] = sampling.text_temperature, sampling.temperature
         calls.block_table[:, slot] = 0
         calls.block_table[: len(blocks), slot] = blocks
+        return int(sampled[0]), int(sampled[2])
 
     def has_room(self, slot: int) -> bool:
         """Whether a slot's blocks hold one more frame, which a full window always does."""
@@ -82,16 +111,17 @@ class Model:
         return blocks == self._window or blocks_for(int(self._calls.position[slot]) + 1) <= blocks
 
     @torch.inference_mode()
-    def step(self, frames: Mapping[int, Frame]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    def step(self, frames: Mapping[int, Frame], forced: Mapping[int, Forced] = NOTHING_FORCED) -> StepOutputs:
         """Answer one user frame in each of the given slots; the other slots do not move.
 
-        Returns float32[slots, 1920] and int64[slots, 9] (text token, then the agent's codebooks), of which only the
-        rows of the given slots are meaningful. The caller may keep both arrays.
+        In the slots of `forced`, the text token that this step samples, which the next frame brings, may be replaced.
         """
         rows, slots = len(frames), np.fromiter(frames, np.int64, len(frames))
         fill_rows(self._inputs.host_calls, self._calls, slots)  # Padding rows write to block 0.
-        for row, frame in enumerate(frames.values()):
+        for row, (slot, frame) in enumerate(frames.items()):
             self._inputs.host_pcm[row] = frame
+            if slot in forced:
+                self._inputs.host_calls.forced[:, row] = forced[slot]
         self.run(rows)
         return self._collect(slots)
 
@@ -108,18 +138,21 @@ class Model:
         if self.lm.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
 
-    def _collect(self, slots: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Advance the slots' state by the outputs of a step, and return sound and tokens of the agent."""
-        predicted = self._outputs.host_tokens[:, : len(slots)]
+    def _collect(self, slots: npt.NDArray[np.int64]) -> StepOutputs:
+        """Advance the slots' state by the outputs of a step, and return what is for the calls."""
+        outputs = self._outputs.host_tokens[:, : len(slots)]
+        predicted = outputs[:STREAMS]
         tokens = self._calls.tokens
         pcm = np.zeros((self.slots, FRAME_SAMPLES), np.float32)
         spoken = np.zeros((self.slots, 1 + AGENT_CODEBOOKS), np.int64)
+        text = np.zeros((self.slots, 2), np.int64)
         pcm[slots] = self._outputs.host_pcm[: len(slots)]
         spoken[slots, :2] = tokens[:2, slots].T
         spoken[slots, 2:] = predicted[AGENT][1:].T
+        text[slots] = outputs[[0, -1]].T
         tokens[:, slots] = predicted
         self._calls.position[slots] += 1
-        return pcm, spoken
+        return StepOutputs(pcm, spoken, text)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -153,11 +186,12 @@ class Model:
         current = torch.cat([tokens[:, TEXT], tokens[:, AGENT], user[:, :1], tokens[:, USER][:, 1:]], dim=1)
         attend = self.cache.attention(calls.position, calls.block_table.T)
         hidden = self.lm(self.lm.embed(current[:, None]), attend)[:, 0]
-        text = sampler.text(self.lm.text_logits(hidden))
+        own = sampler.text(self.lm.text_logits(hidden))
+        text = force_text(own, calls.forced)
         agent = self._codebooks(hidden, text, sampler)
         spoken = torch.cat([tokens[:, AGENT][:, :1], agent[:, 1:]], dim=1)
         outputs.device_pcm[:size].copy_(self.codec.decode(spoken, active, calls.slot))
-        outputs.device_tokens[:, :size].copy_(torch.cat([text[:, None], agent, user], dim=1).T)
+        outputs.device_tokens[:, :size].copy_(torch.cat([text[:, None], agent, user, own[:, None]], dim=1).T)
 
     def _codebooks(self, hidden: Tensor, text: Tensor, sampler: Sampler) -> Tensor:
         """Sample the agent's codebooks of a position, int64[rows, 8], given its text."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
+from core.engine.architecture import AGENT_CODEBOOKS, END_OF_PADDING, PADDING, STREAMS
 from core.engine.sampling import MAX_TOP_K, Sampling
 
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -60,6 +60,16 @@ class Sampler:
         if streams not in self._noise:  # For all of them at once, which takes little longer than for one.
             self._noise[streams] = gumbel_noise(self.seed, self.position, streams, logits.shape[-1])
         return reference_sample(logits, temperature, top_k, self._noise[streams][number])
+
+
+def force_text(own: Tensor, forced: Tensor) -> Tensor:
+    """Replace text tokens, int64[rows], where their rows are given others.
+
+    `forced`: int64[2, rows], tokens and what they replace, as in `Forced`. It comes after sampling, so that no random
+    number depends on it.
+    """
+    silent = (own == PADDING) | (own == END_OF_PADDING)
+    return torch.where(forced[1] > silent, forced[0], own)
 
 
 def reference_sample(logits: Tensor, temperature: Tensor, top_k: Tensor, noise: Tensor) -> Tensor:

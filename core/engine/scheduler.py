@@ -25,6 +25,7 @@ from core.engine.prefix_cache import PrefixCacheEntry
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.engine.slot_call import SlotCall
+from core.engine.speech_queue import UNFORCED
 from core.engine.tokenizer import Tokenizer
 from core.errors import EngineBusyError, EngineError, PersonaplexError, PromptError
 from core.settings.log import get_logger
@@ -113,7 +114,7 @@ class SlotEngine:
                 self._wake.notify()  # The thread then looks for calls whose event loop is gone.
                 raise EngineBusyError("All lines are taken. Try again in a moment.")
             seed = secrets.randbelow(MAX_FRESH_SEED) if sampling.seed is None else sampling.seed
-            call = SlotCall(self, self._free_slots[-1], seed, self._max_waiting, self._tokenizer.detokenizer())
+            call = SlotCall(self, self._free_slots[-1], seed, self._max_waiting, self._tokenizer)
             self._calls[self._free_slots.pop()] = call
             self._blocks[call.slot] = blocks
             self._arrivals.append((call, self._prefill.run(prompt), sampling.over(self._info.sampling)))
@@ -204,7 +205,10 @@ class SlotEngine:
 
     def _step(self, batch: dict[int, WaitingFrame]) -> None:
         start = time.perf_counter()
-        pcm, tokens = self._model.step({slot: waiting.frame for slot, waiting in batch.items()})
+        frames = {slot: waiting.frame for slot, waiting in batch.items()}
+        orders = {slot: self._calls[slot].speech.next() for slot in batch}
+        forced = {slot: order for slot, order in orders.items() if order is not UNFORCED}
+        pcm, tokens, texts = self._model.step(frames, forced)
         step_ms = (time.perf_counter() - start) * 1000
         self._failures = 0
         deliveries: Deliveries = defaultdict(list)
@@ -212,7 +216,11 @@ class SlotEngine:
             call = self._calls[slot]
             text = call.detokenizer.decode(int(tokens[slot, 0]))
             wait_ms = (start - waiting.pushed) * 1000
-            output = OutputFrame(call.next_index(), pcm[slot], text, tokens[slot], wait_ms, step_ms, waiting.position)
+            said, ended = call.speech.given
+            call.speech.sampled(*texts[slot].tolist())
+            output = OutputFrame(
+                call.next_index(), pcm[slot], text, tokens[slot], wait_ms, step_ms, waiting.position, said, ended
+            )
             deliveries[call.loop].append((call, output))
         for loop, outputs in deliveries.items():
             with contextlib.suppress(RuntimeError):  # The loop has closed without closing its calls.
@@ -239,7 +247,8 @@ class SlotEngine:
         with self._wake:
             self._arrivals.popleft()
         if outcome is None:
-            self._model.begin(call.slot, entry, sampling, call.seed, self._blocks[call.slot])
+            blocks, forced = self._blocks[call.slot], call.speech.next()
+            call.speech.sampled(*self._model.begin(call.slot, entry, sampling, call.seed, blocks, forced))
             call.begun = True
             call.tell(call.became_ready)
         else:

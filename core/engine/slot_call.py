@@ -12,8 +12,9 @@ import numpy as np
 
 from core.engine.call import FRAME_SAMPLES, Frame, OutputFrame
 from core.engine.input_queue import InputQueue
-from core.engine.tokenizer import Detokenizer
-from core.errors import EngineError, PersonaplexError
+from core.engine.speech_queue import SpeechQueue, check_sentence
+from core.engine.tokenizer import Tokenizer
+from core.errors import EngineError, PersonaplexError, SayError
 
 MAX_UNREAD = 128
 """Frames (10 s) that a session may leave unread before the oldest are dropped."""
@@ -34,11 +35,13 @@ class Slots(Protocol):
 class SlotCall:
     """A call of a `SlotEngine`; `core.engine.call.Call` documents its interface.
 
-    It is created on the event loop. `begun` and `detokenizer` belong to the engine's thread.
+    It is created on the event loop. `begun` and `detokenizer` belong to the engine's thread; `speech` is both sides'.
     """
 
-    def __init__(self, engine: Slots, slot: int, seed: int, max_waiting: int, detokenizer: Detokenizer) -> None:
-        self.slot, self.seed, self.detokenizer = slot, seed, detokenizer
+    def __init__(self, engine: Slots, slot: int, seed: int, max_waiting: int, tokenizer: Tokenizer) -> None:
+        self.slot, self.seed, self.detokenizer = slot, seed, tokenizer.detokenizer()
+        self.speech = SpeechQueue()
+        self._words = tokenizer.words
         self.loop = asyncio.get_running_loop()
         self.inputs = InputQueue(max_waiting)
         self.begun = False
@@ -83,6 +86,18 @@ class SlotCall:
             except TimeoutError:
                 if self._pushed > self._settled and self.loop.time() - self._waiting_since >= ANSWER_SECONDS:
                     raise EngineError("The engine does not answer. Please call again in a moment.") from None
+
+    def say(self, text: str, interrupt: bool = False) -> None:
+        check_sentence(text)
+        if self._released is not None or self._error is not None:
+            raise SayError("The call has ended: nothing can be said in it any more.")
+        words = self._words(text)
+        if not words:
+            raise SayError("A sentence to be said is empty but for characters without a sound.")
+        self.speech.add(words, interrupt)
+
+    def hush(self) -> None:
+        self.speech.hush()
 
     async def close(self) -> None:
         if self._released is None:

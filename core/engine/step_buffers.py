@@ -37,7 +37,7 @@ class CallInputs(Generic[Array]):
     """
 
     integers: Array
-    """int64[23 + blocks, rows]."""
+    """int64[25 + blocks, rows]."""
     temperature: Array
     """float32[2, rows], for text and for codebooks."""
 
@@ -72,9 +72,14 @@ class CallInputs(Generic[Array]):
         return self._view(slice(6, 6 + STREAMS))
 
     @property
+    def forced(self) -> Array:
+        """int64[2, rows], the text token that the next position is given, and what it replaces: see `Forced`."""
+        return self._view(slice(6 + STREAMS, 8 + STREAMS))
+
+    @property
     def block_table(self) -> Array:
         """int64[blocks, rows], the blocks of the KV cache that belong to the call, padded with zeros."""
-        return self._view(slice(6 + STREAMS, None))
+        return self._view(slice(8 + STREAMS, None))
 
     def _view(self, rows: int | slice) -> Array:
         view: Array = self.integers[rows]
@@ -84,7 +89,7 @@ class CallInputs(Generic[Array]):
     def layout(rows: int, blocks: int) -> Layout:
         """The arrays for a number of rows, and of blocks in a window."""
         return {
-            "integers": (torch.int64, (6 + STREAMS + blocks, rows)),
+            "integers": (torch.int64, (8 + STREAMS + blocks, rows)),
             "temperature": (torch.float32, (2, rows)),
         }
 
@@ -163,12 +168,12 @@ class InputBuffer(HostAndDevice):
 class OutputBuffer(HostAndDevice):
     """The outputs of a step, each on host and device.
 
-    `tokens`: int64[17, rows], those of the next position, the user's codebook 0 being that of the current one;
-    `pcm`: float32[rows, 1920], the agent's frames.
+    `tokens`: int64[18, rows], those of the next position, the user's codebook 0 being that of the current one, and at
+    last the text token that the model chose itself; `pcm`: float32[rows, 1920], the agent's frames.
     """
 
     def __init__(self, rows: int, device: torch.device) -> None:
-        layout = {"tokens": (torch.int64, (STREAMS, rows)), "pcm": (torch.float32, (rows, FRAME_SAMPLES))}
+        layout = {"tokens": (torch.int64, (STREAMS + 1, rows)), "pcm": (torch.float32, (rows, FRAME_SAMPLES))}
         super().__init__(layout, device)
         host, on_device = self.host_arrays(), self.device_arrays()
         self.host_tokens, self.host_pcm = host["tokens"], host["pcm"]

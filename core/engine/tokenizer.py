@@ -1,17 +1,19 @@
 """Text to tokens and back, with the SentencePiece model that a checkpoint brings."""
 
 import codecs
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import sentencepiece
 
+from core.engine.architecture import END_OF_PADDING, PADDING
 from core.engine.prompt import SYSTEM_TAG, Tokens, without_system_tags
-from core.errors import CheckpointError
+from core.errors import CheckpointError, SayError
 
-PADDING = (0, 3)
-"""Moshi's end-of-padding and padding tokens, which stand for no text."""
+MAX_PIECES = 16
+"""Pieces that are said without a pause, more than a word has unless it is spelled in bytes."""
 
 
 class Detokenizer(Protocol):
@@ -26,6 +28,9 @@ class Tokenizer(Protocol):
 
     def prompt(self, text: str) -> Tokens:
         """The tokens of a text prompt, int64[n], wrapped as the model was trained; none for an empty one."""
+
+    def words(self, text: str) -> list[list[int]]:
+        """The tokens of a sentence to be said, word by word. Raises SayError for what cannot be spelled."""
 
     def detokenizer(self) -> Detokenizer:
         """A detokenizer for a new call."""
@@ -46,6 +51,12 @@ class SentencePieceTokenizer:
             return np.empty(0, dtype=np.int64)
         return np.array(self._processor.encode(f"{SYSTEM_TAG} {words} {SYSTEM_TAG}"), dtype=np.int64)
 
+    def words(self, text: str) -> list[list[int]]:
+        words: list[list[int]] = self._processor.encode(text.split())
+        if any(token in (END_OF_PADDING, PADDING) or self._processor.is_unknown(token) for token in chain(*words)):
+            raise SayError("A sentence has characters that this model's vocabulary cannot spell: leave them out.")
+        return [word[start : start + MAX_PIECES] for word in words for start in range(0, len(word), MAX_PIECES)]
+
     def detokenizer(self) -> "SentencePieceDetokenizer":
         return SentencePieceDetokenizer(self._processor)
 
@@ -58,7 +69,7 @@ class SentencePieceDetokenizer:
         self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def decode(self, token: int) -> str:
-        if token in PADDING or token >= self._processor.vocab_size():
+        if token in (END_OF_PADDING, PADDING) or token >= self._processor.vocab_size():
             return ""
         piece: str = self._processor.id_to_piece(token)
         if self._processor.is_byte(token):

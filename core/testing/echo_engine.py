@@ -1,25 +1,39 @@
 """An engine without a model: it answers each frame with the same frame.
 
-It fulfils the protocols in `core.engine.call`, so the service treats it as any other engine. It needs no memory for a
-call, so the `longest_s` of `open` does not matter to it.
+What it is given to say comes as text, a word a frame, in place of its own; its sound remains the echo. It fulfils the
+protocols in `core.engine.call`, so the service treats it as any other engine. It needs no memory for a call, so the
+`longest_s` of `open` does not matter to it.
 """
 
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.engine.call import FRAME_SAMPLES, Call, DeviceHealth, EngineHealth, EngineInfo, Frame, OutputFrame
+from core.engine.call import (
+    FRAME_SAMPLES,
+    MAX_SENTENCES,
+    Call,
+    DeviceHealth,
+    EngineHealth,
+    EngineInfo,
+    Frame,
+    OutputFrame,
+)
 from core.engine.input_queue import InputQueue
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
-from core.errors import EngineBusyError, EngineError
+from core.engine.speech_queue import check_sentence
+from core.errors import EngineBusyError, EngineError, SayError
 
 VOICES = ("NATF2", "NATM2", "VARF0", "VARM0")
 """The voices that an EchoEngine says it packages: some of PersonaPlex's names."""
+HUSHED_FRAMES = 10
+"""Frames without text after `EchoCall.hush`."""
 WORD_INTERVAL = 5
 """Frames from one piece of text to the next: " word0" comes with frame 0, " word1" with frame 5."""
 
@@ -130,6 +144,9 @@ class EchoCall:
         self._error: Exception | None = None
         self._closed = False
         self._index = 0
+        self._sentences: deque[deque[str]] = deque()
+        """The words that are still to be said, of each sentence."""
+        self._hushed = 0
 
     async def ready(self) -> None:
         """See Call."""
@@ -164,11 +181,40 @@ class EchoCall:
             faults = self._engine.faults
             if faults.frames is not None and faults.applies_to(self) and self._index >= faults.frames_at:
                 raise faults.frames
-            text = f" word{self._index // WORD_INTERVAL}" if self._index % WORD_INTERVAL == 0 else ""
+            text, said, ended = self._next_text()
             tokens = np.full(9, self._index, np.int64)
             wait_ms = (time.perf_counter() - waiting.pushed) * 1000
-            yield OutputFrame(self._index, waiting.frame, text, tokens, wait_ms, 0.1, waiting.position)
+            yield OutputFrame(self._index, waiting.frame, text, tokens, wait_ms, 0.1, waiting.position, said, ended)
             self._index += 1
+
+    def _next_text(self) -> tuple[str, bool, bool]:
+        """A frame's text, whether it was given, and whether it ends a sentence."""
+        if self._sentences:
+            words = self._sentences[0]
+            text = f" {words.popleft()}"
+            if not words:
+                self._sentences.popleft()
+            return text, True, not words
+        self._hushed = max(0, self._hushed - 1)
+        speaks = self._index % WORD_INTERVAL == 0 and not self._hushed
+        return f" word{self._index // WORD_INTERVAL}" if speaks else "", False, False
+
+    def say(self, text: str, interrupt: bool = False) -> None:
+        """See Call. Its words are what spaces part."""
+        check_sentence(text)
+        if self._closed or self._error is not None:
+            raise SayError("The call has ended: nothing can be said in it any more.")
+        if interrupt:
+            self._sentences.clear()
+        if len(self._sentences) >= MAX_SENTENCES:
+            raise SayError(f"{MAX_SENTENCES} sentences are waiting to be said: wait until the agent has said some.")
+        self._hushed = 0
+        self._sentences.append(deque(text.split()))
+
+    def hush(self) -> None:
+        """See Call."""
+        self._sentences.clear()
+        self._hushed = HUSHED_FRAMES + 1
 
     async def close(self) -> None:
         """See Call."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from core.engine.call import Call, Engine, Frame
-from core.errors import EngineError, PromptError, VoiceError
+from core.errors import EngineError, PromptError, SayError, VoiceError
 from core.settings.log import get_logger
 from core.workers import messages
 from core.workers.connection import Connection
@@ -20,13 +20,16 @@ from core.workers.messages import (
     FindVoice,
     FoundVoice,
     Heartbeat,
+    Hush,
     Message,
     NotOpened,
     Open,
     Opened,
     Prefilled,
+    Say,
     Started,
     Stop,
+    Unsaid,
 )
 from core.workers.voice_files import VoiceFiles
 
@@ -139,6 +142,14 @@ class WorkerLink(Connection):
                     self.send(Failed(number, Failure("engine", "This call is over. Call again.")))
                 else:
                     self._start(call.answer(self))
+            case Say(call=number, text=text, interrupt=interrupt):
+                call = self._server.call(number)
+                if call is not None and not call.say(text, interrupt):
+                    self.send(Unsaid(number))
+            case Hush(call=number):
+                call = self._server.call(number)
+                if call is not None:
+                    call.hush()
             case FindVoice(name=name):
                 self._start(self._find_voice(name))
 
@@ -184,6 +195,22 @@ class _HostedCall:
         """Take the caller's next frame."""
         if self._call is not None:
             self._call.push(frame)
+
+    def say(self, text: str, interrupt: bool) -> bool:
+        """Have a sentence said; whether that is possible."""
+        if self._call is None:
+            return False
+        try:
+            self._call.say(text, interrupt)
+        except SayError as error:
+            _log.warning("a sentence is not said", problem=str(error))
+            return False
+        return True
+
+    def hush(self) -> None:
+        """Let the agent fall silent."""
+        if self._call is not None:
+            self._call.hush()
 
     async def answer(self, worker: WorkerLink) -> None:
         """Send the worker what becomes of the call, and the agent's frames."""

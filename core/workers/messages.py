@@ -25,8 +25,9 @@ MAX_BODY_BYTES = 1 << 20
 
 _CALLER_HEAD = struct.Struct("<Q")
 """The call."""
-_AGENT_HEAD = struct.Struct("<QIffH")
-"""The call, the frame's index, wait and step in milliseconds, and the bytes of text."""
+_AGENT_HEAD = struct.Struct("<QIff??H")
+"""The call, the frame's index, wait and step in milliseconds, whether its text was given and a sentence ends, and the
+bytes of text."""
 _TOKENS = 9
 
 
@@ -235,6 +236,26 @@ class Attach(Struct, frozen=True, tag=True):
     call: int
 
 
+class Say(Struct, frozen=True, tag=True):
+    """Have the agent say a sentence, as `Call.say`."""
+
+    call: int
+    text: str
+    interrupt: bool
+
+
+class Unsaid(Struct, frozen=True, tag=True):
+    """A sentence cannot be said after all."""
+
+    call: int
+
+
+class Hush(Struct, frozen=True, tag=True):
+    """Let the agent fall silent, as `Call.hush`."""
+
+    call: int
+
+
 class Prefilled(Struct, frozen=True, tag=True):
     """The prompt is in the slot; frames may be pushed."""
 
@@ -285,6 +306,9 @@ Message = (
     | Close
     | Closed
     | Attach
+    | Say
+    | Unsaid
+    | Hush
     | Prefilled
     | Failed
     | FindVoice
@@ -321,19 +345,21 @@ def decode_caller_frame(body: memoryview) -> tuple[int, Frame]:
 def encode_agent_frame(call: int, output: OutputFrame) -> bytes:
     """The envelope of a frame for a worker."""
     text = output.text.encode()
-    head = _AGENT_HEAD.pack(call, output.index, output.wait_ms, output.step_ms, len(text))
+    given = output.said, output.sentence_ended
+    head = _AGENT_HEAD.pack(call, output.index, output.wait_ms, output.step_ms, *given, len(text))
     body = b"".join((head, text, output.tokens.astype("<i8").tobytes(), output.pcm.astype("<f4").tobytes()))
     return ENVELOPE.pack(len(body), AGENT_FRAME) + body
 
 
 def decode_agent_frame(body: memoryview) -> tuple[int, OutputFrame]:
     """The call and what its agent says. Raises ValueError."""
-    call, index, wait_ms, step_ms, length = _AGENT_HEAD.unpack_from(body)
+    call, index, wait_ms, step_ms, said, ended, length = _AGENT_HEAD.unpack_from(body)
     words = _AGENT_HEAD.size
     tokens = words + length
     text = bytes(body[words:tokens]).decode()
     numbers = np.frombuffer(body, "<i8", _TOKENS, tokens).astype(np.int64)
-    return call, OutputFrame(index, _samples(body, tokens + numbers.nbytes), text, numbers, wait_ms, step_ms)
+    pcm = _samples(body, tokens + numbers.nbytes)
+    return call, OutputFrame(index, pcm, text, numbers, wait_ms, step_ms, None, said, ended)
 
 
 def _samples(body: memoryview, offset: int) -> Frame:

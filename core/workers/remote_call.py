@@ -8,12 +8,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.engine.call import FRAME_SAMPLES, Frame, OutputFrame
+from core.engine.call import FRAME_SAMPLES, MAX_SENTENCES, Frame, OutputFrame
 from core.engine.input_queue import InputQueue, WaitingFrame
-from core.errors import EngineError
+from core.engine.speech_queue import check_sentence
+from core.errors import EngineError, SayError
 from core.workers import messages
 from core.workers.connection import Connection
-from core.workers.messages import AGENT_FRAME, Attach, Failed, FindVoice, FoundVoice, Message, Prefilled
+from core.workers.messages import (
+    AGENT_FRAME,
+    Attach,
+    Failed,
+    FindVoice,
+    FoundVoice,
+    Hush,
+    Message,
+    Prefilled,
+    Say,
+    Unsaid,
+)
 
 MAX_UNREAD = 128
 """Frames (10 s) a session may leave unread before the oldest are dropped."""
@@ -56,6 +68,8 @@ class EngineLink(Connection):
                 self._calls[number].prefilled()
             case Failed(call=number, failure=failure) if number in self._calls:
                 self._calls[number].fail(failure.error())
+            case Unsaid(call=number) if number in self._calls:
+                self._calls[number].sentence_over()
             case FoundVoice(name=name, fingerprint=fingerprint) if name in self._finding:
                 self._finding.pop(name).set_result(fingerprint)
 
@@ -85,6 +99,8 @@ class RemoteCall:
         self._sent: deque[WaitingFrame] = deque()
         """Those that the engine has."""
         self._outputs: deque[OutputFrame] = deque(maxlen=MAX_UNREAD)
+        self._sentences = 0
+        """How many were given and are not said."""
         self._prefilled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed = asyncio.Event()
         self._error: EngineError | None = None
@@ -111,6 +127,21 @@ class RemoteCall:
             self._changed.clear()
             await self._changed.wait()
 
+    def say(self, text: str, interrupt: bool = False) -> None:
+        check_sentence(text)
+        if self._closed or self._error is not None:
+            raise SayError("The call has ended: nothing can be said in it any more.")
+        if interrupt:
+            self._sentences = 0
+        elif self._sentences >= MAX_SENTENCES:
+            raise SayError(f"{MAX_SENTENCES} sentences are waiting to be said: wait until the agent has said some.")
+        self._sentences += 1
+        self._link.send(Say(self._number, text, interrupt))
+
+    def hush(self) -> None:
+        self._sentences = 0
+        self._link.send(Hush(self._number))
+
     async def close(self) -> None:
         """Stop listening. The slot is the desk's to give back, whom admission tells."""
         self._closed = True
@@ -131,9 +162,15 @@ class RemoteCall:
             answered = self._sent.popleft()
             passed_ms = (time.perf_counter() - answered.pushed) * 1000
             output = replace(output, wait_ms=max(0.0, passed_ms - output.step_ms), position=answered.position)
+        if output.sentence_ended:
+            self.sentence_over()
         self._outputs.append(output)
         self._changed.set()
         self._send_held()
+
+    def sentence_over(self) -> None:
+        """A sentence is said, or cannot be."""
+        self._sentences = max(0, self._sentences - 1)
 
     def fail(self, error: EngineError) -> None:
         """The call is over because of `error`."""
