@@ -19,10 +19,11 @@ from core.engine.kernels.depformer import codebook_attention
 from core.engine.kernels.matmul import linear
 from core.engine.kernels.norm import rms_norm
 from core.engine.kernels.sampling import sample
-from core.engine.kv_cache import BLOCK_FRAMES, ReferenceBlockAttention, blocks_for
+from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, ReferenceBlockAttention, blocks_for
 from core.engine.linear import reference_linear
 from core.engine.mimi.coder import reference_nearest_codes
 from core.engine.mimi.transformer import reference_ring_attention
+from core.engine.quantization import quantize
 from core.engine.rotary import RotaryEmbedding
 from core.engine.sampler import gumbel_noise, reference_sample
 from core.engine.transformer import NORM_EPSILON
@@ -33,6 +34,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ROWS = [1, 2, 17, pytest.param(64, marks=pytest.mark.slow)]
 """One and two, one more than a small tile has, and two large tiles."""
 DTYPES = [torch.float32, torch.bfloat16]
+CACHES = [*((dtype, dtype) for dtype in DTYPES), (torch.bfloat16, torch.int8), (torch.float32, torch.int8)]
+"""Dtypes of the model and of its KV cache."""
 MATMUL_DTYPES = [torch.float32, torch.bfloat16 if DEVICE.type == "cuda" else torch.float16]
 """Triton's interpreter takes bfloat16 for integers in a matmul; float16 has the same tiles."""
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 6e-3}
@@ -140,29 +143,40 @@ def test_attention_among_codebooks(rows: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_attention_over_blocks(rows: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "cache_dtype"), CACHES)
+def test_attention_over_blocks(rows: int, dtype: torch.dtype, cache_dtype: torch.dtype) -> None:
     """Rows at all edges of the ring, their blocks in any order, and each row by itself as among the others."""
-    heads, width, context = SHORT.num_heads, SHORT.head_dim, SHORT.context
     positions = torch.tensor([EDGES[row % len(EDGES)] for row in range(rows)], device=DEVICE)
-    window = blocks_for(context)
-    before = random(2, 1 + rows * window, heads, BLOCK_FRAMES, width, dtype=dtype)
+    window = blocks_for(SHORT.context)
     table = 1 + torch.randperm(rows * window, generator=torch.Generator().manual_seed(2)).view(window, rows).T
     table = table.to(DEVICE)
-    query, key, value = random(rows, 1, 3, heads, width, seed=3, dtype=dtype).permute(2, 0, 3, 1, 4)
-    rotary = RotaryEmbedding(positions[:, None], SHORT)
-    exact_cached = before.float()
-    attend = ReferenceBlockAttention(exact_cached[None], positions, table, context, rotary)
-    exact = attend(0, query.float(), key.float(), value.float())
-    cached = before.clone()
-    got = block_attention(query, key, value, cached, positions, table, context, rotary)
-    assert relative(got, exact) < TOLERANCE[dtype]
-    assert relative(cached, exact_cached) < TOLERANCE[dtype]
+    query, key, value = random(rows, 1, 3, SHORT.num_heads, SHORT.head_dim, seed=3, dtype=dtype).permute(2, 0, 3, 1, 4)
+    exact, cache = cache_of(rows * window, cache_dtype), cache_of(rows * window, cache_dtype)
+    expected = ReferenceBlockAttention(exact, positions, table)(0, query.float(), key.float(), value.float())
+
+    def attend(rows: slice, cache: BlockCache) -> Tensor:
+        scales = None if cache.scales is None else cache.scales[0]
+        where = positions[rows], table[rows], SHORT.context
+        rotary = RotaryEmbedding(positions[rows, None], SHORT)
+        return block_attention(query[rows], key[rows], value[rows], cache.kv[0], scales, *where, rotary)
+
+    got = attend(slice(None), cache)
+    assert relative(got, expected) < TOLERANCE[dtype]
+    cached, exactly_cached = (torch.stack(each.read(0, slice(None), 1 << 20, torch.float32)) for each in (cache, exact))
+    assert relative(cached, exactly_cached) < TOLERANCE[dtype]
     for row in {0, rows // 2, rows - 1}:
-        alone, only = before.clone(), slice(row, row + 1)
-        of_row = RotaryEmbedding(positions[only, None], SHORT)
-        new = query[only], key[only], value[only]
-        assert torch.equal(block_attention(*new, alone, positions[only], table[only], context, of_row)[0], got[row])
+        assert torch.equal(attend(slice(row, row + 1), cache_of(rows * window, cache_dtype))[0], got[row])
+
+
+def cache_of(blocks: int, dtype: torch.dtype) -> BlockCache:
+    """Blocks of random keys and values, in the layout that the kernel reads."""
+    cache = BlockCache(SHORT, blocks, DEVICE, dtype)
+    kv = random(*cache.kv.shape)
+    if dtype == torch.int8:
+        cache.kv, cache.scales = quantize(kv)
+    else:
+        cache.kv = kv.to(dtype)
+    return cache
 
 
 @pytest.mark.parametrize("rows", ROWS)

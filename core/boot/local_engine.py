@@ -9,7 +9,7 @@ import torch
 
 from core.boot.capacity import frames_per_call, slots_in_memory, slots_in_time, time_steps
 from core.boot.checkpoint_source import find_checkpoint, packaged_voices
-from core.boot.devices import device_name, memory_in_use, pick_device, pick_dtype
+from core.boot.devices import device_name, memory_in_use, pick_cache_dtype, pick_device, pick_dtype
 from core.engine.call import EngineInfo
 from core.engine.checkpoint import Checkpoint
 from core.engine.kv_cache import blocks_for
@@ -82,10 +82,11 @@ def load_engine(
         encode_voice = VoiceEncoder(mimi)
         special = checkpoint.special or measure_special_codes(encode_voice)
     frames = frames_per_call(checkpoint.architecture, longest_s)
-    slots = slots_in_memory(config.slots, checkpoint.architecture, device, dtype, frames)
+    cache_dtype = pick_cache_dtype(config.kv_cache, dtype)
+    slots = slots_in_memory(config.slots, checkpoint.architecture, device, dtype, cache_dtype, frames)
 
     def warm_model(slots: int) -> Model:
-        model = Model(lm, MimiCodec(mimi, slots), special, slots, slots * blocks_for(frames))
+        model = Model(lm, MimiCodec(mimi, slots), special, slots, slots * blocks_for(frames), cache_dtype)
         model.warm_up()
         return model
 

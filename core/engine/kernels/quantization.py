@@ -1,0 +1,19 @@
+"""Quantization inside Triton kernels; `core.engine.quantization` has the same in plain torch."""
+
+import triton
+import triton.language as tl
+
+from core.engine.quantization import INT8_MAX as _INT8_MAX
+from core.engine.quantization import LEAST_MAGNITUDE as _LEAST_MAGNITUDE
+
+INT8_MAX: tl.constexpr = tl.constexpr(float(_INT8_MAX))
+LEAST_MAGNITUDE: tl.constexpr = tl.constexpr(_LEAST_MAGNITUDE)
+ROUNDING: tl.constexpr = tl.constexpr(1.5 * 2**23)
+"""Where float32 has no more bits for fractions: adding it rounds small numbers to integers, halves to even ones."""
+
+
+@triton.jit
+def quantize(x):  # type: ignore[no-untyped-def]
+    """Quantize one float32 vector: its components, integers but still in float32, and its scale."""
+    scale = tl.div_rn(tl.maximum(tl.max(tl.abs(x)), LEAST_MAGNITUDE), INT8_MAX)
+    return (tl.div_rn(x, scale) + ROUNDING) - ROUNDING, scale
