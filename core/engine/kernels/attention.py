@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from core.engine.kernels.quantization import quantize
+from core.engine.kernels.quantization import quantize, to_float32
 from core.engine.kernels.rotary import rotate_pairs
 from core.engine.rotary import RotaryEmbedding
 
@@ -111,7 +111,8 @@ def _attend_block(  # type: ignore[no-untyped-def]
             frame = offset + tl.arange(0, TILE_FRAMES)
             visible = (start + frame < used) & (start + frame != place)
             tile = cached + frame[:, None] * HEAD_DIM + channel[None, :]
-            keys = tl.load(keys_pointer + tile, mask=visible[:, None], other=0).to(tl.float32)
+            keys = tl.load(keys_pointer + tile, mask=visible[:, None], other=0)
+            keys = keys.to(tl.float32) if key_scales_pointer is None else to_float32(keys)
             scores = tl.sum(keys * query[None, :], axis=1)
             if key_scales_pointer is not None:
                 scores *= tl.load(key_scales_pointer + cached_scales + frame, mask=visible, other=0.0)
@@ -120,7 +121,8 @@ def _attend_block(  # type: ignore[no-untyped-def]
             finite_maximum = tl.where(new_maximum == -float("inf"), 0.0, new_maximum)
             weights = tl.exp(scores - finite_maximum)
             rescale = tl.exp(maximum - finite_maximum)
-            values = tl.load(values_pointer + tile, mask=visible[:, None], other=0).to(tl.float32)
+            values = tl.load(values_pointer + tile, mask=visible[:, None], other=0)
+            values = values.to(tl.float32) if key_scales_pointer is None else to_float32(values)
             total = total * rescale + tl.sum(weights)
             if value_scales_pointer is not None:
                 weights *= tl.load(value_scales_pointer + cached_scales + frame, mask=visible, other=0.0)

@@ -17,3 +17,14 @@ def quantize(x):  # type: ignore[no-untyped-def]
     """Quantize one float32 vector: its components, integers but still in float32, and its scale."""
     scale = tl.div_rn(tl.maximum(tl.max(tl.abs(x)), LEAST_MAGNITUDE), INT8_MAX)
     return (tl.div_rn(x, scale) + ROUNDING) - ROUNDING, scale
+
+
+@triton.jit
+def to_float32(x):  # type: ignore[no-untyped-def]
+    """Convert int8 to float32, exactly.
+
+    The conversion instruction has few units on a GPU; these have as many as any. With its sign bit flipped, x is
+    x + 128 in an unsigned byte, and that is the last byte of the float32 2^23 + 128 + x.
+    """
+    beyond = x.to(tl.uint8, bitcast=True).to(tl.uint32) ^ 0x4B000080
+    return beyond.to(tl.float32, bitcast=True) - (2.0**23 + 128)
