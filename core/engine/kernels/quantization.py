@@ -23,7 +23,7 @@ def quantize(x):  # type: ignore[no-untyped-def]
 def to_float32(x):  # type: ignore[no-untyped-def]
     """Convert int8 to float32, exactly.
 
-    The conversion instruction has few units on a GPU; these have as many as any. With its sign bit flipped, x is
+    The conversion instruction has fewer units on a GPU than those used here. With its sign bit flipped, x is
     x + 128 in an unsigned byte, and that is the last byte of the float32 2^23 + 128 + x.
     """
     beyond = x.to(tl.uint8, bitcast=True).to(tl.uint32) ^ 0x4B000080
