@@ -14,7 +14,6 @@ from core.engine.mimi.codec import MimiCodec
 from core.engine.model import Model
 from core.engine.prefix_cache import PrefixCacheEntry
 from core.engine.prompt import SpecialCodes, Tokens
-from core.engine.rotary import RotaryEmbedding
 from core.engine.sampler import force_text, gumbel_noise, reference_sample
 from core.engine.sampling import USUAL
 from core.engine.speech_queue import UNFORCED, Forced, Replaces
@@ -39,34 +38,41 @@ SMALL = Architecture(
 )
 """Small enough for any device; prompt and frames overfill the window of a block and a part, so the ring wraps."""
 PROMPT_LENGTH = 120
+CACHES = [
+    (torch.float32, torch.float32),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float32, torch.int8),
+    (torch.bfloat16, torch.int8),
+]
+"""Dtypes of the model and of its KV cache."""
 
 
 def check_all(device: torch.device, console: Console) -> None:
-    """Raise AssertionError when a device computes wrong tokens, in float32 or bfloat16."""
+    """Raise AssertionError when a device computes wrong tokens, whatever the dtypes of model and cache."""
     if device.type == "cuda":
         for name, error in kernel_errors(device).items():
             assert error < 1e-2, f"{name}: {error:.1e}"
             console.print(f"kernel against its reference in float32 or better: {name} {error:.1e}")
     slots = GPU_SLOTS if device.type == "cuda" else SLOTS
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, cache_dtype in CACHES:
         generator = torch.Generator(device).manual_seed(1)
         lm = untrained_language_model(SMALL, generator, dtype)
-        model = Model(lm, MimiCodec(untrained_mimi(generator, MIMI), slots), SPECIAL, slots)
+        model = Model(lm, MimiCodec(untrained_mimi(generator, MIMI), slots), SPECIAL, slots, cache_dtype=cache_dtype)
         model.warm_up()
         if device.type == "cuda":
-            check_rows_alone(lm)
+            check_rows_alone(lm, cache_dtype)
         check_batched_equals_alone(model)
         check_forced_text(model)
-        error = prefill_error(lm)
-        assert error < (1e-4 if dtype == torch.float32 else 5e-2), f"prefilled and stepped differ by {error:.1e}"
+        error = prefill_error(lm, cache_dtype)
+        assert error < (1e-4 if cache_dtype == torch.float32 else 5e-2), f"prefilled and stepped differ by {error:.1e}"
         console.print(
-            f"{dtype}: tokens alone = batched; forced text; prefilled against stepped, relative error {error:.1e}"
+            f"{dtype}, cache {cache_dtype}: tokens alone = batched; forced text; "
+            f"prefilled against stepped, relative error {error:.1e}"
         )
 
 
 def kernel_errors(device: torch.device) -> dict[str, float]:
     """The relative errors of the kernels against their references in higher precision, on random inputs."""
-    from core.engine.kernels.attention import block_attention
     from core.engine.kernels.matmul import linear
     from core.engine.kernels.sampling import sample
 
@@ -83,21 +89,26 @@ def kernel_errors(device: torch.device) -> dict[str, float]:
             errors[f"{dtype} {batch} x {rows} x {columns}"] = relative(linear(x.to(dtype), plain), exact)
 
     architecture = Architecture(num_layers=1)
-    for dtype in (torch.float32, torch.bfloat16):
-        heads, width, context = architecture.num_heads, architecture.head_dim, architecture.context
-        positions = torch.tensor([0, 1, 255, 256, 2999, 3000, 100_000], device=device)
-        rows, window = len(positions), blocks_for(context)
-        cached = torch.randn(2, rows * window, heads, BLOCK_FRAMES, width, device=device).to(dtype)
-        table = torch.randperm(rows * window, device=device).view(window, rows).T
-        projected = torch.randn(rows, 1, 3, heads, width, device=device).to(dtype).permute(2, 0, 3, 1, 4)
-        exact_kv = cached.float()[None]
-        rotary = RotaryEmbedding(positions[:, None], architecture)
-        query, key, value = projected
-        attend = ReferenceBlockAttention(exact_kv, positions, table, context, rotary)
-        exact = attend(0, query.float(), key.float(), value.float())
-        got = block_attention(query, key, value, cached, positions, table, context, rotary)
-        errors[f"attention, {dtype}"] = relative(got, exact)
-        errors[f"attention's new keys, {dtype}"] = relative(cached, exact_kv[0])
+    positions = torch.tensor([0, 1, 255, 256, 2999, 3000, 100_000], device=device)
+    rows, window = len(positions), blocks_for(architecture.context)
+    table = torch.randperm(rows * window, device=device).view(window, rows).T
+    heads, width = architecture.num_heads, architecture.head_dim
+    for dtype, cache_dtype in CACHES:
+        caches = [BlockCache(architecture, rows * window, device, cache_dtype) for _ in range(2)]
+        filled = torch.randn(1, 2, heads, architecture.context, width, device=device)
+        for blocks in table.tolist():
+            for cache in caches:
+                cache.load(blocks, PrefixCacheEntry((filled,), architecture.context, filled))
+        query, key, value = torch.randn(rows, 1, 3, heads, width, device=device).to(dtype).permute(2, 0, 3, 1, 4)
+        got = caches[0].attention(positions, table)(0, query, key, value)
+        exact = ReferenceBlockAttention(caches[1], positions, table)(0, query.float(), key.float(), value.float())
+        name = f"{dtype}, cache {cache_dtype}"
+        errors[f"attention, {name}"] = relative(got, exact)
+        cached, expected = (
+            torch.stack(cache.read(0, slice(None), (1 + rows * window) * BLOCK_FRAMES, torch.float32))
+            for cache in caches
+        )
+        errors[f"attention's cache, {name}"] = relative(cached, expected)
 
     for vocab_size in (512, 2048, 32_000):
         logits = torch.randn(64, vocab_size, device=device) * 3
@@ -180,10 +191,10 @@ def check_forced_text(model: Model) -> None:
     assert not np.array_equal(said[0][:, 1], said[1][:, 1]), "what a call is given to say does not change it"
 
 
-def check_rows_alone(lm: LanguageModel) -> str:
+def check_rows_alone(lm: LanguageModel, cache_dtype: torch.dtype) -> str:
     """Raise AssertionError where a row's logits depend, in a single bit, on the number of rows beside it."""
     tokens = random_tokens(lm, MANY_ROWS)[:, None]
-    cache = BlockCache(lm.architecture, MANY_ROWS, lm.device, lm.dtype)
+    cache = BlockCache(lm.architecture, MANY_ROWS, lm.device, cache_dtype)
     table = torch.arange(1, 1 + MANY_ROWS, device=lm.device)[:, None].expand(-1, blocks_for(lm.architecture.context))
     position = torch.zeros(MANY_ROWS, dtype=torch.int64, device=lm.device)
     alone: dict[str, torch.Tensor] = {}
@@ -202,11 +213,11 @@ def check_rows_alone(lm: LanguageModel) -> str:
     return f"a row alone and among {MANY_ROWS}: the same bits"
 
 
-def prefill_error(lm: LanguageModel) -> float:
+def prefill_error(lm: LanguageModel, cache_dtype: torch.dtype) -> float:
     """Relative difference of the last hidden state between a prefill and a step for each position."""
     length = SMALL.context - 8
     tokens, whole = random_tokens(lm, length), prefilled(lm, length)
-    cache = BlockCache(lm.architecture, blocks_for(SMALL.context), lm.device, lm.dtype)
+    cache = BlockCache(lm.architecture, blocks_for(SMALL.context), lm.device, cache_dtype)
     table = torch.tensor([cache.allocate(SMALL.context)], device=lm.device)
     hidden = torch.empty(0)
     with torch.inference_mode():

@@ -2,7 +2,8 @@
 
 On a GPU: PersonaPlex's full size with random bfloat16 weights made on the device, beside plain `moshi` in the
 same run. On a CPU: a small model with random weights. A frame is everything from PCM in to PCM and tokens out, with
-copies.
+copies. With `--kv-cache int8`, frames are measured with a cache in the model's own dtype too, in turn, and the outputs
+of both are compared over 600 positions.
 """
 
 import argparse
@@ -26,7 +27,9 @@ from rich.table import Table
 
 from benchmarks.baseline import PlainMoshi
 from benchmarks.correctness import check_all, check_rows_alone
+from benchmarks.rounding import cache_errors
 from benchmarks.untrained import ARCHITECTURE, MIMI, untrained_language_model, untrained_mimi
+from core.boot.devices import pick_cache_dtype
 from core.boot.local_engine import CPU_THREADS
 from core.engine.architecture import PADDING, Architecture
 from core.engine.call import FRAME_SAMPLES, EngineInfo
@@ -65,6 +68,7 @@ class FrameTimes:
     host: float
     floor: float
     memory_gib: float
+    kv_cache: str = ""
 
 
 class AnyText:
@@ -137,23 +141,24 @@ def peak_gib(device: torch.device) -> float:
 class Bench:
     """One model's weights on one device, for any number of slots."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, int8: bool = False) -> None:
+        """With `int8` the weights have 8 bits."""
         self.device = device
         full = device.type == "cuda"
         self.architecture = Architecture() if full else ARCHITECTURE
         self.dtype = torch.bfloat16 if full else torch.float32
         self.mimi_config = None if full else MIMI
         self.special = SpecialCodes() if full else SpecialCodes((1,) * 8, (2,) * 8)
-        self.lm = untrained_language_model(self.architecture, self.generator(), self.dtype)
+        self.lm = untrained_language_model(self.architecture, self.generator(), self.dtype, int8)
 
     def generator(self) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(1)
 
-    def model(self, slots: int, frames: int | None = None) -> Model:
+    def model(self, slots: int, cache_dtype: torch.dtype, frames: int | None = None) -> Model:
         """A warm model, with a codec of its own, whose calls may have `frames` frames, or full windows."""
         codec = MimiCodec(untrained_mimi(self.generator(), self.mimi_config), slots)
         blocks = slots * blocks_for(frames or self.architecture.context)
-        model = Model(self.lm, codec, self.special, slots, blocks)
+        model = Model(self.lm, codec, self.special, slots, blocks, cache_dtype)
         model.warm_up()
         return model
 
@@ -165,19 +170,21 @@ class Bench:
         segment = torch.randn(shape, device=self.device, dtype=self.dtype, generator=self.generator())
         return PrefixCacheEntry((segment,) * 15, 15 * length, segment.new_zeros(a.dim))
 
-    def floor_ms(self, callers: int, frames: int, bytes_per_second: float) -> float:
+    def floor_ms(self, callers: int, frames: int, cache_dtype: torch.dtype, bytes_per_second: float) -> float:
         """Reading every weight once and each caller's frames once."""
         weights = sum(weight.nbytes for name, weight in self.lm.named_parameters() if "emb" not in name)
-        windows = callers * frames * BlockCache.bytes_per_block(self.architecture, self.dtype) // BLOCK_FRAMES
+        windows = callers * frames * BlockCache.bytes_per_block(self.architecture, cache_dtype) // BLOCK_FRAMES
         # A copy reads and writes; a step only reads, at the same bytes a second.
         return (weights + windows) / bytes_per_second * 1000
 
-    def frames(self, callers: int, slots: int, part: float, count: int, bytes_per_second: float) -> FrameTimes:
+    def frames(
+        self, callers: int, slots: int, part: float, count: int, cache_dtype: torch.dtype, bytes_per_second: float
+    ) -> FrameTimes:
         """Frame times of `callers` callers among `slots` slots, with this part of each window in use."""
         used = int(self.architecture.context * part)
         longest = used + count + count // 4 + SPARE_FRAMES
         with fresh_memory(self.device):
-            model = self.model(slots, longest)
+            model = self.model(slots, cache_dtype, longest)
             late = self.late_call(used)
             for slot in range(callers):
                 blocks = model.cache.allocate(longest)
@@ -192,16 +199,16 @@ class Bench:
             memory = peak_gib(self.device)
             del model
         p50, p99 = (float(figure) for figure in np.percentile(measured, [50, 99]))
-        floor = self.floor_ms(callers, used, bytes_per_second)
-        return FrameTimes(callers, slots, p50, p99, given, p50 - device_ms, floor, memory)
+        floor = self.floor_ms(callers, used, cache_dtype, bytes_per_second)
+        return FrameTimes(callers, slots, p50, p99, given, p50 - device_ms, floor, memory, short(cache_dtype))
 
-    def engine(self, slots: int) -> SlotEngine:
+    def engine(self, slots: int, cache_dtype: torch.dtype) -> SlotEngine:
         """The engine that serves calls."""
         encoder = VoiceEncoder(untrained_mimi(self.generator(), self.mimi_config))
         cache = PrefixCache(self.architecture, 2 << 30, self.device, self.dtype)
         prefill = Prefill(self.lm, AnyText(), self.special, encoder, cache)
         info = EngineInfo("bench", "", str(self.device), slots)
-        return SlotEngine(info, self.model(slots), prefill, AnyText(), load_voice=dict[str, Voice]().get)
+        return SlotEngine(info, self.model(slots, cache_dtype), prefill, AnyText(), load_voice=dict[str, Voice]().get)
 
     def prompt(self, number: int) -> Prompt:
         """A persona of the published measurements' size; each number is another."""
@@ -209,12 +216,12 @@ class Bench:
         return Prompt("x" * number, Voice("bench", codes=codes))
 
 
-async def handshakes(bench: Bench, running: int, personas: int) -> dict[str, float]:
+async def handshakes(bench: Bench, running: int, personas: int, cache_dtype: torch.dtype) -> dict[str, float]:
     """Milliseconds from admission to handshake, first and later calls of a persona, and what it costs the others.
 
     Meanwhile `running` callers talk in real time on the same engine.
     """
-    engine = bench.engine(running + 1)
+    engine = bench.engine(running + 1, cache_dtype)
     first: list[float] = []
     later: list[float] = []
     delays: list[float] = []
@@ -257,6 +264,8 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=0, help="slots of the engine; 0: as many as callers")
     parser.add_argument("--window", type=float, default=0.5, help="the part of each caller's window that is used")
     parser.add_argument("--frames", type=int, default=200, help="frames measured for each")
+    parser.add_argument("--weights", choices=("auto", "int8"), default="auto", help="as engine.weights")
+    parser.add_argument("--kv-cache", choices=("auto", "bfloat16", "int8"), default="auto", help="as engine.kv_cache")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no-baseline", action="store_true", help="leave plain moshi out")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
@@ -268,19 +277,31 @@ def main() -> None:
     console.print(f"{name}, torch {torch.__version__}")
 
     check_all(device, console)
-    bench = Bench(device)
+    bench = Bench(device, arguments.weights == "int8")
+    cache_dtypes = list(dict.fromkeys([bench.dtype, pick_cache_dtype(arguments.kv_cache, bench.dtype)]))
     if device.type == "cuda":  # A CPU's libraries round by the number of rows; there, steps have one size.
-        console.print("full size:", check_rows_alone(bench.lm))
+        for dtype in cache_dtypes:
+            console.print(f"full size, cache {short(dtype)}:", check_rows_alone(bench.lm, dtype))
+    for dtype in cache_dtypes[1:]:
+        with fresh_memory(device):
+            rounding = cache_errors(bench.lm, dtype)
+        for compared, errors in rounding.items():
+            console.print(compared, errors)
     rate = bandwidth(device)
     console.print(
-        f"copies run at {rate / 1e12:.2f} TB/s; {parameters(bench.lm) / 1e9:.2f} B parameters in {bench.dtype}"
+        f"copies run at {rate / 1e12:.2f} TB/s; {parameters(bench.lm) / 1e9:.2f} B parameters in {bench.dtype}, "
+        f"weights: {arguments.weights}"
     )
     rows = []
     for number in callers:
         slots = max(arguments.slots, number)
-        rows.append(bench.frames(number, slots, arguments.window, arguments.frames, rate))
-        console.print(rows[-1])
-    prompts = {running: asyncio.run(handshakes(bench, running, 5)) for running in (0, max(1, min(8, callers[-1] - 1)))}
+        for dtype in cache_dtypes:
+            rows.append(bench.frames(number, slots, arguments.window, arguments.frames, dtype, rate))
+            console.print(rows[-1])
+    prompts = {
+        running: asyncio.run(handshakes(bench, running, 5, cache_dtypes[-1]))
+        for running in (0, max(1, min(8, callers[-1] - 1)))
+    }
     for running, handshake in prompts.items():
         console.print(f"prompt of {VOICE_FRAMES} + {TEXT_TOKENS} beside {running} callers:", handshake)
     with fresh_memory(device):
@@ -296,13 +317,26 @@ def main() -> None:
             console.print("plain moshi", baseline[number])
 
     table = Table(
-        "callers", "slots", "p50 ms", "p99", "given", "host", "floor", "ratio", "GiB", "moshi p50", "p99", "GiB"
+        "callers",
+        "slots",
+        "cache",
+        "p50 ms",
+        "p99",
+        "given",
+        "host",
+        "floor",
+        "ratio",
+        "GiB",
+        "moshi p50",
+        "p99",
+        "GiB",
     )
     for row in rows:
         plain_row = baseline.get(row.callers)
         cells: list[object] = [
             row.callers,
             row.slots,
+            row.kv_cache,
             row.p50,
             row.p99,
             row.given,
@@ -317,12 +351,18 @@ def main() -> None:
     if arguments.json:
         figures: dict[str, Any] = {
             "device": name,
+            "weights": arguments.weights,
             "bandwidth": rate,
             "prompts": prompts,
             "ours": [asdict(row) for row in rows],
         }
         figures["plain_moshi"] = [asdict(row) for row in baseline.values()]
         arguments.json.write_text(json.dumps(figures, indent=1))
+
+
+def short(dtype: torch.dtype) -> str:
+    """A dtype's name."""
+    return str(dtype).removeprefix("torch.")
 
 
 def parameters(lm: LanguageModel) -> int:

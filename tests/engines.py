@@ -115,7 +115,14 @@ def no_recordings(pcm: npt.NDArray[np.float32]) -> Generator[None, None, Tokens]
     yield
 
 
-def tiny_model(folder: Path, context: int, slots: int, steps: int = 16, blocks: int | None = None) -> Model:
+def tiny_model(
+    folder: Path,
+    context: int,
+    slots: int,
+    steps: int = 16,
+    blocks: int | None = None,
+    cache_dtype: torch.dtype | None = None,
+) -> Model:
     """The golden model, loaded from a file as any checkpoint is."""
     architecture = golden_architecture(context)
     path = folder / f"golden-{context}-{steps}.safetensors"
@@ -123,7 +130,7 @@ def tiny_model(folder: Path, context: int, slots: int, steps: int = 16, blocks: 
         golden_weights(path, architecture, steps)
     lm = LanguageModel(architecture, CPU, torch.float32)
     load_language_model(lm, path)
-    return Model(lm, CodesAsSound(), SpecialCodes(), slots, blocks)
+    return Model(lm, CodesAsSound(), SpecialCodes(), slots, blocks, cache_dtype)
 
 
 def tiny_engine(
@@ -135,9 +142,10 @@ def tiny_engine(
     max_lag_ms: float = 80_000,
     blocks: int | None = None,
     sampling: Sampling = USUAL,
+    cache_dtype: torch.dtype | None = None,
 ) -> SlotEngine:
     """The engine that serves calls, around the golden model."""
-    model = tiny_model(folder, context, slots, steps, blocks)
+    model = tiny_model(folder, context, slots, steps, blocks, cache_dtype)
     tokenizer = NumbersAsText()
     cache = PrefixCache(model.lm.architecture, budget, CPU, torch.float32)
     prefill = Prefill(model.lm, tokenizer, SpecialCodes(), no_recordings, cache)

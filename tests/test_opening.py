@@ -7,15 +7,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import sphn
+import torch
 from click.testing import CliRunner, Result
 
-from core.boot.capacity import CPU_SLOTS, frames_per_call, slots_in_time
+from core.boot.capacity import CPU_SLOTS, frames_per_call, slots_in_time, slots_that_fit
 from core.boot.checkpoint_source import NANO
 from core.boot.local_engine import open_engine
 from core.cli.main import main
 from core.engine.architecture import Architecture
 from core.engine.call import SlotLimits
 from core.engine.checkpoint import Checkpoint
+from core.engine.lm import LanguageModel
 from core.engine.mimi.voice_encoder import VoiceEncoder, drain
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
@@ -128,6 +130,23 @@ async def test_an_engine_says_how_long_a_call_its_memory_is_enough_for(cache: Pa
             engine.open(Prompt("Hello."), Sampling(), longest_s + 60)
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("int8_weights", "cache_dtype", "slots"),
+    [
+        (False, torch.bfloat16, 3),
+        (False, torch.int8, 6),
+        (True, torch.bfloat16, 7),
+        (True, torch.int8, 15),
+    ],
+)
+def test_an_a10g_holds_twice_as_many_calls_in_8_bits(int8_weights: bool, cache_dtype: torch.dtype, slots: int) -> None:
+    """PersonaPlex in 22 GiB, of which CUDA and the codec take one."""
+    lm = LanguageModel(Architecture(), torch.device("meta"), torch.bfloat16, int8_weights)
+    gib, window = 2**30, lm.architecture.context
+    free = 21 * gib - sum(weight.nbytes for weight in lm.parameters())
+    assert slots_that_fit(free, 22 * gib, lm.architecture, lm.dtype, cache_dtype, window) == slots
 
 
 def test_short_calls_are_reckoned_shorter() -> None:

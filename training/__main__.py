@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
@@ -123,6 +124,9 @@ def export(folder: Path, target: Path, earlier: tuple[Path, ...]) -> None:
 @click.option("--keep", type=click.Path(path_type=Path), help="A folder for the calls' sound.")
 @click.option("--temperature", type=float, help="Instead of the checkpoint's own.")
 @click.option("--text-temperature", type=float, help="Instead of the checkpoint's own.")
+@click.option(
+    "--kv-cache", type=click.Choice(["auto", "bfloat16", "int8"]), default="auto", help="As engine.kv_cache does."
+)
 @device_option
 @click.pass_obj
 def evaluate(
@@ -135,13 +139,14 @@ def evaluate(
     keep: Path | None,
     temperature: float | None,
     text_temperature: float | None,
+    kv_cache: Literal["auto", "bfloat16", "int8"],
     device: Device,
 ) -> None:
     """Unseen personas are called, and it is measured how they do."""
     import training.evaluate as stage_of_calls
 
     sampling = Sampling(temperature=temperature, text_temperature=text_temperature)
-    options = stage_of_calls.Options(checkpoint, personas, device, sampling, recording, keep)
+    options = stage_of_calls.Options(checkpoint, personas, device, sampling, recording, keep, kv_cache)
     if codec:
         evaluation = stage_of_calls.evaluate_codec(options, folder / "speech" / "kokoro", lines, report)
     else:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
@@ -45,7 +46,8 @@ Report = Callable[[str], None]
 class Options:
     """What is evaluated: so many unseen `personas`, on the checkpoint in a folder.
 
-    `recording` is a WAV of a real caller; `keep` a folder for the calls' sound, the agent on the left.
+    `recording` is a WAV of a real caller; `keep` a folder for the calls' sound, the agent on the left. `kv_cache` is
+    as in the settings of the engine.
     """
 
     checkpoint: Path
@@ -54,6 +56,7 @@ class Options:
     sampling: Sampling = field(default_factory=Sampling)
     recording: Path | None = None
     keep: Path | None = None
+    kv_cache: Literal["auto", "bfloat16", "int8"] = "auto"
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -77,7 +80,9 @@ def evaluate(options: Options, report: Report) -> Evaluation:
     """Hold all calls, and measure them."""
     check(options.checkpoint)
     judge = Judge()
-    config = EngineConfig(name="personaplex", checkpoint=str(options.checkpoint), device=options.device)
+    config = EngineConfig(
+        name="personaplex", checkpoint=str(options.checkpoint), device=options.device, kv_cache=options.kv_cache
+    )
     engine = open_engine(config, report)
     try:
         records = asyncio.run(hold_calls(engine, options, report))

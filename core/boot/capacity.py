@@ -45,25 +45,44 @@ def longest_call_s(architecture: Architecture, blocks: int) -> float:
 
 
 def slots_in_memory(
-    wanted: int | str, architecture: Architecture, device: torch.device, dtype: torch.dtype, frames: int
+    wanted: int | str,
+    architecture: Architecture,
+    device: torch.device,
+    dtype: torch.dtype,
+    cache_dtype: torch.dtype,
+    frames: int,
 ) -> int:
     """The number of slots: as configured, or for `auto` as many as fit into the free memory beside the weights.
 
+    `dtype` is the model's, in which a prompt is prefilled, and `cache_dtype` that of the calls' keys and values.
     Raises EngineError when not even one call of `frames` frames fits, or fewer than configured.
     """
     if device.type != "cuda":
         return CPU_SLOTS if wanted == "auto" else int(wanted)
     free, total = torch.cuda.mem_get_info(device)
-    block = BlockCache.bytes_per_block(architecture, dtype)
-    call = blocks_for(frames) * block
-    # Beside the calls' blocks there are the block for padding rows, and a prompt during its prefill.
-    fitting = int((free - WORKSPACE * total - (1 + PROMPT_FRAMES / BLOCK_FRAMES) * block) // call)
+    fitting = slots_that_fit(free, total, architecture, dtype, cache_dtype, frames)
+    call = blocks_for(frames) * BlockCache.bytes_per_block(architecture, cache_dtype)
     gib = f"{free / 2**30:.1f} GiB are free beside the weights, and a slot takes {call / 2**30:.2f} GiB"
     if wanted != "auto" and int(wanted) > fitting:
         raise EngineError(f"engine.slots is {wanted}, but only {max(fitting, 0)} fit: {gib}. Lower it, or use auto.")
     if fitting < 1:
         raise EngineError(f"Not one slot fits on {device}: {gib}.")
     return min(fitting, MAX_SLOTS) if wanted == "auto" else int(wanted)
+
+
+def slots_that_fit(
+    free: int,
+    total: int,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    cache_dtype: torch.dtype,
+    frames: int,
+) -> int:
+    """The number of calls of `frames` frames that the `free` of a GPU's `total` bytes hold; 0 or less for none."""
+    block = BlockCache.bytes_per_block(architecture, cache_dtype)
+    # Beside the calls' blocks there are the block for padding rows, and a prompt during its prefill.
+    prompt = PROMPT_FRAMES / BLOCK_FRAMES * BlockCache.bytes_per_block(architecture, dtype)
+    return int((free - WORKSPACE * total - block - prompt) // (blocks_for(frames) * block))
 
 
 def slots_in_time(step_ms: Mapping[int, float]) -> int:

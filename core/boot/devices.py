@@ -1,4 +1,4 @@
-"""The device and the dtype that the engine runs with."""
+"""The device and the dtypes that the engine runs with."""
 
 from collections.abc import Callable
 
@@ -38,6 +38,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def pick_cache_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """Return the KV cache's dtype of that name, where `auto` is the model's `dtype`."""
+    return {"auto": dtype, "bfloat16": torch.bfloat16, "int8": torch.int8}[name]
 
 
 def device_name(device: torch.device) -> str:

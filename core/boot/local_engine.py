@@ -10,7 +10,7 @@ import torch
 
 from core.boot.capacity import frames_per_call, longest_call_s, slots_in_memory, slots_in_time, time_steps
 from core.boot.checkpoint_source import find_checkpoint, packaged_voices
-from core.boot.devices import device_name, memory_in_use, pick_device, pick_dtype
+from core.boot.devices import device_name, memory_in_use, pick_cache_dtype, pick_device, pick_dtype
 from core.boot.gpu_problems import explain_gpu_error
 from core.engine.call import EngineInfo, SlotLimits
 from core.engine.checkpoint import Checkpoint
@@ -98,11 +98,12 @@ def load_engine(
         special = checkpoint.special or measure_special_codes(encode_voice)
     frames = frames_per_call(checkpoint.architecture, longest_s)
     automatic = config.slots == "auto"
-    in_memory = slots_in_memory(config.slots, checkpoint.architecture, device, dtype, frames)
+    cache_dtype = pick_cache_dtype(config.kv_cache, dtype)
+    in_memory = slots_in_memory(config.slots, checkpoint.architecture, device, dtype, cache_dtype, frames)
     slots = min(in_memory, carried or in_memory) if automatic else in_memory
 
     def warm_model(slots: int) -> Model:
-        model = Model(lm, MimiCodec(mimi, slots), special, slots, slots * blocks_for(frames))
+        model = Model(lm, MimiCodec(mimi, slots), special, slots, slots * blocks_for(frames), cache_dtype)
         model.warm_up()
         return model
 

@@ -2,6 +2,9 @@
 
 A call's frames are a ring of `context` positions, cut into blocks of BLOCK_FRAMES. A call is allocated all the blocks
 that it may ever need, so memory grows with how long calls may last, and no call can run out of it.
+
+Prompts are prefilled, and kept in the prefix cache, in the model's dtype. Blocks may have another, or 8 bits, to which
+a prompt is rounded when it is loaded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from core.engine.architecture import Architecture
 from core.engine.prefix_cache import PrefixCacheEntry
+from core.engine.quantization import dequantize, quantize
 from core.engine.rotary import RotaryEmbedding
 
 BLOCK_FRAMES = 128
@@ -19,6 +23,8 @@ BLOCK_FRAMES = 128
 
 One program of the attention kernel attends to one block.
 """
+QUANTIZED_FRAMES = 32
+"""Frames of a prompt that are quantized at a time: their copies in float32 take 32 MiB each for PersonaPlex."""
 
 
 def blocks_for(frames: int) -> int:
@@ -31,26 +37,38 @@ class BlockCache:
 
     Position p of a call has the place p % context in its ring, in block `place // BLOCK_FRAMES` of its block table; so
     each new frame overwrites the one that has just left the window. Block 0 belongs to no call: padding rows of a batch
-    write there.
+    write there. Keys are cached after the rotary embedding.
+
+    Where `kv` is int8, `scales`, float32[layer, key or value, block, head, frame], has a scale for each key and value,
+    as `quantize` describes; else it is None.
     """
 
     def __init__(self, architecture: Architecture, blocks: int, device: torch.device, dtype: torch.dtype) -> None:
-        """`blocks` is how many can be allocated."""
+        """`blocks` is how many can be allocated; `dtype` is that of keys and values, int8 or a floating-point one."""
         self.architecture = architecture
         layers, heads, width = architecture.num_layers, architecture.num_heads, architecture.head_dim
         # The kernel reads block by block. On a CPU the blocks of a head are adjacent, so that a call whose blocks are
         # consecutive attends to one contiguous piece.
         adjacent = device.type == "cpu"
         order = (heads, 1 + blocks) if adjacent else (1 + blocks, heads)
-        kv = torch.zeros(layers, 2, *order, BLOCK_FRAMES, width, device=device, dtype=dtype)
-        self.kv = kv.transpose(2, 3) if adjacent else kv
+
+        def zeros(*vector: int, dtype: torch.dtype) -> Tensor:
+            whole = torch.zeros(layers, 2, *order, BLOCK_FRAMES, *vector, device=device, dtype=dtype)
+            return whole.transpose(2, 3) if adjacent else whole
+
+        self.kv = zeros(width, dtype=dtype)
+        self.scales = zeros(dtype=torch.float32) if dtype == torch.int8 else None
         self.blocks = blocks
         self._free = list(range(1, 1 + blocks))
 
     @staticmethod
     def bytes_per_block(architecture: Architecture, dtype: torch.dtype) -> int:
-        """The memory that a block takes: 64 MiB for PersonaPlex in bfloat16, where 24 blocks make a full window."""
-        return 2 * architecture.num_layers * architecture.dim * BLOCK_FRAMES * dtype.itemsize
+        """The memory that a block takes: 64 MiB for PersonaPlex in bfloat16, where 24 blocks make a full window.
+
+        In int8, with its scales, it takes 33 MiB.
+        """
+        vector = architecture.head_dim * dtype.itemsize + (torch.float32.itemsize if dtype == torch.int8 else 0)
+        return 2 * architecture.num_layers * architecture.num_heads * BLOCK_FRAMES * vector
 
     def allocate(self, frames: int) -> list[int] | None:
         """Allocate the blocks of a call of at most `frames` frames, or return None when too few are free.
@@ -75,21 +93,51 @@ class BlockCache:
         `block_table`, int64[rows, n], lists the blocks of each row's call. Entries beyond a call's blocks are never
         used.
         """
-        rotary = RotaryEmbedding(positions[:, None], self.architecture)
         kind = KernelBlockAttention if self.kv.is_cuda else ReferenceBlockAttention
-        return kind(self.kv, positions, block_table, self.architecture.context, rotary)
+        return kind(self, positions, block_table)
 
     def load(self, blocks: Sequence[int], prompt: PrefixCacheEntry) -> None:
-        """Copy a prompt's keys and values into the blocks of a call."""
+        """Copy a prompt's keys and values into the blocks of a call, in the dtype of the blocks."""
         start = 0
         for segment in prompt.segments:
             end = min(start + segment.shape[3], self.architecture.context)
-            for number in range(start // BLOCK_FRAMES, blocks_for(end)):
-                first = number * BLOCK_FRAMES
-                low, high = max(start, first), min(end, first + BLOCK_FRAMES)
-                target = self.kv[:, :, blocks[number], :, low - first : high - first]
-                target.copy_(segment[:, :, :, low - start : high - start], non_blocking=True)
+            step = BLOCK_FRAMES if self.scales is None else QUANTIZED_FRAMES
+            for number in range(start // step, -(-end // step)):
+                low, high = max(start, number * step), min(end, (number + 1) * step)
+                block, first = blocks[low // BLOCK_FRAMES], low % BLOCK_FRAMES
+                frames = slice(first, first + high - low)
+                part = segment[:, :, :, low - start : high - start]
+                if self.scales is None:
+                    self.kv[:, :, block, :, frames].copy_(part, non_blocking=True)
+                else:
+                    quantized, scales = quantize(part.to(self.kv.device, non_blocking=True))
+                    self.kv[:, :, block, :, frames] = quantized
+                    self.scales[:, :, block, :, frames] = scales
             start = end
+
+    def write(self, layer: int, blocks: Tensor, offsets: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Cache a frame of each row, `[rows, heads, head_dim]`, in the block and at the offset, int64[rows]."""
+        for which, vectors in enumerate((keys, values)):
+            if self.scales is None:
+                self.kv[layer, which][blocks, :, offsets] = vectors.to(self.kv.dtype)
+            else:
+                quantized, scales = quantize(vectors)
+                self.kv[layer, which][blocks, :, offsets] = quantized
+                self.scales[layer, which][blocks, :, offsets] = scales
+
+    def read(self, layer: int, blocks: Tensor | slice, frames: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The keys and the values of the first frames of some blocks, each `[heads, frames, head_dim]` in `dtype`."""
+        kv = joined(self.kv[layer][:, blocks])[:, :, :frames]
+        if self.scales is None:
+            keys, values = kv.to(dtype)
+        else:
+            keys, values = dequantize(kv, joined(self.scales[layer][:, blocks])[:, :, :frames], dtype)
+        return keys, values
+
+
+def joined(blocks: Tensor) -> Tensor:
+    """Blocks as one piece: `[2, blocks, heads, frames, ...]` to `[2, heads, blocks * frames, ...]`."""
+    return blocks.transpose(1, 2).flatten(2, 3)
 
 
 def index_of(blocks: Tensor) -> Tensor | slice:
@@ -102,10 +150,9 @@ def index_of(blocks: Tensor) -> Tensor | slice:
 class ReferenceBlockAttention:
     """Attention of one new frame in every row, in plain torch: row by row, over the frames that each call has used."""
 
-    def __init__(
-        self, kv: Tensor, positions: Tensor, block_table: Tensor, context: int, rotary: RotaryEmbedding
-    ) -> None:
-        self._kv, self._rotary = kv, rotary
+    def __init__(self, cache: BlockCache, positions: Tensor, block_table: Tensor) -> None:
+        self._cache, context = cache, cache.architecture.context
+        self._rotary = RotaryEmbedding(positions[:, None], cache.architecture)
         places = positions % context
         self._offsets = places % BLOCK_FRAMES
         self._blocks = block_table.gather(1, (places // BLOCK_FRAMES)[:, None])[:, 0]
@@ -115,33 +162,28 @@ class ReferenceBlockAttention:
         ]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        keys, values = self._kv[layer]
-        keys[self._blocks, :, self._offsets] = self._rotary(key)[:, :, 0]
-        values[self._blocks, :, self._offsets] = value[:, :, 0]
+        self._cache.write(layer, self._blocks, self._offsets, self._rotary(key)[:, :, 0], value[:, :, 0])
         query = self._rotary(query)
         attended = []
         for row, (blocks, count) in enumerate(self._rows):
-            window = [cached[blocks].transpose(0, 1).flatten(1, 2)[None, :, :count] for cached in (keys, values)]
-            attended.append(F.scaled_dot_product_attention(query[row : row + 1], *window))
+            keys, values = self._cache.read(layer, blocks, count, query.dtype)
+            attended.append(F.scaled_dot_product_attention(query[row : row + 1], keys[None], values[None]))
         return torch.cat(attended)
 
 
 class KernelBlockAttention:
     """What `ReferenceBlockAttention` computes, on a GPU in two launches."""
 
-    def __init__(
-        self, kv: Tensor, positions: Tensor, block_table: Tensor, context: int, rotary: RotaryEmbedding
-    ) -> None:
-        self._kv, self._positions, self._block_table = kv, positions, block_table
-        self._context, self._rotary = context, rotary
+    def __init__(self, cache: BlockCache, positions: Tensor, block_table: Tensor) -> None:
+        self._cache, self._positions, self._block_table = cache, positions, block_table
+        self._rotary = RotaryEmbedding(positions[:, None], cache.architecture)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         from core.engine.kernels.attention import block_attention  # Triton comes with torch's CUDA builds only
 
-        cached = self._kv[layer]
-        return block_attention(
-            query, key, value, cached, self._positions, self._block_table, self._context, self._rotary
-        )
+        kv, scales = self._cache.kv[layer], None if self._cache.scales is None else self._cache.scales[layer]
+        where = self._positions, self._block_table, self._cache.architecture.context
+        return block_attention(query, key, value, kv, scales, *where, self._rotary)
 
 
 class PrefillCache:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-INT8_MAX = 127
+from core.engine.quantization import quantize
+
 QUANTIZED_ROWS = 4096
 """Rows of a checkpoint's tensor that are quantized at a time, so that a copy in its own dtype stays small."""
 
@@ -85,10 +86,7 @@ class Int8Linear(Linear):
         """Fill the layer from a checkpoint's tensor, some rows at a time."""
         for start in range(0, len(weight), QUANTIZED_ROWS):
             rows = slice(start, start + QUANTIZED_ROWS)
-            exact = weight[rows].to(self.weight.device).float()
-            scale = exact.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / INT8_MAX
-            self.scale[rows] = scale
-            self.weight.data[rows] = (exact / scale[:, None]).round().to(torch.int8)
+            self.weight.data[rows], self.scale[rows] = quantize(weight[rows].to(self.weight.device))
 
 
 def fused_linear(x: Tensor, weight: Tensor, scale: Tensor | None = None, **options: Any) -> Tensor:

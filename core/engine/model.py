@@ -53,12 +53,22 @@ class Model:
     """`slots` conversations on one device. Not thread-safe: one thread owns it."""
 
     def __init__(
-        self, lm: LanguageModel, codec: Codec, special: SpecialCodes, slots: int, blocks: int | None = None
+        self,
+        lm: LanguageModel,
+        codec: Codec,
+        special: SpecialCodes,
+        slots: int,
+        blocks: int | None = None,
+        cache_dtype: torch.dtype | None = None,
     ) -> None:
-        """`blocks` is the size of the KV cache that all slots share; None is a full window for each slot."""
+        """`blocks` is the size of the KV cache that all slots share; None is a full window for each slot.
+
+        `cache_dtype` is the cache's, int8 or a floating-point one; None is the model's.
+        """
         self.lm, self.codec, self.slots = lm, codec, slots
         window = blocks_for(lm.architecture.context)
-        self.cache = BlockCache(lm.architecture, slots * window if blocks is None else blocks, lm.device, lm.dtype)
+        blocks = slots * window if blocks is None else blocks
+        self.cache = BlockCache(lm.architecture, blocks, lm.device, cache_dtype or lm.dtype)
         self.batch_sizes = batch_sizes(slots) if lm.device.type == "cuda" else (slots,)
         self._window = window
         self._prompted = np.array([0, 0, *special.silence[1:], *special.sine])

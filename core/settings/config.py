@@ -128,6 +128,9 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     weights: Literal["auto", "int8"] = "auto"
     """`int8` halves the memory of the weights and the memory traffic of a step, at a small loss of precision; `auto`
     keeps them in `dtype`."""
+    kv_cache: Literal["auto", "bfloat16", "int8"] = "auto"
+    """What the keys and values that calls attend to are stored in. `int8` takes about half the memory of `bfloat16`, at
+    a small loss of precision; `auto` is `dtype`."""
     slots: Positive | Literal["auto"] = "auto"
     """How many calls run at once on each device; `auto` is the least of what its memory, the time of a step and the
     machine's cores allow."""

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from core.engine.kernels.quantization import quantize, to_float32
 from core.engine.kernels.rotary import rotate_pairs
 from core.engine.rotary import RotaryEmbedding
 
@@ -33,6 +34,9 @@ def _attend_block(  # type: ignore[no-untyped-def]
     # The cache of a layer, `[block, head, frame, head_dim]`.
     keys_pointer,
     values_pointer,
+    # Its scales, float32[block, head, frame], where it is int8, else None.
+    key_scales_pointer,
+    value_scales_pointer,
     # Where the rows are: int64[rows], and int64[rows, blocks].
     positions_pointer,
     block_table_pointer,
@@ -55,7 +59,8 @@ def _attend_block(  # type: ignore[no-untyped-def]
 ):
     """Attend to one block of one head of one row.
 
-    The program whose block takes the new frame also rotates the frame's key and caches key and value.
+    The program whose block takes the new frame also rotates the frame's key and caches key and value. The scale of a
+    key multiplies its score, and that of a value its weight, so that no scale is multiplied channel by channel.
     """
     row_and_head = tl.program_id(0)
     number = tl.program_id(1)
@@ -75,35 +80,53 @@ def _attend_block(  # type: ignore[no-untyped-def]
         new = row * row_stride + head * head_stride
         cos = tl.load(cos_pointer + row * (HEAD_DIM // 2) + pair)
         sin = tl.load(sin_pointer + row * (HEAD_DIM // 2) + pair)
-        dtype = keys_pointer.dtype.element_ty
+        dtype = key_pointer.dtype.element_ty
         even = tl.load(query_pointer + new + 2 * pair).to(tl.float32)
         odd = tl.load(query_pointer + new + 2 * pair + 1).to(tl.float32)
         query = rotate_pairs(even, odd, cos, sin).to(dtype).to(tl.float32) * scale
         block = tl.load(block_table_pointer + row * block_table_row_stride + number * block_table_column_stride)
-        cached = (block * HEADS + head) * (BLOCK_FRAMES * HEAD_DIM)
+        cached_scales = (block * HEADS + head) * BLOCK_FRAMES
+        cached = cached_scales * HEAD_DIM
         if (start <= place) & (place < start + BLOCK_FRAMES):
             even = tl.load(key_pointer + new + 2 * pair).to(tl.float32)
             odd = tl.load(key_pointer + new + 2 * pair + 1).to(tl.float32)
             key = rotate_pairs(even, odd, cos, sin).to(dtype)
             value = tl.load(value_pointer + new + channel)
+            if key_scales_pointer is not None:
+                key, key_scale = quantize(key.to(tl.float32))
+                value, value_scale = quantize(value.to(tl.float32))
+                tl.store(key_scales_pointer + cached_scales + place - start, key_scale)
+                tl.store(value_scales_pointer + cached_scales + place - start, value_scale)
+            key = key.to(keys_pointer.dtype.element_ty)
+            value = value.to(keys_pointer.dtype.element_ty)
             tl.store(keys_pointer + cached + (place - start) * HEAD_DIM + channel, key)
             tl.store(values_pointer + cached + (place - start) * HEAD_DIM + channel, value)
             maximum = tl.sum(query * key.to(tl.float32))
             total = tl.full((), 1.0, dtype=tl.float32)
             sums = value.to(tl.float32)
+            if key_scales_pointer is not None:
+                maximum *= key_scale
+                sums *= value_scale
         for offset in range(0, BLOCK_FRAMES, TILE_FRAMES):
             frame = offset + tl.arange(0, TILE_FRAMES)
             visible = (start + frame < used) & (start + frame != place)
             tile = cached + frame[:, None] * HEAD_DIM + channel[None, :]
-            keys = tl.load(keys_pointer + tile, mask=visible[:, None], other=0.0).to(tl.float32)
-            scores = tl.where(visible, tl.sum(keys * query[None, :], axis=1), -float("inf"))
+            keys = tl.load(keys_pointer + tile, mask=visible[:, None], other=0)
+            keys = keys.to(tl.float32) if key_scales_pointer is None else to_float32(keys)
+            scores = tl.sum(keys * query[None, :], axis=1)
+            if key_scales_pointer is not None:
+                scores *= tl.load(key_scales_pointer + cached_scales + frame, mask=visible, other=0.0)
+            scores = tl.where(visible, scores, -float("inf"))
             new_maximum = tl.maximum(maximum, tl.max(scores))
             finite_maximum = tl.where(new_maximum == -float("inf"), 0.0, new_maximum)
             weights = tl.exp(scores - finite_maximum)
             rescale = tl.exp(maximum - finite_maximum)
-            values = tl.load(values_pointer + tile, mask=visible[:, None], other=0.0).to(tl.float32)
-            sums = sums * rescale + tl.sum(values * weights[:, None], axis=0)
+            values = tl.load(values_pointer + tile, mask=visible[:, None], other=0)
+            values = values.to(tl.float32) if key_scales_pointer is None else to_float32(values)
             total = total * rescale + tl.sum(weights)
+            if value_scales_pointer is not None:
+                weights *= tl.load(value_scales_pointer + cached_scales + frame, mask=visible, other=0.0)
+            sums = sums * rescale + tl.sum(values * weights[:, None], axis=0)
             maximum = new_maximum
     tl.store(sums_pointer + partial * HEAD_DIM + channel, sums)
     tl.store(maximum_pointer + partial, maximum)
@@ -143,6 +166,7 @@ def block_attention(
     key: Tensor,
     value: Tensor,
     cached: Tensor,
+    scales: Tensor | None,
     positions: Tensor,
     block_table: Tensor,
     context: int,
@@ -151,7 +175,8 @@ def block_attention(
     """Compute what `ReferenceBlockAttention` in `kv_cache.py` does.
 
     `query`, `key` and `value` are `[rows, heads, 1, head_dim]`, before the rotary embedding. `cached`, a layer's
-    `[2, blocks, heads, frames, head_dim]`, takes in the new key and value. `positions` is int64[rows], and
+    `[2, blocks, heads, frames, head_dim]`, takes in the new key and value, and so does `scales`,
+    float32[2, blocks, heads, frames], where it is int8; else `scales` is None. `positions` is int64[rows], and
     `block_table`, int64[rows, n], lists the blocks of each row's call. Returns `[rows, heads, 1, head_dim]`.
 
     Raises ValueError when query, key and value are not slices of one tensor.
@@ -165,7 +190,8 @@ def block_attention(
     if not (key.stride()[:2] == value.stride()[:2] == strides and query.stride(3) == 1):
         raise ValueError("query, key and value must be slices of one projection")
     _attend_block[(rows * heads, blocks)](
-        query, key, value, *strides, cached[0], cached[1], positions, block_table, *block_table.stride(),
+        query, key, value, *strides, *cached, *((None, None) if scales is None else scales),
+        positions, block_table, *block_table.stride(),
         rotary.cos, rotary.sin, sums, maximum, total, context, head_dim**-0.5,
         HEADS=heads, HEAD_DIM=head_dim, BLOCK_FRAMES=block_frames, TILE_FRAMES=min(TILE_FRAMES, block_frames),
         BLOCKS=blocks, num_warps=WARPS,

@@ -248,8 +248,11 @@ class Gpu:
 def gpu_of(device: torch.device) -> Gpu:
     """The description of a device, with one set of counters for the lifetime of the process.
 
-    The counters are shared, since zeroing fresh ones would take a launch of its own for each layer.
+    The counters are shared, since zeroing fresh ones would take a launch of its own for each layer. Triton's
+    interpreter, which runs kernels on a CPU, takes the tiles of an H100.
     """
+    if device.type == "cpu":
+        return Gpu(132, 232_448, torch.zeros(MAX_SPLIT_TILES, dtype=torch.int32))
     properties = torch.cuda.get_device_properties(device)
     shared_memory: int = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
     counters = torch.zeros(MAX_SPLIT_TILES, dtype=torch.int32, device=device)
