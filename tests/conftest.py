@@ -1,6 +1,7 @@
 """A running service over real sockets, with an engine that echoes."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from core.testing import EchoEngine, EventRecorder
 hypothesis_settings.register_profile("project", deadline=None)  # a busy machine is no failure
 hypothesis_settings.register_profile("thorough", deadline=None, max_examples=1000)  # ten times as many
 hypothesis_settings.load_profile("project")
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whichever test comes first
 torch.set_num_threads(1)  # as the engine does: tiny models gain nothing from more
 
 pytest_plugins = ["tests.selection"]

@@ -7,6 +7,7 @@ a full disk. With `--descriptors` it can open no more than so many files and soc
 import argparse
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,13 +33,20 @@ def echo_server(
     command = [sys.executable, "-m", "tests.echo_server", str(config), *arguments]
     with (
         log.open("w") as stderr,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, preexec_fn=_hear_hangups
+        ) as process,
     ):
         try:
             assert process.stdout is not None
             yield process, int(process.stdout.readline().rpartition(":")[2])
         finally:
             process.kill()
+
+
+def _hear_hangups() -> None:
+    """Undo `nohup`, which the tests may have been started with."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 async def main(path: Path, slots: int) -> None:

@@ -1,14 +1,10 @@
-"""Each Triton kernel against its reference: on a GPU where there is one, else through Triton's interpreter."""
-
-import os
+"""Each Triton kernel against its reference: on a GPU where there is one, else through Triton's interpreter (see conftest.py)."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # Read when Triton is imported, which nothing else does without a GPU.
 pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds only")
 
 from core.engine.architecture import Architecture
