@@ -1,4 +1,5 @@
-"""Each Triton kernel against its reference: on a GPU where there is one, else through Triton's interpreter (see conftest.py)."""
+"""Each Triton kernel against its reference: on a GPU where there is one, else through Triton's interpreter, which
+conftest.py chooses."""
 
 import pytest
 import torch
