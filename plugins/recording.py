@@ -182,7 +182,8 @@ class Writer:
             return
         if id_ in self._lost:
             with self._lost_lock:
-                self._queue.put(_Item(item.session, "lost", self._lost.pop(id_, {})))
+                if lost := self._lost.pop(id_, {}):
+                    self._queue.put(_Item(item.session, "lost", lost))
         self._queue.put(item)
 
     def stop(self) -> None:

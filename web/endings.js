@@ -41,7 +41,7 @@ const CODES = {
   1008: { title: "The server refused the call", detail: "Reload the page and try again.", next: "reload" },
   1009: { title: "The server could not take the sound", detail: "Reload the page and try again.", next: "reload" },
   1011: { title: "The model stopped working", detail: "Nothing you did. Try again in a moment.", next: "again" },
-  1013: { title: "Everyone is busy", detail: "All lines are taken just now.", next: "again", retry: true },
+  1013: { title: "Everyone is busy", detail: "Every slot is taken just now.", next: "again", retry: true },
   4000: { title: "Time is up", detail: "The call reached its longest duration. Call again to go on.", next: "again", calm: true },
   4001: {
     title: "It went quiet",

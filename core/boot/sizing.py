@@ -9,7 +9,7 @@ from core.errors import ConfigError
 from core.settings.config import Config
 
 CALLERS_PER_CORE = 12
-"""Half of what `benchmarks.many_callers` measured beside an H100: 96 callers with 20 ms messages both ways, in Opus,
+"""Half of what `benchmarks.many_callers` measured beside an H100: 94 callers with 20 ms messages both ways, in Opus,
 took 3.6 of 16 cores, the engine's process and the workers together."""
 CALLERS_PER_PROCESS = 48
 """What one Python process carries, however many cores there are: measured there, 48 callers have a p99 delay of 30 ms
@@ -71,7 +71,8 @@ def _devices(config: Config) -> tuple[str, ...]:
         return ("",)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = [path.name for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
-    names = [name.strip() for name in visible.split(",")] if visible else [str(number) for number in range(len(found))]
+    shown = None if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
+    names = [str(number) for number in range(len(found))] if shown is None else shown
     if config.engine.devices == "all":
         if not names:
             raise ConfigError(["engine.devices: all: there is no GPU on this machine. Leave it out to run on the CPU."])

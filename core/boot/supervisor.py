@@ -49,9 +49,7 @@ class _Child:
     orders: Orders
     environment: dict[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
-    started: "asyncio.Future[dict[str, str]]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    started: "asyncio.Future[dict[str, str]]" = field(default_factory=_future)
     """What the first process says when it serves, or why it cannot."""
 
     @property
@@ -181,8 +179,10 @@ class Supervisor:
         pause = FIRST_PAUSE_S
         while not self._stopping.is_set():
             began = time.monotonic()
-            process = await child.start()
-            code = await process.wait()
+            try:
+                code: int | str = await (await child.start()).wait()
+            except OSError as error:  # there is no memory or no descriptor for it just now
+                code = error.strerror or str(error)
             if self._stopping.is_set():
                 return
             await self._desk.heard_out(child.role, child.number)
@@ -200,7 +200,7 @@ class Supervisor:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _told(self, hello: Hello, message: Message) -> None:
-        """What a process says while it starts."""
+        """Take note of what a process says of itself."""
         child = self._children[hello.role, hello.number]
         started = child.started
         match message:

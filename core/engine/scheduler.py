@@ -112,7 +112,7 @@ class SlotEngine:
             blocks = self._model.cache.allocate(frames) if self._free_slots else None
             if blocks is None:
                 self._wake.notify()  # The thread then looks for calls whose event loop is gone.
-                raise EngineBusyError("All lines are taken. Try again in a moment.")
+                raise EngineBusyError("Every slot is taken. Try again in a moment.")
             seed = secrets.randbelow(MAX_FRESH_SEED) if sampling.seed is None else sampling.seed
             call = SlotCall(self, self._free_slots[-1], seed, self._max_waiting, self._tokenizer)
             self._calls[self._free_slots.pop()] = call

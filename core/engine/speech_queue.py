@@ -112,6 +112,7 @@ class SpeechQueue:
         with self._lock:
             if interrupt:
                 self._sentences.clear()
+                self._is_last_word = False  # the word that has begun ends nothing any more
             elif len(self._sentences) >= MAX_SENTENCES:
                 raise SayError(f"{MAX_SENTENCES} sentences are waiting to be said: wait until the agent has said some.")
             self._interrupts |= interrupt
@@ -123,7 +124,7 @@ class SpeechQueue:
         with self._lock:
             self._sentences.clear()
             self._withheld, self._paddings = LONGEST_WAIT_FRAMES, 0
-            self._interrupts = self._own_words = False
+            self._interrupts = self._own_words = self._is_last_word = False
 
     def next(self) -> Forced:
         """What the token that is sampled next is given."""

@@ -66,7 +66,7 @@ class FileStore:
         self._local: dict[str, dict[Any, Any]] = {}
         self._database = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA synchronous = OFF")  # it need not survive the machine
-        self._database.execute("PRAGMA journal_mode = MEMORY")
+        self._database.execute("PRAGMA journal_mode = PERSIST")  # so that what a killed process began is undone
         self._database.executescript(_SCHEMA)
 
     def table(self, name: str, capacity: int, evict: bool) -> FileTable:
@@ -110,4 +110,6 @@ class _Transaction:
         try:
             self._database.execute("COMMIT" if kind is None else "ROLLBACK")
         finally:
+            if self._database.in_transaction:  # the file stayed busy for too long
+                self._database.rollback()
             self._lock.release()

@@ -63,8 +63,12 @@ class PluginThreads:
         get_logger("plugins").error("plugin hangs", plugin=plugin, hook=what, seconds=round(job.seconds))
 
     def hanging(self, plugin: str, what: str = "") -> int:
-        """How many calls of a plugin hang now; only those of `what`, where that is given."""
-        return len([one for one in self._now_hanging() if one[0] == plugin and what in ("", one[1])])
+        """How many calls of a plugin's hooks hang now, or of `what` alone where that is given.
+
+        A hanging `process` holds a thread of the session's and none of the plugin's own, so it is no hook.
+        """
+        hanging = [one[1] for one in self._now_hanging() if one[0] == plugin]
+        return len([one for one in hanging if (one == what if what else one != "process")])
 
     def problems(self) -> list[str]:
         """A sentence about each hook that hangs now."""

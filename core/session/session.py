@@ -329,7 +329,10 @@ class Session:
         """Run work of `audio` that would block the event loop. Raises EngineError when a transform does not return."""
 
         def hangs(job: Job[Any]) -> None:
-            self._host.report_hanging(audio.running or "(audio coding)", job)
+            if audio.running:
+                self._host.report_hanging(audio.running, job)
+            else:
+                _log.error("the audio codec hangs", session=self.info.id)
 
         try:
             return await self._codec_threads.run(partial(work, *arguments), HANGING_S, hangs)

@@ -83,8 +83,9 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[float, Meta(ge=0)] = 8
     """How long running calls may continue after the service is told to stop."""
     workers: NotNegative | Literal["auto"] = "auto"
-    """Processes that serve the sockets, beside one for each engine; 0 is one process for everything. `auto` is 0 where
-    slots are few, and otherwise as many as the slots and the machine's cores call for."""
+    """Processes that serve the sockets, beside one for each engine; 0 is one process for everything. `auto` is 0
+    without an NVIDIA GPU or with few `engine.slots`, and otherwise as many as the slots and the machine's cores call
+    for."""
     web: str = ""
     """The folder of the web page; "" is the one that comes with the package."""
     role: Literal["all", "page", "gpu"] = "all"

@@ -1,10 +1,9 @@
 """An engine behind sockets: the front desk opens and closes its calls, workers exchange their frames."""
 
 import asyncio
-import contextlib
 
 from core.engine.call import Call, Engine, Frame
-from core.errors import EngineError, PromptError, SayError, VoiceError
+from core.errors import EngineError, SayError, VoiceError
 from core.settings.log import get_logger
 from core.workers import messages
 from core.workers.connection import Connection
@@ -54,11 +53,11 @@ class EngineServer:
         async with server:
             desk.send(EngineUp(self.engine.info, self.engine.voices()))
             desk.send(Started({}))
-            beating = self._loop.create_task(self._beat(desk))
+            heartbeats = self._loop.create_task(self._send_heartbeats(desk))
             try:
                 return await self._over
             finally:
-                beating.cancel()
+                heartbeats.cancel()
 
     def end(self, reason: str) -> None:
         """Let `serve` return."""
@@ -85,7 +84,7 @@ class EngineServer:
         """The call of that number."""
         return self._calls.get(call)
 
-    async def _beat(self, desk: "DeskLink") -> None:
+    async def _send_heartbeats(self, desk: "DeskLink") -> None:
         unwell = 0.0
         while True:
             health = self.engine.health()
@@ -249,8 +248,7 @@ class _HostedCall:
         desk.send(NotOpened(order.call, failure))
 
     async def _close(self, desk: Connection) -> None:
-        with contextlib.suppress(PromptError):
-            await self._opening
+        await self._opening
         if self._call is not None:
             await self._call.close()
         desk.send(Closed(self._number))

@@ -145,11 +145,11 @@ class FrontDesk:
         self.queue.wake()
         self.changed()
 
-    def engine_beat(self, engine: EngineSlots, beat: Heartbeat) -> None:
+    def engine_heartbeat(self, engine: EngineSlots, heartbeat: Heartbeat) -> None:
         """How an engine is."""
         state = self.states[engine.number]
         if state is not None:
-            device = replace(beat.device, device=state.device.device, problem=beat.health.problem)
+            device = replace(heartbeat.device, device=state.device.device, problem=heartbeat.health.problem)
             self.states[engine.number] = EngineState(state.info, device, state.voices)
             if device != state.device:
                 self.changed()
@@ -196,7 +196,7 @@ class _Visitor(Connection):
         elif isinstance(message, EngineUp) and isinstance(self._party, EngineSlots):
             self._desk.engine_up(self._party, message)
         elif isinstance(message, Heartbeat) and isinstance(self._party, EngineSlots):
-            self._desk.engine_beat(self._party, message)
+            self._desk.engine_heartbeat(self._party, message)
         elif self._party is not None:
             self._party.received(message)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from core.engine.call import FRAME_S, Call, DeviceHealth, EngineHealth, EngineInfo
 from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
-from core.errors import EngineError
+from core.errors import EngineError, PromptError
 from core.session.admission import Caller, OnQueued
 from core.settings.config import EngineConfig
 from core.workers.connection import Connection
@@ -57,7 +57,7 @@ class Desk(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.send(Hello("worker", self._number))
-        self._beat()
+        self._send_heartbeats()
 
     def received(self, message: Message) -> None:
         match message:
@@ -87,10 +87,10 @@ class Desk(Connection):
         finally:
             del self._asks[ask]
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         if self.alive:
             self.send(Alive())
-            self._loop.call_later(HEARTBEAT_S, self._beat)
+            self._loop.call_later(HEARTBEAT_S, self._send_heartbeats)
 
     def _stop(self, stop: Stop, at_once: bool) -> None:
         if not self.stopped.done():
@@ -122,6 +122,7 @@ class RemoteEngine:
             sum(state.info.slots for state in self._states()),
             first.info.sampling,
             first.info.limits,
+            min(state.info.longest_s for state in self._states()),
         )
 
     @property
@@ -158,7 +159,11 @@ class RemoteEngine:
             if found is None:
                 return None
             self._fingerprints[name] = found
-        return self.files.get(name, self._fingerprints[name])
+        try:
+            return self.files.get(name, self._fingerprints[name])
+        except PromptError:  # the file is gone since: the engine is asked again next time
+            del self._fingerprints[name]
+            raise
 
     def open(
         self,

@@ -3,6 +3,7 @@
 A voice may have megabytes, and many calls have the same: so each crosses once.
 """
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -72,6 +73,6 @@ class VoiceFiles:
     def _prune(self) -> None:
         files = [path for path in self._folder.iterdir() if not path.name.startswith(".")]
         if len(files) > MOST_FILES:
-            dated = sorted(files, key=lambda path: path.stat().st_mtime)
-            for path in dated[:-MOST_FILES]:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process prunes, too
+                for path in sorted(files, key=lambda path: path.stat().st_mtime)[:-MOST_FILES]:
+                    path.unlink(missing_ok=True)
