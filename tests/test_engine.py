@@ -355,6 +355,7 @@ async def test_a_thread_that_ends_is_reported(engine: SlotEngine, monkeypatch: p
     with pytest.raises(EngineError, match="Please call again"):
         await anext(call.frames())
     assert "thread ended" in engine.health().problem
+    await asyncio.to_thread(engine._thread.join)
     assert not engine.release(call)  # nobody is left to do it
     monkeypatch.setattr("core.engine.slot_call.CLOSE_SECONDS", math.inf)
     await call.close()

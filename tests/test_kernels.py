@@ -25,7 +25,10 @@ from core.engine.rotary import RotaryEmbedding
 from core.engine.sampler import gumbel_noise, reference_sample
 from core.engine.transformer import NORM_EPSILON
 
-pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")  # Triton's own
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning"),  # Triton's own
+    pytest.mark.slow,
+]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ROWS = [1, 2, 17, pytest.param(64, marks=pytest.mark.slow)]

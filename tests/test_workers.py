@@ -38,7 +38,7 @@ def register_routes():
     return [Route("/modules", lambda request: PlainTextResponse(" ".join(sys.modules)))]
 """
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
