@@ -428,6 +428,7 @@ def shutdown():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "signals"), [("threading.Event().wait()", 1), ("while True: pass", 1), ("time.sleep(1e6)", 2)]
 )
@@ -446,6 +447,7 @@ async def test_a_process_full_of_what_never_returns_can_be_stopped(tmp_path: Pat
             await asyncio.to_thread(process.wait, 20)
 
 
+@pytest.mark.slow
 async def test_a_process_whose_event_loop_is_blocked_can_be_stopped(tmp_path: Path) -> None:
     (tmp_path / "plugins").mkdir()
     blocked = tmp_path / "blocked"

@@ -348,6 +348,7 @@ async def test_a_terminal_that_is_closed_ends_calls_with_a_goodbye(tmp_path: Pat
         assert await asyncio.to_thread(process.wait, 20) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
 async def test_a_service_starts_whatever_its_streams_are(tmp_path: Path, streams: str) -> None:
     with sockets.create_server(("127.0.0.1", 0)) as free:
