@@ -50,7 +50,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def memory_in_use(device: torch.device) -> dict[str, float]:
+def memory_gib(device: torch.device) -> dict[str, float]:
     """A GPU's memory in use and in all, in GiB, for the log; nothing for a CPU."""
     if device.type != "cuda":
         return {}

@@ -10,7 +10,7 @@ import torch
 
 from core.boot.capacity import frames_per_call, longest_call_s, slots_in_memory, slots_in_time, time_steps
 from core.boot.checkpoint_source import find_checkpoint, packaged_voices
-from core.boot.devices import device_name, memory_in_use, pick_cache_dtype, pick_device, pick_dtype
+from core.boot.devices import device_name, memory_gib, pick_cache_dtype, pick_device, pick_dtype
 from core.boot.gpu_problems import explain_gpu_error
 from core.engine.call import EngineInfo, SlotLimits
 from core.engine.checkpoint import Checkpoint
@@ -132,7 +132,7 @@ def load_engine(
     info = EngineInfo(
         checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling, limits, longest
     )
-    measured = {"slots": slots, "step_ms": step_ms, **seconds, **memory_in_use(device)}
+    measured = {"slots": slots, "step_ms": step_ms, **seconds, **memory_gib(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
     return SlotEngine(info, model, prefill, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)
 

@@ -32,7 +32,7 @@ MAX_UNREAD = 128
 CREDIT = 2
 """Frames of a call that may be with the engine, unanswered: one in the step, one for the next. The others wait here,
 so that neither side can make the other hoard, and the oldest can be dropped without asking."""
-GONE = "The engine has stopped, and this call with it. Please call again in a minute."
+CALL_LOST = "The engine has stopped, and this call with it. Please call again in a minute."
 
 
 class EngineLink(Connection):
@@ -46,7 +46,7 @@ class EngineLink(Connection):
     def attach(self, call: int, seed: int, max_waiting: int) -> "RemoteCall":
         """The call of that number, which the desk has opened. Raises EngineError when the engine is gone."""
         if not self.alive:
-            raise EngineError(GONE)
+            raise EngineError(CALL_LOST)
         attached = self._calls[call] = RemoteCall(self, call, seed, max_waiting)
         self.send(Attach(call))
         return attached
@@ -81,7 +81,7 @@ class EngineLink(Connection):
 
     def lost(self) -> None:
         for call in self._calls.values():
-            call.fail(EngineError(GONE))
+            call.fail(EngineError(CALL_LOST))
         for finding in self._finding.values():
             finding.set_result(None)
         self._finding.clear()
