@@ -25,8 +25,8 @@ from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
 from core.engine.weights import PER_STEP, STACKED, stored_name
 from core.errors import EngineBusyError
-from core.settings.config import EngineConfig, LogConfig
 from core.settings.log import configure_logging
+from core.settings.sections import EngineConfig, LogConfig
 
 STORED_STEPS = 2 * AGENT_CODEBOOKS
 FRAMES = 25

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.cli.serve import serve_until_stopped
-from core.settings.config import EngineConfig, load_config
+from core.settings.config import load_config
+from core.settings.sections import EngineConfig
 from core.testing import EchoEngine
 
 FACTORY = "tests.echo_service:open_echo"

@@ -33,8 +33,9 @@ from core.events import (
 )
 from core.media.voices import write_voice
 from core.plugin.host import PluginHost
-from core.settings.config import LogConfig, load_config
+from core.settings.config import load_config
 from core.settings.log import configure_logging, get_logger
+from core.settings.sections import LogConfig
 from plugins import loudness, session_log
 
 CALLER = Identity("caller")

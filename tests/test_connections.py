@@ -16,7 +16,7 @@ import pytest
 from core.http.connection_limits import ConnectionLimits
 from core.http.rate_limits import BURST_S, LONGEST_DELAY_S, MOST_ADDRESSES, RequestPace, TokenBucket
 from core.session.protocol import CloseCode
-from core.settings.config import ServerConfig
+from core.settings.sections import ServerConfig
 from tests.caller import FRAME, dial, get, is_fine
 from tests.conftest import Running, Serve, speech, write_config
 from tests.echo_server import echo_server

@@ -15,7 +15,7 @@ from core.boot.devices import pick_device
 from core.boot.gpu_problems import gpu_problem
 from core.boot.local_engine import open_engine
 from core.errors import EngineError
-from core.settings.config import EngineConfig
+from core.settings.sections import EngineConfig
 
 TOO_OLD_A_DRIVER = (
     "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading "

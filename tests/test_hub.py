@@ -20,7 +20,7 @@ from core.boot.checkpoint_source import NANO, find_checkpoint
 from core.engine.checkpoint import Checkpoint
 from core.engine.hub import fetch, has_token, is_cached
 from core.errors import CheckpointError
-from core.settings.config import EngineConfig
+from core.settings.sections import EngineConfig
 from core.settings.yaml_structs import Secret
 
 REPOSITORY = "someone/model"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from core.errors import CheckpointError, ConfigError
-from core.settings.config import ServerConfig
+from core.settings.sections import ServerConfig
 from tests.deployed import AFTER, BEFORE, EXIT, ROOT, Deployed, container, deploy, hooks, place
 
 pytestmark = pytest.mark.modal

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 from core.http.listening import bind
 from core.http.uvicorn_server import GracefulServer
 from core.session.protocol import Kind
-from core.settings.config import ServerConfig
+from core.settings.sections import ServerConfig
 from tests.caller import dial
 from tests.conftest import speech
 from tests.deployed import AFTER, EXIT, PASSWORD, Deployed, container, deploy, hooks, place

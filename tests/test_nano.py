@@ -11,7 +11,7 @@ from core.boot.local_engine import open_engine
 from core.engine.call import FRAME_SAMPLES, Engine
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
-from core.settings.config import EngineConfig
+from core.settings.sections import EngineConfig
 
 ROOT = Path(__file__).parents[1]
 NAMES = {"bank": "Sanni", "clinic": "Grace", "internet-support": "Devon", "restaurant": "Marco"}

@@ -24,7 +24,7 @@ from core.engine.sampling import Sampling
 from core.engine.weights import load_mimi
 from core.errors import CheckpointError, EngineError, PromptError
 from core.media.voices import VoiceFolder
-from core.settings.config import Device, EngineConfig
+from core.settings.sections import Device, EngineConfig
 from tests.engines import CPU
 
 

@@ -24,7 +24,8 @@ from core.events import CallRefused, Identity
 from core.http.headers import HEADERS
 from core.plugin.hookspecs import hookimpl
 from core.session.addresses import is_loopback
-from core.settings.config import ServerConfig, load_config
+from core.settings.config import load_config
+from core.settings.sections import ServerConfig
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, write_config
 from tests.test_password import ANN_AND_BOB, bearer, logged_in, post

@@ -20,7 +20,7 @@ from core.engine.scheduler import SlotEngine
 from core.engine.speech_queue import LONGEST_WAIT_FRAMES, LONGEST_WORD_FRAMES, MAX_PADDINGS, PAUSE_FRAMES
 from core.engine.tokenizer import SentencePieceTokenizer
 from core.errors import PersonaplexError, SayError
-from core.settings.config import EngineConfig
+from core.settings.sections import EngineConfig
 from core.testing import EchoEngine
 from tests.engines import frame_of, persona, speech, tiny_engine
 

@@ -15,8 +15,9 @@ from core.events import Identity
 from core.plugin.hookspecs import hookimpl
 from core.plugin.host import PluginHost
 from core.session.protocol import Kind
-from core.settings.config import Config, LogConfig, load_config, shipped
+from core.settings.config import Config, load_config, shipped
 from core.settings.log import configure_logging
+from core.settings.sections import LogConfig
 from core.testing import EchoEngine
 from tests.caller import dial, get, refused
 from tests.conftest import Serve, speech, write_config

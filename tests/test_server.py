@@ -19,7 +19,7 @@ from core.events import (
 from core.http.listening import bind
 from core.plugin.hookspecs import hookimpl
 from core.plugin.personas import Persona
-from core.settings.config import ServerConfig
+from core.settings.sections import ServerConfig
 from tests.caller import dial, get, refused
 from tests.conftest import Serve, speech, write_config
 

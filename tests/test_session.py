@@ -22,7 +22,7 @@ from core.session.call_end import CallEnded
 from core.session.chat_request import parse_query
 from core.session.limits import BURST_S, WORK_RATE, Due, RateLimits, TimeLimits
 from core.session.protocol import CloseCode, Echo, Preparing, Queued, Ready, ReadyEngine, ServerMetadata, Stats, Warned
-from core.settings.config import ServerConfig, SessionConfig
+from core.settings.sections import ServerConfig, SessionConfig
 from core.testing import EchoEngine
 
 

@@ -26,7 +26,7 @@ from core import (
     hookimpl,
 )
 from core.errors import EngineError
-from core.settings.config import ServerConfig, SessionConfig
+from core.settings.sections import ServerConfig, SessionConfig
 from core.testing import VOICES, EchoEngine, PluginHarness, SessionClosedError
 from core.testing.harness import PATIENT
 from plugins import metrics

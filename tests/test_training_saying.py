@@ -3,7 +3,7 @@
 import pytest
 
 from core.boot.local_engine import open_engine
-from core.settings.config import EngineConfig
+from core.settings.sections import EngineConfig
 from training.saying import speak_all
 
 SENTENCES = (

@@ -25,7 +25,7 @@ from core.engine.sampling import Sampling
 from core.engine.tokenizer import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi
 from core.media.voices import read_voice
-from core.settings.config import EngineConfig
+from core.settings.sections import EngineConfig
 from tests.engines import CPU
 from training.bank import Bank
 from training.codec import CodecOptions

@@ -20,7 +20,8 @@ from core.errors import ConfigError, EngineBusyError, EngineError, PromptError
 from core.plugin.file_store import FileStore
 from core.plugin.store import MemoryStore, Numbers, Store
 from core.session.admission import Caller, TooManyCallsError
-from core.settings.config import Config, EngineConfig, ServerConfig
+from core.settings.config import Config
+from core.settings.sections import EngineConfig, ServerConfig
 from core.workers import messages
 from core.workers.connection import Connection
 from core.workers.engine_server import WorkerLink

@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from core.engine.sampling import Sampling
-from core.settings.config import Device
+from core.settings.sections import Device
 from training.schedule import Schedule
 
 

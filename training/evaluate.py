@@ -21,7 +21,7 @@ from core.engine.checkpoint import Checkpoint
 from core.engine.sampling import Sampling
 from core.engine.weights import load_mimi
 from core.media.voice_clips import read_voice_clip
-from core.settings.config import Device, EngineConfig
+from core.settings.sections import Device, EngineConfig
 from training.calls import CallerLine, CallRecord, ScriptedCaller, hold_call
 from training.figures import Figure, Heard, figures_of, hear
 from training.judge import Judge, WordErrors

@@ -14,7 +14,7 @@ from core.boot.local_engine import open_engine
 from core.engine.call import FRAME_S, FRAME_SAMPLES, Call, Engine, Frame, OutputFrame
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
-from core.settings.config import Device, EngineConfig
+from core.settings.sections import Device, EngineConfig
 from training.calls import BEGINS_S, LONGEST_S, QUIET_S
 from training.dialogues import LEAD
 from training.figures import Figure

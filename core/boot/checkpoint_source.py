@@ -12,9 +12,9 @@ from core.engine.hub import fetch, has_token, is_cached
 from core.errors import EngineError
 from core.media.voice_archive import unpack_voices
 from core.media.voices import VoiceFolder
-from core.settings.config import EngineConfig
 from core.settings.log import get_logger
 from core.settings.paths import is_folder
+from core.settings.sections import EngineConfig
 
 NANO = Path(__file__).parent.parent / "nano"
 """The folder of the small checkpoint that comes with the package."""

@@ -25,8 +25,8 @@ from core.engine.scheduler import SlotEngine
 from core.engine.tokenizer import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi
 from core.errors import EngineError
-from core.settings.config import EngineConfig
 from core.settings.log import get_logger
+from core.settings.sections import EngineConfig
 
 CPU_THREADS = 1
 """Torch's threads on a CPU: nano's operations are too small to share.

@@ -11,7 +11,7 @@ from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.errors import EngineError
 from core.media.voices import VoiceFolder
-from core.settings.config import EngineConfig
+from core.settings.sections import EngineConfig
 
 GPU = torch.device("cuda")
 """The device of the other process, which decides on the checkpoint; this process never uses it."""

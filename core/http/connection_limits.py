@@ -9,8 +9,8 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from core.session.addresses import neighbourhood
-from core.settings.config import ServerConfig
 from core.settings.log import get_logger
+from core.settings.sections import ServerConfig
 
 MOST_DESCRIPTORS = 65_536
 """What the soft limit of the process is raised to, where the hard one allows it."""

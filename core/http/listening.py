@@ -3,7 +3,7 @@
 import socket
 
 from core.errors import ConfigError
-from core.settings.config import ServerConfig
+from core.settings.sections import ServerConfig
 
 BACKLOG = 128
 """Connections that the system holds until they are accepted; asyncio may accept as many without a pause."""

@@ -18,7 +18,7 @@ from core.http.connection_limits import ConnectionLimits
 from core.http.listening import BACKLOG
 from core.http.protocols import HttpProtocol, WebSocketProtocol
 from core.session.call_service import GOODBYE_S, CallService
-from core.settings.config import ServerConfig
+from core.settings.sections import ServerConfig
 
 HEARTBEAT_S = 5.0
 """A client is pinged this often, and gone when it has not answered for as long: half-open connections end in 10 s."""

@@ -11,7 +11,7 @@ from core.engine.call import Call, Engine
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError
-from core.settings.config import ServerConfig
+from core.settings.sections import ServerConfig
 
 OnQueued = Callable[[int], Awaitable[None]]
 """Called with the place in the queue, from 1."""

@@ -20,7 +20,7 @@ from core.media.voices import voice_name
 from core.plugin.host import PluginHost
 from core.plugin.personas import Persona
 from core.session.protocol import NVIDIA_ROUTE
-from core.settings.config import PersonasConfig
+from core.settings.sections import PersonasConfig
 
 CUSTOM = "custom"
 """The id of a persona whose prompt the caller sends."""

@@ -9,7 +9,7 @@ import numpy as np
 from core.engine.call import SAMPLE_RATE, Frame
 from core.session.call_end import CallEnded, TimeLimit
 from core.session.protocol import CloseCode
-from core.settings.config import SessionConfig
+from core.settings.sections import SessionConfig
 
 Clock = Callable[[], float]
 """Seconds from any fixed point."""

@@ -41,8 +41,8 @@ from core.session.frames_in_flight import FrameInFlight, FramesInFlight
 from core.session.limits import RateLimits, TimeLimits
 from core.session.protocol import CloseCode, Kind, Preparing, Queued, Ready, ReadyEngine, Stats, Warned
 from core.session.wire import Wire
-from core.settings.config import SessionConfig
 from core.settings.log import get_logger
+from core.settings.sections import SessionConfig
 
 HEARTBEAT_S = 1.0
 """How often Stats go to the client, and at the latest the time limits are looked at."""

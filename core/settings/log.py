@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from core.settings.config import LogConfig
+from core.settings.sections import LogConfig
 
 ROOT_LOGGER = "personaplex"
 

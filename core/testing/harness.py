@@ -15,7 +15,8 @@ from core.plugin.discovery import file_candidate, object_candidate
 from core.plugin.hookspecs import hookimpl
 from core.plugin.host import PluginHost
 from core.plugin.personas import Persona
-from core.settings.config import Config, SessionConfig
+from core.settings.config import Config
+from core.settings.sections import SessionConfig
 from core.testing.echo_engine import EchoEngine
 from core.testing.event_recorder import EventRecorder
 from core.testing.session_driver import SessionDriver, open_session

@@ -10,8 +10,8 @@ from dataclasses import replace
 from core.engine.call import DeviceHealth
 from core.errors import EngineBusyError, EngineError
 from core.session.admission import FairQueue
-from core.settings.config import ServerConfig
 from core.settings.log import get_logger
+from core.settings.sections import ServerConfig
 from core.workers.connection import Connection
 from core.workers.engine_slots import GONE, EngineSlots, Slot
 from core.workers.messages import (

@@ -11,7 +11,7 @@ from core.engine.prompt import Prompt, Voice
 from core.engine.sampling import Sampling
 from core.errors import EngineError, PromptError
 from core.session.admission import Caller, OnQueued
-from core.settings.config import EngineConfig
+from core.settings.sections import EngineConfig
 from core.workers.connection import Connection
 from core.workers.messages import (
     HEARTBEAT_S,
