@@ -5,10 +5,10 @@ import asyncio
 from core.engine.call import Call, Engine, Frame
 from core.errors import EngineError, SayError, VoiceError
 from core.settings.log import get_logger
-from core.workers import messages
+from core.workers import envelopes
 from core.workers.connection import Connection
+from core.workers.envelopes import CALLER_FRAME
 from core.workers.messages import (
-    CALLER_FRAME,
     HEARTBEAT_S,
     Attach,
     Close,
@@ -154,7 +154,7 @@ class WorkerLink(Connection):
 
     def framed(self, kind: int, body: memoryview) -> None:
         if kind == CALLER_FRAME:
-            number, frame = messages.decode_caller_frame(body)
+            number, frame = envelopes.decode_caller_frame(body)
             call = self._server.call(number)
             if call is not None:
                 call.push(frame)
@@ -220,7 +220,7 @@ class _HostedCall:
             await call.ready()
             worker.send(Prefilled(self._number))
             async for output in call.frames():
-                worker.send_bytes(messages.encode_agent_frame(self._number, output))
+                worker.send_bytes(envelopes.encode_agent_frame(self._number, output))
                 await worker.writable()  # what a worker leaves unread waits in the call, which bounds it
         except EngineError as error:
             worker.send(Failed(self._number, Failure.of(error)))

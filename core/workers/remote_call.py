@@ -12,10 +12,10 @@ from core.engine.call import FRAME_SAMPLES, MAX_SENTENCES, Frame, OutputFrame
 from core.engine.input_queue import InputQueue, WaitingFrame
 from core.engine.speech_queue import check_sentence
 from core.errors import EngineError, SayError
-from core.workers import messages
+from core.workers import envelopes
 from core.workers.connection import Connection
+from core.workers.envelopes import AGENT_FRAME
 from core.workers.messages import (
-    AGENT_FRAME,
     Attach,
     Failed,
     FindVoice,
@@ -75,7 +75,7 @@ class EngineLink(Connection):
 
     def framed(self, kind: int, body: memoryview) -> None:
         if kind == AGENT_FRAME:
-            number, output = messages.decode_agent_frame(body)
+            number, output = envelopes.decode_agent_frame(body)
             if number in self._calls:
                 self._calls[number].answer(output)
 
@@ -184,4 +184,4 @@ class RemoteCall:
         while self._held and len(self._sent) < self._credit:
             waiting = self._held.pop()
             self._sent.append(waiting)
-            self._link.send_bytes(messages.encode_caller_frame(self._number, waiting.frame))
+            self._link.send_bytes(envelopes.encode_caller_frame(self._number, waiting.frame))
