@@ -22,9 +22,10 @@ from core.plugin.store import MemoryStore, Numbers, Store
 from core.session.admission import Caller, TooManyCallsError
 from core.settings.config import Config
 from core.settings.sections import EngineConfig, ServerConfig
+from core.testing import EchoEngine
 from core.workers import envelopes
 from core.workers.connection import Connection
-from core.workers.engine_server import WorkerLink
+from core.workers.engine_server import EngineServer, WorkerLink
 from core.workers.envelopes import ENVELOPE, MAX_BODY_BYTES
 from core.workers.messages import Ask, Failure, Message, SentPrompt, State
 from core.workers.remote_call import CREDIT, EngineLink, RemoteCall
@@ -205,6 +206,20 @@ async def test_a_call_at_a_distance_bounds_what_waits_on_either_side() -> None:
             await anext(answers)
         with pytest.raises(ValueError, match="float32"):
             call.push(np.zeros(3, np.float32))
+
+
+async def test_a_recording_reaches_the_engine_once_to_be_encoded_ahead(tmp_path: Path) -> None:
+    engine, files = EchoEngine(), VoiceFiles(tmp_path)
+    server = EngineServer(engine, VoiceFiles(tmp_path))
+    async with connected(lambda: WorkerLink(server), EngineLink) as (_, link):
+        assert isinstance(link, EngineLink)
+        for voice in (own := Voice("own", pcm=np.ones(9, np.float32)), own, Voice("new", pcm=np.zeros(9, np.float32))):
+            link.prepare(voice.name, files.put(voice))
+        link.prepare("gone", "no such file")
+        async with asyncio.timeout(10):
+            while len(engine.prepared) < 2:  # noqa: ASYNC110 - a thread of the engine's does it
+                await asyncio.sleep(0.01)
+    assert {voice.name: voice.fingerprint for voice in engine.prepared}["own"] == own.fingerprint
 
 
 def test_devices_that_cannot_be_are_refused() -> None:

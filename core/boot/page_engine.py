@@ -47,6 +47,9 @@ class PageEngine:
     def voice(self, name: str) -> Voice | None:
         return self._voices.load(name)
 
+    def prepare(self, voice: Voice) -> None:
+        """Nothing to do: no call is served here."""
+
     def open(
         self,
         prompt: Prompt,  # noqa: ARG002 - there is nothing to open

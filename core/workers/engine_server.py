@@ -1,9 +1,10 @@
 """An engine behind sockets: the front desk opens and closes its calls, workers exchange their frames."""
 
 import asyncio
+import contextlib
 
 from core.engine.call import Call, Engine, Frame
-from core.errors import EngineError, SayError, VoiceError
+from core.errors import EngineError, PromptError, SayError, VoiceError
 from core.settings.log import get_logger
 from core.workers import envelopes
 from core.workers.connection import Connection
@@ -25,6 +26,7 @@ from core.workers.messages import (
     Open,
     Opened,
     Prefilled,
+    Prepare,
     Say,
     Started,
     Stop,
@@ -151,6 +153,8 @@ class WorkerLink(Connection):
                     call.hush()
             case FindVoice(name=name):
                 self._start(self._find_voice(name))
+            case Prepare(voice=name, fingerprint=fingerprint):
+                self._start(self._prepare(name, fingerprint))
 
     def framed(self, kind: int, body: memoryview) -> None:
         if kind == CALLER_FRAME:
@@ -179,6 +183,13 @@ class WorkerLink(Connection):
         except (VoiceError, OSError) as error:
             _log.error("a packaged voice cannot be read", voice=name, error=str(error))
         self.send(FoundVoice(name, fingerprint))
+
+    async def _prepare(self, name: str, fingerprint: str) -> None:
+        def prepare() -> None:
+            self._server.engine.prepare(self._server.voices.get(name, fingerprint))
+
+        with contextlib.suppress(PromptError):  # the file is gone: a call brings it again
+            await asyncio.to_thread(prepare)
 
 
 class _HostedCall:

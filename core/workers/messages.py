@@ -238,6 +238,13 @@ class Hush(Struct, frozen=True, tag=True):
     call: int
 
 
+class Prepare(Struct, frozen=True, tag=True):
+    """Encode a recording ahead of its calls, as `Engine.prepare`. It lies in the voice files."""
+
+    voice: str
+    fingerprint: str
+
+
 class Prefilled(Struct, frozen=True, tag=True):
     """The prompt is in the slot; frames may be pushed."""
 
@@ -291,6 +298,7 @@ Message = (
     | Say
     | Unsaid
     | Hush
+    | Prepare
     | Prefilled
     | Failed
     | FindVoice

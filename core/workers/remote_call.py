@@ -23,6 +23,7 @@ from core.workers.messages import (
     Hush,
     Message,
     Prefilled,
+    Prepare,
     Say,
     Unsaid,
 )
@@ -42,6 +43,7 @@ class EngineLink(Connection):
         super().__init__()
         self._calls: dict[int, RemoteCall] = {}
         self._finding: dict[str, asyncio.Future[str | None]] = {}
+        self._prepared: set[str] = set()
 
     def attach(self, call: int, seed: int, max_waiting: int) -> "RemoteCall":
         """The call of that number, which the desk has opened. Raises EngineError when the engine is gone."""
@@ -61,6 +63,12 @@ class EngineLink(Connection):
             self._finding[name] = self._loop.create_future()
             self.send(FindVoice(name))
         return await asyncio.shield(self._finding[name])
+
+    def prepare(self, name: str, fingerprint: str) -> None:
+        """Have the engine encode a recording of the voice files ahead, once."""
+        if fingerprint not in self._prepared:
+            self._prepared.add(fingerprint)
+            self.send(Prepare(name, fingerprint))
 
     def received(self, message: Message) -> None:
         match message:
