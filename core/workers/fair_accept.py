@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 HEAD_START_S = 0.01
-"""How long a worker leaves a connection to those that have fewer."""
+"""How long a worker leaves a connection to each of those that have fewer."""
+MOST_AHEAD = 5
+"""For so many at most: a call must not wait long where they all hang."""
 NOTE_S = 1.0
 """How often a worker says how many connections it has, while none comes."""
 NO_DESCRIPTOR_S = 1.0
@@ -41,12 +43,14 @@ class WorkerLoads:
         if self._place is not None:
             self._numbers[self._place] = connections
 
-    def another_has_fewer(self) -> bool:
-        """Whether some other worker has fewer, as far as they have said.
+    def ahead(self) -> int:
+        """How many workers have fewer, as far as they have said.
 
-        One that has died keeps its number until it is started again: meanwhile the others wait a moment too often.
+        One that has died keeps its number until it is started again: meanwhile the others wait a moment longer.
         """
-        return self._place is not None and any(_NOBODY < other < self._numbers[self._place] for other in self._numbers)
+        if self._place is None:
+            return 0
+        return sum(_NOBODY < other < self._numbers[self._place] for other in self._numbers)
 
 
 class FairAccept:
@@ -66,8 +70,8 @@ class FairAccept:
             if not await _readable(listener):
                 continue
             self._loads.note(connections())
-            if self._loads.another_has_fewer():
-                await asyncio.sleep(HEAD_START_S)
+            if ahead := self._loads.ahead():
+                await asyncio.sleep(HEAD_START_S * min(ahead, MOST_AHEAD))
             try:
                 connection, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
