@@ -33,7 +33,8 @@ from tests.conftest import speech
 def sound(pattern: str) -> Samples:
     """Loud in the frames with a #."""
     loud = np.array([mark == "#" for mark in pattern])
-    return (np.repeat(loud, FRAME_SAMPLES) * 0.1 * np.sin(np.arange(len(loud) * FRAME_SAMPLES) / 10)).astype(np.float32)
+    wave = 0.1 * np.sin(np.arange(len(loud) * FRAME_SAMPLES) / 10)
+    return np.asarray(np.repeat(loud, FRAME_SAMPLES) * wave, dtype=np.float32)
 
 
 def recording(agent: str, text: dict[int, str] | None = None) -> Recording:
