@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.engine.call import SAMPLE_RATE, Frame
-from core.session.call_end import CallEnded, TimeLimit
+from core.plugin.doors import CallEnded
+from core.session.call_end import TimeLimit
 from core.session.protocol import CloseCode
 from core.session.token_bucket import Clock, TokenBucket
 from core.settings.sections import SessionConfig
