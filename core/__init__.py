@@ -37,11 +37,13 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.events import PluginFailed as PluginFailed
     from core.events import RefusalReason as RefusalReason
     from core.events import ServiceEvent as ServiceEvent
+    from core.events import SessionDropped as SessionDropped
     from core.events import SessionEnded as SessionEnded
     from core.events import SessionEvent as SessionEvent
     from core.events import SessionInfo as SessionInfo
     from core.events import SessionQueued as SessionQueued
     from core.events import SessionReady as SessionReady
+    from core.events import SessionResumed as SessionResumed
     from core.events import SessionStarted as SessionStarted
     from core.events import SessionWarned as SessionWarned
     from core.events import SettingsReloaded as SettingsReloaded
@@ -147,6 +149,8 @@ _PUBLIC = {
     "TransformFailed": "core.events",
     "HandlerFailed": "core.events",
     "SessionWarned": "core.events",
+    "SessionDropped": "core.events",
+    "SessionResumed": "core.events",
     "SessionEnded": "core.events",
     "EndReason": "core.events",
     "Limit": "core.events",

@@ -135,8 +135,22 @@ class SessionWarned:
     seconds: float
 
 
+@dataclass(frozen=True)
+class SessionDropped:
+    """The connection has broken, with this WebSocket close code, and the session waits for its client to come back."""
+
+    code: int
+
+
+@dataclass(frozen=True)
+class SessionResumed:
+    """The client is back, over a new connection, after `away_s` seconds."""
+
+    away_s: float
+
+
 EndReason = Literal[
-    "left",  # the client closed the connection, or the connection broke
+    "left",  # the client closed the connection, or the connection broke and nobody came back in time
     "bad_message",  # the client sent what the protocol does not have, or the prompt does not fit the model
     "slow",  # the client does not read what it is sent
     "too_fast",  # the client sends more messages or audio than a conversation has
@@ -182,6 +196,8 @@ SessionEvent = (
     | TransformFailed
     | HandlerFailed
     | SessionWarned
+    | SessionDropped
+    | SessionResumed
     | SessionEnded
 )
 
@@ -191,6 +207,7 @@ RefusalReason = Literal[
     "unauthorized",
     "forbidden",
     "not_found",
+    "gone",  # the call that was to be picked up again is over
     "upgrade_required",  # a GET of a WebSocket route
     "too_many_requests",  # one address asks more often than server.requests_per_s, or brings wrong passwords
     "internal_server_error",

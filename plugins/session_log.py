@@ -16,11 +16,13 @@ from core import (
     FrameTimed,
     HandlerFailed,
     ServiceEvent,
+    SessionDropped,
     SessionEnded,
     SessionEvent,
     SessionInfo,
     SessionQueued,
     SessionReady,
+    SessionResumed,
     SessionStarted,
     SessionWarned,
     TransformFailed,
@@ -83,6 +85,10 @@ class Plugin:
                 running.times["first_audio_ms"] = after
             case SessionWarned(limit=limit, seconds=seconds):
                 log.debug("session warned", limit=limit, seconds=seconds)
+            case SessionDropped(code=code):
+                log.info("connection lost, the call is kept", code=int(code))
+            case SessionResumed(away_s=away):
+                log.info("call picked up again", away_s=round(away, 1))
             case TransformFailed(plugin=plugin, reason=reason):
                 log.warning("transform left out", plugin=plugin, reason=reason)
             case HandlerFailed(plugin=plugin, reason=reason):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,18 @@ class ServiceProcesses:
             yield caller
         finally:
             await connection.__aexit__(None, None, None)
+
+    def connection_to(self, worker: int) -> socket.socket:
+        """A connection that this worker has answered a request on, for another."""
+        others = (name for name in self.parts() if name.startswith("worker") and name != f"worker {worker}")
+        connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
+        with self.stopped(*others):
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            answer = HTTPResponse(connection)
+            answer.begin()
+            answer.read()
+        connection.setblocking(False)
+        return connection
 
     @contextmanager
     def stopped(self, *parts: str) -> Iterator[None]:

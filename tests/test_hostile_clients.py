@@ -166,7 +166,7 @@ async def test_audio_without_its_kind_is_told_so(serve: Serve, route: str, messa
 
 async def test_a_client_that_vanishes_gives_its_slot_back_in_every_phase(serve: Serve) -> None:
     engine = EchoEngine(slots=1)
-    running = await serve(engine)
+    running = await serve(engine, session={"resume_s": 0})
 
     def cut(socket: Any) -> None:
         socket.transport.abort()  # no goodbye: the network is gone
@@ -210,7 +210,7 @@ async def test_a_client_that_vanishes_gives_its_slot_back_in_every_phase(serve: 
 
 async def test_calls_dropped_in_every_phase_leave_nothing_behind(serve: Serve) -> None:
     engine = EchoEngine(slots=3)
-    running = await serve(engine)
+    running = await serve(engine, session={"resume_s": 0.2})  # nobody comes back in time
     await is_fine(running)
     tasks, threads = asyncio.all_tasks(), threading.active_count()
 

@@ -175,7 +175,7 @@ async def test_a_thousand_calls_dropped_in_every_phase_leave_nothing_behind(
     monkeypatch.setattr("core.http.uvicorn_server.HEARTBEAT_S", 1.0)
     monkeypatch.setattr("core.http.protocols.LAST_BYTES_S", 0.5)
     engine = EchoEngine(slots=8)
-    running = await serve(engine, server={"queue": 100, "request_s": 3})
+    running = await serve(engine, server={"queue": 100, "request_s": 3}, session={"resume_s": 0.5})
     tasks = asyncio.all_tasks()
     sessions = await drop(running, 140)  # what is made once and kept is made now
     await asyncio.gather(*(half_open(running) for _ in range(HALF_OPEN)))

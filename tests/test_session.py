@@ -379,9 +379,9 @@ def test_any_query_is_read_or_refused(query: dict[str, str]) -> None:
         (Queued(2), b'{"type":"queued","place":2}'),
         (Preparing(), b'{"type":"preparing"}'),
         (
-            Ready("0a", "teacher", "NATF2", ReadyEngine("nano", "Small."), 7, 600.0),
+            Ready("0a", "teacher", "NATF2", ReadyEngine("nano", "Small."), 7, 600.0, "1.token"),
             b'{"type":"ready","session":"0a","persona":"teacher","voice":"NATF2",'
-            b'"engine":{"name":"nano","notice":"Small."},"seed":7,"max_s":600.0}',
+            b'"engine":{"name":"nano","notice":"Small."},"seed":7,"max_s":600.0,"resume":"1.token"}',
         ),
         (Stats(160, 1, 25), b'{"type":"stats","input_lag_ms":160,"dropped":1,"frames":25}'),
         (Warned("idle", 9.5), b'{"type":"warning","limit":"idle","seconds":9.5}'),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import numpy as np
@@ -280,6 +281,59 @@ async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> N
             return all(gone(pid) for pid in parts.values()) and not list(service.scratch.iterdir())
 
         await until(nothing)
+
+
+async def resume(service: ServiceProcesses, worker: int, caller: Caller) -> AbstractAsyncContextManager[Caller]:
+    """The caller's connection breaks, and it comes back at this worker, while all of them run."""
+    token = next(told["resume"] for told in reversed(caller.metadata) if told["type"] == "ready")
+    caller.socket.transport.abort()
+    sock = await asyncio.to_thread(service.connection_to, worker)
+    url = service.url(f"/ws/chat?audio=pcm&resume={token}&words={len(caller.words)}")
+    return dial(url, "pcm", sock=sock)
+
+
+async def test_a_dropped_call_is_picked_up_at_any_worker(tmp_path: Path) -> None:
+    async with several_processes(tmp_path, engine={"slots": 1}) as service:
+        async with service.dial_at(1) as first:
+            await first.shake_hands()
+            await echoes(first)
+            async with await resume(service, 2, first) as second:
+                await second.shake_hands()
+                assert second.metadata[-1]["session"] == first.metadata[1]["session"]
+                await echoes(second)
+                async with service.dial_at(2) as waiting:
+                    assert (await waiting.told("queued"))["place"] == 1
+                await second.socket.send("text is no message")
+                assert await second.end() == CloseCode.BAD_MESSAGE
+                words = "".join(first.words + second.words)
+                assert words == "".join(f" word{index}" for index in range(words.count("word")))
+
+        async with service.dial_at(1) as first:
+            await first.shake_hands()
+            async with await resume(service, 2, first) as second:
+                await second.shake_hands()
+                await echoes(second)
+                service.kill("worker 2")  # which has the connection, but not the call
+                async with asyncio.timeout(10):
+                    assert await second.end() == 1006
+            async with await resume(service, 1, second) as third:
+                await third.shake_hands()
+                await echoes(third)
+
+        async def both() -> bool:
+            return "worker 2" in service.parts() and (await service.health())[1]["engine"]["busy"] == 0
+
+        await until(both)
+        async with service.dial_at(1) as first:
+            await first.shake_hands()
+            service.kill("worker 1")  # and the call with it
+            async with asyncio.timeout(10):
+                await first.end()
+            await until(both)
+            with pytest.raises(InvalidStatus) as refusal:
+                async with await resume(service, 2, first):
+                    pass
+            assert refusal.value.response.status_code == 410
 
 
 async def test_passwords_tickets_and_edits_hold_across_workers(tmp_path: Path) -> None:

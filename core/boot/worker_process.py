@@ -22,6 +22,7 @@ from core.plugin.file_store import FileStore
 from core.plugin.host import PluginHost
 from core.session.call_service import GOODBYE_S, CallService
 from core.settings.log import get_logger
+from core.workers.call_relay import serve_relayed
 from core.workers.fair_accept import FairAccept, WorkerLoads
 from core.workers.messages import Broken, Settings, Started
 from core.workers.paths import desk_socket, loads_file, metrics_folder, store_file
@@ -95,7 +96,8 @@ async def _serve_with(desk: Desk, orders: Orders) -> None:
         server = WorkerServer(app, config.server, lambda: desk.send(Started(about)), accept=accept)
         obeying = asyncio.create_task(server.obey(desk))
         try:
-            await server.serve(sockets=[listener])
+            async with serve_relayed(service, orders.folder, orders.number):
+                await server.serve(sockets=[listener])
         finally:
             obeying.cancel()
     engine.close()

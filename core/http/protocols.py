@@ -22,7 +22,7 @@ from websockets.server import ServerProtocol
 
 from core.http.connection_limits import ConnectionLimits
 from core.http.headers import HEADERS
-from core.session.protocol import CloseCode
+from core.session.protocol import ABNORMAL_CLOSURE, CloseCode
 from core.session.token_bucket import TokenBucket
 from core.settings.log import get_logger
 
@@ -183,7 +183,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.set_write_buffer_limits()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the conversation, and those who count."""
+        """Tell the conversation, and those who count. A connection that breaks has no close code: uvicorn gives it that
+        of a client which closed without one."""
+        if self.handshake_complete:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": ABNORMAL_CLOSURE})
         super().connection_lost(exc)
         self._limits.closed(self.transport)
 

@@ -34,7 +34,10 @@ class ReadyEngine(msgspec.Struct, frozen=True):
 
 
 class Ready(_Message, frozen=True, tag="ready"):
-    """What the conversation will be like. It is the handshake: from now on the caller is heard."""
+    """What the conversation will be like. It is the handshake: from now on the caller is heard.
+
+    A client that picks its call up again gets it again, with the same `session`.
+    """
 
     session: str
     """The id under which the session stands in the server's log."""
@@ -46,6 +49,8 @@ class Ready(_Message, frozen=True, tag="ready"):
     """The seed in use, also when none was asked for."""
     max_s: float
     """The longest duration of the call, in seconds."""
+    resume: str = ""
+    """By this the client can pick the call up again when its connection breaks; "" where that is not possible."""
 
 
 class Stats(_Message, frozen=True, tag="stats"):

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket
 from core.engine.call import Engine
 from core.errors import ProtocolError, RefusedError
 from core.events import CallRefused, Identity, SessionEnded, SessionInfo
+from core.media.audio_codecs import AudioFormat
 from core.plugin.doors import CallRequest, Transport
 from core.plugin.host import PluginHost
 from core.plugin.reload import Reloader
@@ -24,8 +25,10 @@ from core.session.chat_request import ResolvedRequest, authenticate, is_web_clie
 from core.session.codec_threads import CodecThreads
 from core.session.protocol import NVIDIA_ROUTE, OUR_ROUTE
 from core.session.refusal import refuse
+from core.session.resumable_transport import ResumableTransport
+from core.session.resumption import DroppedCall, OtherProcesses, Pickup, ResumeTokens, place_of
 from core.session.session import Session
-from core.session.websocket_transport import WebSocketTransport
+from core.session.websocket_transport import Socket, WebSocketTransport
 from core.settings.config import Config
 from core.settings.log import get_logger
 
@@ -48,8 +51,16 @@ class CallService:
         self.admission = admission or EngineAdmission(engine, config.server)
         self._codec_threads = CodecThreads()
         self._sessions: set[Session] = set()
+        self._holding: set[asyncio.Task[None]] = set()
+        """The tasks of sessions that may outlive their connections."""
+        self._relayed = 0
+        """How many connections are here whose calls are in other processes."""
+        self.tokens = ResumeTokens()
+        self.others: OtherProcesses | None = None
+        """Where calls may be that are to be picked up here; None where this process is the only one."""
         self._all_ended = asyncio.Event()
-        """Set when the last session has ended."""
+        """Set while there is no session."""
+        self._all_ended.set()
         self._drain_s = config.server.drain_s
         self.stopping = False
         """Whether no more calls are taken."""
@@ -72,16 +83,22 @@ class CallService:
         """Wait for calls to end, end the others, then stop the plugins. The engine is closed by whoever opened it."""
         await self.drain()
         await self.end_calls()
+        for holding in self._holding:
+            holding.cancel()
+        await asyncio.gather(*self._holding, return_exceptions=True)
         await self.reloader.stop()
 
     async def drain(self) -> None:
-        """Refuse new calls, end those in the queue, and wait until the others have ended, or for `server.drain_s`."""
+        """Refuse new calls, end those that wait in the queue or for their client, and wait until the others have ended,
+        or for `server.drain_s`."""
         self.stopping = True
-        talking = [session for session in self._sessions if session.talking]
+        talking = [session for session in self._sessions if session.talking and not session.away]
+        for session in talking:
+            session.keep_no_more()
         for session in self._sessions.difference(talking):
             session.end(call_end.from_shutdown())
-        if talking and self._drain_s:
-            _log.info("waiting for calls to end", calls=len(talking), seconds=self._drain_s)
+        if (talking or self._relayed) and self._drain_s:
+            _log.info("waiting for calls to end", calls=len(talking) + self._relayed, seconds=self._drain_s)
             warnings = (session.warn("shutdown", self._drain_s) for session in talking)
             await asyncio.gather(*warnings, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
@@ -92,7 +109,7 @@ class CallService:
         self.stopping = True
         for session in self._sessions:
             session.end(call_end.from_shutdown())
-        if self._sessions:
+        if not self._all_ended.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._all_ended.wait(), GOODBYE_S)
 
@@ -104,20 +121,71 @@ class CallService:
     async def chat(self, websocket: WebSocket) -> None:
         """The endpoint of both WebSocket routes: refuse the request over HTTP, or accept it and converse."""
         async with self.reloader.call() as host:
+            call: ResolvedCall | DroppedCall
             try:
                 async with self._looking_up(host):
                     identity = await authenticate(websocket, host)
                     query = parse_query(websocket.query_params)
-                    call = await self._accept(websocket, query, identity, host)
+                    ours = websocket.url.path == OUR_ROUTE
+                    if ours and query.resume:
+                        call = await self.find(Pickup(query.resume, identity.name, query.audio, query.words))
+                    else:
+                        call = await self._accept(websocket, query, identity, host)
             except RefusedError as refusal:
                 self.refused(websocket, refusal)
                 await refuse(websocket.scope, websocket.receive, websocket.send, refusal)
                 return
+            if not isinstance(call, ResolvedCall):
+                await call.carry(websocket)
+                return
             await websocket.accept()
-            metadata, impatient = websocket.url.path == OUR_ROUTE, is_web_client(websocket)
-            await call.run(
-                WebSocketTransport(websocket, query.audio, self._codec_threads, metadata=metadata, impatient=impatient)
-            )
+            transport = self._transport(websocket, query.audio, metadata=ours, impatient=is_web_client(websocket))
+            if ours and host.config.session.resume_s:
+                await self._hold_beyond(call, transport, identity, host.config.session.resume_s)
+            else:
+                await call.run(transport)
+
+    async def find(self, pickup: Pickup) -> DroppedCall:
+        """The call that a client wants to pick up again, in whichever process of the service it is. Raises
+        RefusedError."""
+        place = place_of(pickup.token)
+        if self.others is not None and place != self.others.place:
+            return _Relayed(self, await self.others.find(place, pickup))
+        return _Here(self, self.claim(pickup), pickup)
+
+    def claim(self, pickup: Pickup) -> ResumableTransport:
+        """The same for a call of this process, whose token is used with it. Raises RefusedError."""
+        if self.stopping:
+            raise RefusedError(503, call_end.from_shutdown().message, reason="shutdown")
+        return self.tokens.claim(pickup.token, pickup.identity)
+
+    async def resume(self, call: ResumableTransport, pickup: Pickup, socket: Socket) -> None:
+        """Carry on a call that was claimed, over a socket that is open. Returns when either has ended."""
+        await call.carry(self._transport(socket, pickup.audio), pickup)
+
+    async def _hold_beyond(
+        self, call: "ResolvedCall", transport: WebSocketTransport, identity: Identity, resume_s: float
+    ) -> None:
+        """Hold a session that may outlive this connection."""
+        resumable = ResumableTransport(transport.audio, identity.name, self.tokens, resume_s)
+
+        async def hold() -> None:
+            try:
+                await call.run(resumable)
+            except Exception:  # nobody waits for this task
+                _log.exception("a session failed")
+            finally:
+                resumable.release()
+
+        holding = asyncio.create_task(hold(), name="session")
+        self._holding.add(holding)
+        holding.add_done_callback(self._holding.discard)
+        await resumable.carry(transport)
+
+    def _transport(
+        self, socket: Socket, audio: AudioFormat, *, metadata: bool = True, impatient: bool = False
+    ) -> WebSocketTransport:
+        return WebSocketTransport(socket, audio, self._codec_threads, metadata=metadata, impatient=impatient)
 
     async def upgrade_required(self, request: Request) -> Response:
         """The endpoint of both routes for a request that is no WebSocket's. Raises RefusedError."""
@@ -171,15 +239,14 @@ class CallService:
                 config=host.config.session,
             )
             self._sessions.add(session)
-            self._all_ended.clear()
+            self._changed()
             if self.stopping:
                 session.end(call_end.from_shutdown())
             try:
                 return await session.run()
             finally:
                 self._sessions.discard(session)
-                if not self._sessions:
-                    self._all_ended.set()
+                self._changed()
 
     @asynccontextmanager
     async def _looking_up(self, host: PluginHost) -> AsyncIterator[None]:
@@ -202,6 +269,23 @@ class CallService:
             return ResolvedCall(self, resolved, "", request.address)
         return ResolvedCall(self, resolved, connection.url.path, client_address(connection))
 
+    @contextlib.contextmanager
+    def relaying(self) -> Iterator[None]:
+        """Around a connection whose call is in another process: it is waited for like a call of this one."""
+        self._relayed += 1
+        self._changed()
+        try:
+            yield
+        finally:
+            self._relayed -= 1
+            self._changed()
+
+    def _changed(self) -> None:
+        if self._sessions or self._relayed:
+            self._all_ended.clear()
+        else:
+            self._all_ended.set()
+
     def _report(self, connection: HTTPConnection | None, refusal: RefusedError) -> None:
         path, address = ("", "") if connection is None else (connection.scope["path"], client_address(connection))
         self.host.service_event(CallRefused(refusal.reason, refusal.status, path, address))
@@ -222,6 +306,37 @@ class ResolvedCall:
         if not isinstance(transport, Transport):
             raise TypeError(f"A call runs over a core.Transport, not over {type(transport).__name__}.")
         return await self.service.hold(self, transport)
+
+
+@dataclass(frozen=True, eq=False)
+class _Here:
+    """A dropped call of this process."""
+
+    service: CallService
+    call: ResumableTransport
+    pickup: Pickup
+
+    async def carry(self, websocket: WebSocket) -> None:
+        """See `core.session.resumption.DroppedCall`."""
+        try:
+            await websocket.accept()
+        except BaseException:
+            self.service.tokens.restore(self.pickup.token, self.call)
+            raise
+        await self.service.resume(self.call, self.pickup, websocket)
+
+
+@dataclass(frozen=True, eq=False)
+class _Relayed:
+    """A dropped call of another process."""
+
+    service: CallService
+    call: DroppedCall
+
+    async def carry(self, websocket: WebSocket) -> None:
+        """See `core.session.resumption.DroppedCall`."""
+        with self.service.relaying():
+            await self.call.carry(websocket)
 
 
 async def _caller_of(connection: HTTPConnection | None, host: PluginHost) -> Identity:

@@ -34,6 +34,10 @@ class ChatQuery(CallRequest):
     """The parsed query; None where a parameter is absent. Of one that is repeated, the last counts."""
 
     audio: AudioFormat = "opus"
+    resume: str = ""
+    """The token of the call to pick up again; "" asks for a new one."""
+    words: int | None = None
+    """With it: how many TEXT messages of that call have come."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def parse_query(query: Mapping[str, str]) -> ChatQuery:
             what = "a whole number" if kind is int else "a number"
             raise ProtocolError(f"{name} must be {what}, not {text[:40]!r}.") from None
 
-    seed = number(int, "seed", "audio_seed", "text_seed")
+    seed, words = number(int, "seed", "audio_seed", "text_seed"), number(int, "words")
     numbers = {
         "seed": seed if seed is None or seed >= 0 else None,
         "temperature": number(float, "temperature", "audio_temperature"),
@@ -81,6 +85,8 @@ def parse_query(query: Mapping[str, str]) -> ChatQuery:
         voice=voice_name(voice[1].strip()) if voice else None,
         prompt=prompt,
         audio=cast(AudioFormat, audio),
+        resume=query.get("resume", "").strip(),
+        words=None if words is None else max(0, int(words)),
         sampling={name: value for name, value in numbers.items() if value is not None},
     )
 

@@ -23,6 +23,10 @@ NVIDIA_ROUTE = "/api/chat"
 """Where the clients of NVIDIA's server call."""
 
 
+ABNORMAL_CLOSURE = 1006
+"""The close code of a connection that broke (RFC 6455, 7.4.1); it is never sent."""
+
+
 class Kind(IntEnum):
     """First byte of a binary WebSocket message."""
 
@@ -70,6 +74,8 @@ class CloseCode(IntEnum):
     """The prompt could not be prepared in time."""
     TOO_FAST = 4004
     """More messages or audio than a conversation has."""
+    REPLACED = 4005
+    """The client has picked the call up again over another connection."""
     PLUGIN = 4010
     """A plugin ended the call; the message before says why."""
 

@@ -39,6 +39,7 @@ from core.session.incoming import Incoming
 from core.session.limits import TimeLimits
 from core.session.outgoing import EncodedFrame, Outgoing
 from core.session.protocol import CloseCode
+from core.session.resumable_transport import ResumableTransport
 from core.settings.log import get_logger
 from core.settings.sections import SessionConfig
 
@@ -75,6 +76,9 @@ class Session:
         self._config = config
         self._on_event = on_event
         self._live = transport.live
+        self._line = transport if isinstance(transport, ResumableTransport) else None
+        if self._line is not None:
+            self._line.on_event = self.report
         self._loop = asyncio.get_running_loop()
         self._end_requested: asyncio.Future[CallEnded] = self._loop.create_future()
         self._ready = asyncio.Event()
@@ -85,7 +89,7 @@ class Session:
         self._requested = self._handshake = time.monotonic()
         self._frames_out = 0
         self._outgoing = Outgoing(transport, host.output_chain(info, self._transform_failed), config.send_s)
-        self._acting = Acting(info, request.persona, post=self._outgoing.post, end=self.end, fire=self._event)
+        self._acting = Acting(info, request.persona, post=self._outgoing.post, end=self.end, fire=self.report)
         self._incoming = Incoming(
             transport,
             host.input_chain(info, self._transform_failed),
@@ -93,7 +97,7 @@ class Session:
             host=host,
             threads=threads,
             config=config,
-            on_dropped=lambda count: self._event(FramesDropped(count)),
+            on_dropped=lambda count: self.report(FramesDropped(count)),
         )
 
     def end(self, end: CallEnded) -> None:
@@ -103,13 +107,23 @@ class Session:
 
     async def warn(self, limit: Limit, seconds: float) -> None:
         """Tell the caller that the conversation will be ended. Raises CallEnded when the client is gone."""
-        self._event(SessionWarned(limit, seconds))
+        self.report(SessionWarned(limit, seconds))
         await self._outgoing.send_event(Warned(limit, round(seconds, 1)))
 
     @property
     def talking(self) -> bool:
         """Whether the handshake is sent. Ending a call earlier cuts nobody off in the middle of a word."""
         return self._ready.is_set()
+
+    @property
+    def away(self) -> bool:
+        """Whether the session waits for a client whose connection broke."""
+        return self._line is not None and self._line.away
+
+    def keep_no_more(self) -> None:
+        """From now on the session ends when its connection breaks."""
+        if self._line is not None:
+            self._line.keep_no_more()
 
     async def run(self) -> SessionEnded:
         """Hold the conversation. Returns when the slot is free, the transport closed and the plugins' handlers too;
@@ -134,7 +148,7 @@ class Session:
         finally:
             ended = self._ended or CallEnded("shutdown", CloseCode.GOING_AWAY)
             summary = self._summary(ended)
-            self._event(summary)
+            self.report(summary)
             self._acting.close(summary)
         await self._outgoing.close(ended)
         await self._acting.closed()
@@ -163,7 +177,7 @@ class Session:
         async with self._admission.slot(caller, prompt, sampling, self._queued, self._config.longest_s) as call:
             admitted = time.monotonic()
             self._acting.begin(call)
-            self._event(SessionStarted((admitted - self._requested) * 1000, call.seed))
+            self.report(SessionStarted((admitted - self._requested) * 1000, call.seed))
             await self._outgoing.send_event(Preparing())
             try:
                 async with asyncio.timeout(self._config.prompt_s):
@@ -173,7 +187,7 @@ class Session:
                     "prompt", CloseCode.HANDSHAKE_TIMEOUT, "The voice could not be prepared in time. Try again."
                 ) from None
             await self._shake_hands(call)
-            self._event(SessionReady((self._handshake - admitted) * 1000))
+            self.report(SessionReady((self._handshake - admitted) * 1000))
             try:
                 async for output in call.frames():
                     await self._send_frame(output)
@@ -208,18 +222,18 @@ class Session:
         now = time.monotonic()
         if self._frames_out == 0:
             self._first_audio.set()
-            self._event(FirstAudio((now - self._handshake) * 1000))
+            self.report(FirstAudio((now - self._handshake) * 1000))
         self._frames_out += 1
         if text is not None and not muted:
             await outgoing.send_text(text)
-            self._event(TextSaid(output.text, output.index))
+            self.report(TextSaid(output.text, output.index))
         self._acting.frame("agent_frame", encoded.frame)
         self._report_time(output, encoded, now)
 
     def _report_time(self, output: OutputFrame, encoded: EncodedFrame, sent: float) -> None:
         answered = self._incoming.answered(output)
         if answered is not None:
-            self._event(answered.timed(output, encoded, sent, self._incoming.lag_ms))
+            self.report(answered.timed(output, encoded, sent, self._incoming.lag_ms))
 
     async def _expect_audio(self) -> None:
         """End the call when the agent's first frame does not come: neither a client nor an engine that is stuck must
@@ -262,14 +276,15 @@ class Session:
 
     async def _queued(self, place: int) -> None:
         self._acting.queued()
-        self._event(SessionQueued(place))
+        self.report(SessionQueued(place))
         await self._outgoing.send_event(Queued(place))
 
     def _transform_failed(self, failure: TransformFailed) -> None:
         """Called where the chain runs: in a thread, or on the loop while the chain is made."""
-        self._loop.call_soon_threadsafe(self._event, failure)
+        self._loop.call_soon_threadsafe(self.report, failure)
 
-    def _event(self, event: SessionEvent) -> None:
+    def report(self, event: SessionEvent) -> None:
+        """Tell the plugins what has happened in this session."""
         self._on_event(event)
         self._host.event(self.info, event)
         self._acting.event(event)

@@ -1,9 +1,11 @@
 """The WebSocket of `/ws/chat` and `/api/chat` as a session's transport: the wire protocol and the audio codecs."""
 
 import time
+from collections.abc import MutableMapping
 from time import perf_counter
+from typing import Any, Protocol
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
 from core.engine.call import Frame
 from core.errors import ProtocolError
@@ -14,7 +16,7 @@ from core.plugin.acting import AgentText
 from core.plugin.doors import CallEnded, CallerSound, ClientMessage, Transport
 from core.plugin.server_messages import Ready, ServerMessage
 from core.session.codec_threads import CodecThreads
-from core.session.protocol import CloseCode, Kind, decode_metadata, encode_metadata
+from core.session.protocol import ABNORMAL_CLOSURE, CloseCode, Kind, decode_metadata, encode_metadata
 
 PING_S = 3.0
 """The longest silence on the wire: NVIDIA's client gives up after 10 s."""
@@ -26,8 +28,6 @@ MAX_REASON_BYTES = 123
 """What a close frame has room for (RFC 6455, 5.5)."""
 IGNORED = 255
 """A kind that means nothing, for what is to be ignored."""
-ABNORMAL_CLOSURE = 1006
-"""The close code of a connection that broke (RFC 6455, 7.4.1); it is never sent."""
 CLOSED_BELOW: dict[int, EndReason] = {
     CloseCode.TOO_BIG: "bad_message",
     CloseCode.NOT_TEXT: "bad_message",
@@ -38,11 +38,24 @@ _CLOSED = (OSError, RuntimeError, WebSocketDisconnect)
 """What sending on a closed socket raises: the server, Starlette and its state check differ in it."""
 
 
+class Socket(Protocol):
+    """The part of Starlette's WebSocket that a transport uses. It is open."""
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next message, as ASGI has it."""
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a binary message."""
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Close."""
+
+
 class WebSocketTransport(Transport):
     """Sends and receives whole messages, each with its kind."""
 
     def __init__(
-        self, websocket: WebSocket, audio: AudioFormat, threads: CodecThreads, *, metadata: bool, impatient: bool
+        self, websocket: Socket, audio: AudioFormat, threads: CodecThreads, *, metadata: bool, impatient: bool
     ) -> None:
         """`metadata`: the client knows METADATA. `impatient`: it wants to hear something also before the handshake.
 

@@ -173,6 +173,9 @@ class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How long after the handshake the agent's first frame, which answers the caller's first, may come."""
     send_s: Seconds = 5
     """How long a client may leave what it is sent unread."""
+    resume_s: Annotated[float, Meta(ge=0, le=3600)] = 20
+    """How long a call of `/ws/chat` is kept when its connection breaks, so that its client can pick it up again; 0 ends
+    it at once. It keeps its slot meanwhile."""
     max_messages_per_s: Positive = 400
     """The default is twice the rate of a client that sends each 128 samples of a browser's audio worklet."""
     max_ahead_s: Seconds = 15

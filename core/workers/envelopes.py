@@ -1,7 +1,8 @@
 """The bytes between the processes of a service.
 
 Everything on a socket is an envelope: the body's length (uint32), its kind (uint8), the body. A body is a message in
-MessagePack, or a frame: a fixed header and float32[1920]. Numbers are little-endian.
+MessagePack, or a frame: a fixed header and float32[1920], or what goes over a WebSocket that is relayed, as it is.
+Numbers are little-endian.
 """
 
 import struct
@@ -13,7 +14,7 @@ from core.engine.call import FRAME_SAMPLES, Frame, OutputFrame
 from core.workers.messages import Message
 
 ENVELOPE = struct.Struct("<IB")
-MESSAGE, CALLER_FRAME, AGENT_FRAME = range(3)
+MESSAGE, CALLER_FRAME, AGENT_FRAME, SOCKET_BYTES = range(4)
 MAX_BODY_BYTES = 1 << 20
 """No body is longer: a prompt is text, and voices cross as files."""
 

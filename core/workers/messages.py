@@ -8,6 +8,7 @@ from core.engine.call import DeviceHealth, EngineHealth, EngineInfo
 from core.engine.sampling import Sampling
 from core.errors import EngineBusyError, EngineError, PromptError
 from core.session.admission import Caller, TooManyCallsError
+from core.session.resumption import Pickup
 
 HEARTBEAT_S = 1.0
 """How often every process shows that it is alive."""
@@ -271,6 +272,38 @@ class FoundVoice(Struct, frozen=True, tag=True):
     fingerprint: str | None
 
 
+# Between two workers, one of which has the call and the other one its client's new connection.
+
+
+class Resume(Struct, frozen=True, tag=True):
+    """A client wants to pick a call up again."""
+
+    pickup: Pickup
+
+
+class Found(Struct, frozen=True, tag=True):
+    """The call is here: from now on what comes over the client's WebSocket, and what goes, crosses as it is."""
+
+
+class NotFound(Struct, frozen=True, tag=True):
+    """There is no such call for this client: the refusal to answer with."""
+
+    status: int
+    reason: str
+    message: str
+
+
+class SocketText(Struct, frozen=True, tag=True):
+    """The client has sent a text message, which the protocol does not have."""
+
+
+class SocketClosed(Struct, frozen=True, tag=True):
+    """The WebSocket is closed, by the client, or is to be closed."""
+
+    code: int
+    reason: str
+
+
 Message = (
     Hello
     | Started
@@ -303,4 +336,9 @@ Message = (
     | Failed
     | FindVoice
     | FoundVoice
+    | Resume
+    | Found
+    | NotFound
+    | SocketText
+    | SocketClosed
 )

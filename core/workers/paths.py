@@ -13,6 +13,11 @@ def engine_socket(folder: Path, engine: int) -> str:
     return str(folder / f"engine-{engine}")
 
 
+def calls_socket(folder: Path, worker: int) -> str:
+    """Where a worker listens to others, whose callers want to pick up calls of its own."""
+    return str(folder / f"calls-{worker}")
+
+
 def voices_folder(folder: Path) -> Path:
     """Where voices cross."""
     return folder / "voices"
