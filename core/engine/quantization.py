@@ -1,11 +1,15 @@
 """Vectors in 8 bits: integers from -127 to 127, with a scale for each vector."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 INT8_MAX = 127
 LEAST_MAGNITUDE = 1e-30
 """What counts as the largest magnitude of a vector of zeros, so that its scale is not zero."""
+PAIRED_FEATURES = 256
+"""Input features of 8-bit weights that `pair` arranges together."""
 
 
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,3 +25,26 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
 def dequantize(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """What `quantize` has made of vectors, `[..., width]`, computed in `dtype`."""
     return x.to(dtype) * scale[..., None].to(dtype)
+
+
+def pair(weight: Tensor) -> Tensor:
+    """Arrange 8-bit weights in pairs, as the matmul kernel reads them: int8[out_features, in_features] in and out.
+
+    Of each 256 input features, a feature of the first half and one of the second are neighbours. A pair is loaded as
+    one number of 16 bits, and the two halves are then multiplied one after the other. The last features may be fewer
+    than 256, but must be even in number.
+    """
+    return _exchange(weight, lambda block: block.unflatten(-1, (2, -1)))
+
+
+def unpair(weight: Tensor) -> Tensor:
+    """Undo `pair`."""
+    return _exchange(weight, lambda block: block.unflatten(-1, (-1, 2)))
+
+
+def _exchange(weight: Tensor, unflatten: Callable[[Tensor], Tensor]) -> Tensor:
+    """Transpose each block of input features, which `unflatten` makes a matrix."""
+    whole = weight.shape[-1] // PAIRED_FEATURES * PAIRED_FEATURES
+    blocks = weight[:, :whole].unflatten(-1, (-1, PAIRED_FEATURES)) if whole else weight[:, :0, None]
+    parts = [unflatten(block).mT.flatten(-2) for block in (blocks, weight[:, None, whole:]) if block.numel()]
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
