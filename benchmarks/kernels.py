@@ -49,8 +49,12 @@ def matmul_errors(device: torch.device) -> dict[str, float]:
             )
     x, weight = torch.randn(5, 2, 512, device=device), torch.randn(2048, 512, device=device) * 0.1
     bias = torch.randn(2048, device=device)
-    exact = reference_mimi_linear(x.double(), weight.double(), bias=bias.double(), centred=True, epsilon=1e-5, gelu=True)
-    errors["matmul after a norm"] = relative(mimi_linear(x, weight, bias=bias, centred=True, epsilon=1e-5, gelu=True), exact)
+    exact = reference_mimi_linear(
+        x.double(), weight.double(), bias=bias.double(), centred=True, epsilon=1e-5, gelu=True
+    )
+    errors["matmul after a norm"] = relative(
+        mimi_linear(x, weight, bias=bias, centred=True, epsilon=1e-5, gelu=True), exact
+    )
     hidden, weight = torch.randn(20, 2, 2048, device=device), torch.randn(512, 2048, device=device) * 0.05
     residual = torch.randn(20, 2, 512, device=device)
     exact = reference_mimi_linear(hidden.double(), weight.double(), residual=residual.double())

@@ -26,9 +26,10 @@ NARROW_OUTPUTS, MEDIUM_OUTPUTS, WIDE_OUTPUTS = 16, 32, 64
 """Outputs of a tile. Below 64 the tile takes smaller matrix instructions, which is for layers that are narrow."""
 MANY_OUTPUTS = 8192
 """Outputs times parts of split sums beyond which a layer is not narrow: tiles of WIDE_OUTPUTS then fill the GPU."""
-INPUTS_BY_WEIGHT_BYTES = {2: 128, 4: 64}
-"""Input features that a tile multiplies at a time; with 8-bit weights, PAIRED_FEATURES."""
-MAX_STAGES = 4
+INPUTS_BY_WEIGHT_BYTES = {1: PAIRED_FEATURES, 2: 128, 4: 64}
+"""Input features that a tile multiplies at a time."""
+WARPS = 4
+STAGES_BY_WEIGHT_BYTES = {1: 3, 2: 4, 4: 4}
 """Stages of the software pipeline, where the GPU's shared memory has room for them."""
 MIN_STAGES = 3
 """Stages from which on a second program beside each is worth more than another stage."""
@@ -158,14 +159,12 @@ def linear(
         out = torch.empty(*x.shape[:-1], out_features, device=x.device, dtype=x.dtype)
     rows, gpu = x.numel() // in_features, gpu_of(x.device)
     tile = tile_for(rows, out_features, in_features, weight.element_size(), gated, gpu)
-    weights = tile.outputs * (2 if gated else 1)
-    stage = tile.inputs * (x.element_size() * tile.rows + weight.element_size() * weights)
     _linear[tile.grid(rows, out_features)](
         x, weight if scale is None else weight.view(torch.int16), scale, residual, out,
         tile.partial_sums(rows, out_features, x.device), gpu.counters,
         rows, out_features, in_features, row_stride(x), row_stride(residual), row_stride(out),
         ROWS=tile.rows, OUTPUTS=tile.outputs, INPUTS=tile.inputs, GATED=gated, SPLIT_K=tile.split_k,
-        num_warps=tile.warps, num_stages=stages_for(stage, gpu),
+        num_warps=tile.warps, num_stages=stages_for(tile, x.element_size(), weight.element_size(), gated, gpu),
     )  # fmt: skip
     return out
 
@@ -188,18 +187,30 @@ def tile_for(rows: int, out_features: int, in_features: int, weight_bytes: int, 
     if in_features > UNSPLIT_INPUTS and not gated:
         split_k = power_of_2(min(in_features // MIN_SPLIT_INPUTS, MAX_SPLIT_OUTPUTS // out_features))
     tile_rows = min(max(MIN_ROWS, triton.next_power_of_2(rows)), MAX_ROWS)
-    inputs = INPUTS_BY_WEIGHT_BYTES.get(weight_bytes, PAIRED_FEATURES)
+    inputs = INPUTS_BY_WEIGHT_BYTES[weight_bytes]
     if out_features * split_k > MANY_OUTPUTS:
-        # Conversions to 16 bits keep more warps busy.
-        twice = weight_bytes == 1 and (gated or tile_rows == MAX_ROWS)
-        return Tile(tile_rows, WIDE_OUTPUTS * (1 + twice), inputs, split_k, 4 * (1 + twice))
+        wide = Tile(tile_rows, WIDE_OUTPUTS, inputs, split_k, WARPS)
+        # Converting 8-bit weights keeps more warps busy.
+        wider = Tile(tile_rows, 2 * WIDE_OUTPUTS, inputs, split_k, 2 * WARPS)
+        busy = weight_bytes == 1 and (gated or tile_rows == MAX_ROWS)
+        return wider if busy and stages_for(wider, 2, weight_bytes, gated, gpu) >= MIN_STAGES else wide
     outputs = MEDIUM_OUTPUTS
     if not gated and triton.cdiv(rows, tile_rows) * triton.cdiv(out_features, outputs) * split_k < gpu.multiprocessors:
         outputs = NARROW_OUTPUTS
-    return Tile(tile_rows, outputs, inputs, split_k, 4)
+    return Tile(tile_rows, outputs, inputs, split_k, WARPS)
 
 
-def stages_for(stage: int, gpu: Gpu) -> int:
-    """The stages of the pipeline, each of which takes so many bytes of shared memory."""
-    beside = min(MAX_STAGES, gpu.shared_memory // 2 // stage)
-    return beside if beside >= MIN_STAGES else max(1, min(MAX_STAGES, gpu.shared_memory // stage))
+def stages_for(tile: Tile, activation_bytes: int, weight_bytes: int, gated: bool, gpu: Gpu) -> int:
+    """The stages of the pipeline for which shared memory has room, if possible beside a second program.
+
+    The wide matrix instructions read shared memory themselves, which takes one more buffer than there are stages in
+    flight; weights with 8 bits are converted on their way.
+    """
+    activations = tile.inputs * activation_bytes * tile.rows
+    weights = tile.inputs * weight_bytes * tile.outputs * (2 if gated else 1)
+    read = activations + (0 if weight_bytes == 1 else weights)
+    most = STAGES_BY_WEIGHT_BYTES[weight_bytes]
+    alone, beside = (
+        1 + (memory - read) // (activations + weights) for memory in (gpu.shared_memory, gpu.shared_memory // 2)
+    )
+    return min(most, beside) if beside >= MIN_STAGES else max(1, min(most, alone))

@@ -190,9 +190,7 @@ def strides(x: Tensor | None) -> tuple[int, int]:
     return x.stride(0), x.stride(1) if x.dim() == 3 else 0
 
 
-def tile_for(
-    rows: int, time: int, out_features: int, in_features: int, splittable: bool, multiprocessors: int
-) -> Tile:
+def tile_for(rows: int, time: int, out_features: int, in_features: int, splittable: bool, multiprocessors: int) -> Tile:
     """Choose the tile for a layer.
 
     What a row's rounding depends on, the input features of a tile, the split and the shape of the matrix instruction,

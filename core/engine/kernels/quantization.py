@@ -51,7 +51,7 @@ SECOND_TO_BFLOAT16: tl.constexpr = tl.constexpr(_BFLOAT16.format(shift=8))
 def first_of_pair(pair, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
     """The low bytes of int16, each an int8, in a floating-point dtype, exactly."""
     if dtype == tl.bfloat16:
-        return tl.inline_asm_elementwise(FIRST_TO_BFLOAT16, "=r,r", [pair], dtype=dtype, is_pure=True, pack=2)
+        return tl.inline_asm_elementwise(FIRST_TO_BFLOAT16, "=r,r", [pair], dtype=tl.bfloat16, is_pure=True, pack=2)
     return ((pair << 8) >> 8).to(dtype)
 
 
@@ -59,5 +59,5 @@ def first_of_pair(pair, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
 def second_of_pair(pair, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
     """The high bytes of int16, each an int8, in a floating-point dtype, exactly."""
     if dtype == tl.bfloat16:
-        return tl.inline_asm_elementwise(SECOND_TO_BFLOAT16, "=r,r", [pair], dtype=dtype, is_pure=True, pack=2)
+        return tl.inline_asm_elementwise(SECOND_TO_BFLOAT16, "=r,r", [pair], dtype=tl.bfloat16, is_pure=True, pack=2)
     return (pair >> 8).to(dtype)
