@@ -114,10 +114,7 @@ def reference_linear(
     float32[out_features]. After the matmul come, in this order: `gated`, where the first half of the outputs, through
     SiLU, multiplies the second half; and the addition of `residual`. The result is written to `out` where it is given.
     """
-    if scale is not None:
-        y = (F.linear(x.float(), unpair(weight).float()) * scale).to(x.dtype)
-    else:
-        y = F.linear(x, weight)
+    y = F.linear(x, weight) if scale is None else (F.linear(x.float(), unpair(weight).float()) * scale).to(x.dtype)
     if gated:
         gate, value = y.chunk(2, dim=-1)
         y = F.silu(gate) * value

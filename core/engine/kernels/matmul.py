@@ -190,13 +190,13 @@ def tile_for(rows: int, out_features: int, in_features: int, weight_bytes: int, 
     inputs = INPUTS_BY_WEIGHT_BYTES[weight_bytes]
     if out_features * split_k > MANY_OUTPUTS:
         wide = Tile(tile_rows, WIDE_OUTPUTS, inputs, split_k, WARPS)
-        # Converting 8-bit weights keeps more warps busy.
-        wider = Tile(tile_rows, 2 * WIDE_OUTPUTS, inputs, split_k, 2 * WARPS)
-        busy = weight_bytes == 1 and (gated or tile_rows == MAX_ROWS)
-        return wider if busy and stages_for(wider, 2, weight_bytes, gated, gpu) >= MIN_STAGES else wide
-    outputs = MEDIUM_OUTPUTS
-    if not gated and triton.cdiv(rows, tile_rows) * triton.cdiv(out_features, outputs) * split_k < gpu.multiprocessors:
-        outputs = NARROW_OUTPUTS
+        # Twice the outputs share the activations, and keep more warps busy with converting 8-bit weights.
+        full, small = tile_rows == MAX_ROWS, weight_bytes == 1
+        wider = Tile(tile_rows, 2 * WIDE_OUTPUTS, inputs if small else inputs // 2, split_k, 2 * WARPS)
+        better = gated or full if small else gated and full
+        return wider if better and stages_for(wider, 2, weight_bytes, gated, gpu) >= MIN_STAGES else wide
+    programs = triton.cdiv(rows, tile_rows) * triton.cdiv(out_features, MEDIUM_OUTPUTS) * split_k
+    outputs = NARROW_OUTPUTS if not gated and programs < gpu.multiprocessors // 2 else MEDIUM_OUTPUTS
     return Tile(tile_rows, outputs, inputs, split_k, WARPS)
 
 
