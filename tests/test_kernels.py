@@ -1,6 +1,8 @@
 """Each Triton kernel against its reference: on a GPU where there is one, else through Triton's interpreter, which
 conftest.py chooses."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -119,7 +121,7 @@ def test_a_long_sum_of_the_codec_is_split(rows: int) -> None:
 @pytest.mark.parametrize("rows", ROWS)
 def test_matmul_after_a_norm(rows: int) -> None:
     x, weight, bias = random(rows, 2, 100), random(40, 100, seed=1), random(40, seed=2)
-    options = {"centred": True, "epsilon": 1e-5, "gelu": True}
+    options: dict[str, Any] = {"centred": True, "epsilon": 1e-5, "gelu": True}
     exact = reference_mimi_linear(x.double(), weight.double(), bias=bias.double(), **options)
     assert relative(mimi_matmul.linear(x, weight, bias=bias, **options), exact) < 2e-6
 

@@ -1,7 +1,5 @@
 """Vectors in 8 bits: integers from -127 to 127, with a scale for each vector."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -34,17 +32,17 @@ def pair(weight: Tensor) -> Tensor:
     one number of 16 bits, and the two halves are then multiplied one after the other. The last features may be fewer
     than 256, but must be even in number.
     """
-    return _exchange(weight, lambda block: block.unflatten(-1, (2, -1)))
+    return _transpose_blocks(weight, (2, -1))
 
 
 def unpair(weight: Tensor) -> Tensor:
     """Undo `pair`."""
-    return _exchange(weight, lambda block: block.unflatten(-1, (-1, 2)))
+    return _transpose_blocks(weight, (-1, 2))
 
 
-def _exchange(weight: Tensor, unflatten: Callable[[Tensor], Tensor]) -> Tensor:
-    """Transpose each block of input features, which `unflatten` makes a matrix."""
-    whole = weight.shape[-1] // PAIRED_FEATURES * PAIRED_FEATURES
-    blocks = weight[:, :whole].unflatten(-1, (-1, PAIRED_FEATURES)) if whole else weight[:, :0, None]
-    parts = [unflatten(block).mT.flatten(-2) for block in (blocks, weight[:, None, whole:]) if block.numel()]
-    return torch.cat([part.flatten(1) for part in parts], dim=1)
+def _transpose_blocks(weight: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Transpose each block of a row's input features, taken as a matrix of this shape."""
+    whole = weight.shape[1] // PAIRED_FEATURES * PAIRED_FEATURES
+    parts = weight[:, :whole].reshape(-1, PAIRED_FEATURES), weight[:, whole:]
+    rows = len(weight)
+    return torch.cat([part.reshape(len(part), *shape).mT.reshape(rows, -1) for part in parts if part.numel()], dim=1)

@@ -12,7 +12,7 @@ MAX_SPLIT_TILES = 1 << 16
 """Tiles of a layer whose sums are split, at most."""
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def add_parts(sums, place, partial_sums_pointer, counters_pointer, SIZE: tl.constexpr, SPLIT_K: tl.constexpr):  # type: ignore[no-untyped-def]
     """Add up the parts of a tile's sums, always in the same order, in the program that finishes last (split-K).
 

@@ -202,16 +202,18 @@ def tile_for(rows: int, time: int, out_features: int, in_features: int, splittab
         parts = in_features // (MIN_SPLIT_INPUTS * (2 if long else 1))
         split_k = power_of_2(min(parts, MAX_SPLIT_OUTPUTS // out_features))
     outputs = MIN_OUTPUTS if out_features <= MIN_OUTPUTS else MAX_OUTPUTS
+    choices: list[Tile] = []
     if long:
         inputs = NARROW_INPUTS if in_features <= NARROW_INPUTS else LONG_TIME_INPUTS
-        large = Tile(2 * LONG_TIME, outputs, inputs, split_k, 2 * WARPS)
-        medium = Tile(LONG_TIME, outputs, inputs, split_k, WARPS)
         small = Tile(LONG_TIME, MIN_OUTPUTS, inputs, split_k, WARPS)
-        choices = (large, medium) if outputs == MAX_OUTPUTS else ()
+        if outputs == MAX_OUTPUTS:
+            choices = [
+                Tile(2 * LONG_TIME, outputs, inputs, split_k, 2 * WARPS),
+                Tile(LONG_TIME, outputs, inputs, split_k, WARPS),
+            ]
     else:
         tile_rows = MIN_ROWS if rows <= MIN_ROWS else MAX_ROWS
-        medium = Tile(tile_rows, outputs, INPUTS, split_k, WARPS)
         small = Tile(tile_rows, MIN_OUTPUTS, INPUTS, split_k, WARPS)
-        choices = (medium,)
+        choices = [Tile(tile_rows, outputs, INPUTS, split_k, WARPS)]
     filling = (tile for tile in choices if math.prod(tile.grid(rows, out_features)) >= multiprocessors)
     return next(filling, small)

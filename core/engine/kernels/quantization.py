@@ -47,7 +47,7 @@ FIRST_TO_BFLOAT16: tl.constexpr = tl.constexpr(_BFLOAT16.format(shift=0))
 SECOND_TO_BFLOAT16: tl.constexpr = tl.constexpr(_BFLOAT16.format(shift=8))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def first_of_pair(pair, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
     """The low bytes of int16, each an int8, in a floating-point dtype, exactly."""
     if dtype == tl.bfloat16:
@@ -55,7 +55,7 @@ def first_of_pair(pair, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
     return ((pair << 8) >> 8).to(dtype)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def second_of_pair(pair, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
     """The high bytes of int16, each an int8, in a floating-point dtype, exactly."""
     if dtype == tl.bfloat16:
