@@ -21,24 +21,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
+from weakref import WeakValueDictionary
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from core import (
-    SAMPLE_RATE,
-    Config,
-    ControlError,
-    Frame,
-    PluginError,
-    SessionControl,
-    SessionEnded,
-    get_logger,
-    hookimpl,
-)
+from core import SAMPLE_RATE, ControlError, Frame, PluginError, SessionControl, SessionEnded, get_logger, hookimpl
 
 FRAME_MS = 80
 WHISPER_KHZ = 16
@@ -63,7 +53,6 @@ MOST_UNSENT = 2**20
 PROBLEM_S = 60.0
 """For how long `/health` says that words were skipped."""
 RESTART_S = 5.0
-INSTALL = "uv sync --extra transcribe, or: pip install 'personaplex-modal[transcribe]'"
 REPETITIVE = 2.4
 """Text that compresses better than this is Whisper repeating itself, as it does in noise; from its own code."""
 HEADER = struct.Struct("<IIH")
@@ -97,14 +86,15 @@ class Plugin:
         self._options = options
         self._scribe: Scribe | None = None
         if self.enabled and importlib.util.find_spec("faster_whisper") is None:
-            raise PluginError(f"needs faster-whisper. Install it with: {INSTALL}.")
+            raise PluginError(
+                "needs faster-whisper. Install it with: uv sync --extra transcribe, or: "
+                "pip install 'personaplex-modal[transcribe]'."
+            )
 
     @hookimpl
-    async def startup(self, config: Config, engine: object) -> None:
-        folder = Path(config.source).parent / self._options.model
+    async def startup(self, engine: object) -> None:
         if engine is not None:
-            model = str(folder) if folder.is_dir() else self._options.model
-            self._scribe = Scribe(msgspec.structs.replace(self._options, model=model))
+            self._scribe = Scribe(self._options)
             await self._scribe.run()
 
     @hookimpl
@@ -125,8 +115,9 @@ class Listener:
     """Sends the caller's frames of one session to the process."""
 
     def __init__(self, scribe: "Scribe", control: SessionControl) -> None:
+        self.control = control
         self._scribe, self._number, self._frames = scribe, next(scribe.numbers), 0
-        scribe.sessions[self._number] = control
+        scribe.listeners[self._number] = self
 
     async def caller_frame(self, frame: Frame) -> None:
         """The caller's next frame, float32[1920]."""
@@ -136,7 +127,7 @@ class Listener:
 
     async def close(self, ended: SessionEnded) -> None:  # noqa: ARG002 - the hook's signature
         """The session is over: nothing more is heard in it."""
-        del self._scribe.sessions[self._number]
+        self._scribe.listeners.pop(self._number, None)
         self._scribe.send(self._number, 0, b"")
 
 
@@ -144,7 +135,7 @@ class Scribe:
     """The process, from this side. Belongs to the event loop."""
 
     def __init__(self, options: Plugin.Options) -> None:
-        self.sessions: dict[int, SessionControl] = {}
+        self.listeners: WeakValueDictionary[int, Listener] = WeakValueDictionary()
         self.numbers = itertools.count()
         self._options = options
         self._process: Any = None  # an asyncio.subprocess.Process
@@ -213,9 +204,9 @@ class Scribe:
                 told = json.loads(line)
                 if "skipped" in told:
                     self._skip()
-                elif session := self.sessions.get(told["call"]):
+                elif listener := self.listeners.get(told["call"]):
                     with contextlib.suppress(ControlError):  # the session has just ended
-                        session.caller_said(told["text"], told["start_ms"], told["end_ms"])
+                        listener.control.caller_said(told["text"], told["start_ms"], told["end_ms"])
             await self._kill()
             self._log.error("the process has ended, and is started again")
             while self._process.returncode is not None:
@@ -360,7 +351,7 @@ def main(options: Plugin.Options, sound: BinaryIO, output: BinaryIO) -> None:
     detector = get_vad_model().session
     calls: dict[int, Turns] = {}
     writer.tell(ready=True)
-    while header := sound.read(HEADER.size):
+    while len(header := sound.read(HEADER.size)) == HEADER.size:
         call, frame, size = HEADER.unpack(header)
         pcm = sound.read(size)
         turns = calls.pop(call, None)

@@ -1,0 +1,51 @@
+"""The plugins that the recipes show do what the recipes say."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import RefusedError
+from core.events import Identity
+from core.plugin.hookspecs import hookimpl
+from core.testing import PluginHarness, SessionClosedError
+from tests.documents import doc
+
+SILENCE = np.zeros(1920, np.float32)
+
+
+def shown(recipe: str, folder: Path) -> Path:
+    """The plugin that a recipe shows, as a file."""
+    (name, source) = next(
+        (name[1], block)
+        for block in re.findall(r"```python\n(.*?)```", doc(f"recipes/{recipe}"), re.DOTALL)
+        if (name := re.match(r'"""plugins/(\w+)\.py', block))
+    )
+    path = folder / f"{name}.py"
+    path.write_text(source)
+    return path
+
+
+async def test_a_call_ends_when_the_account_is_empty(tmp_path: Path) -> None:
+    accounts = tmp_path / "accounts.sqlite"
+    async with PluginHarness(shown("billing", tmp_path), options={"file": str(accounts)}) as harness:
+        with pytest.raises(RefusedError, match="used up") as refused:
+            async with harness.session(persona="echo"):
+                pass
+        assert refused.value.status == 402
+        with sqlite3.connect(accounts) as database:
+            database.execute("INSERT INTO accounts VALUES ('caller', 2.5)")
+        database.close()
+        async with harness.session(persona="echo") as session:
+            with pytest.raises(SessionClosedError, match="Top up your account to go on") as closed:
+                for _ in range(1000):
+                    await session.exchange(SILENCE)
+        assert closed.value.code == 4010
+        assert session.ended is not None
+        assert (session.ended.reason, session.ended.detail) == ("plugin", "billing: empty")
+        assert session.ended.frames_out >= 50
+        with pytest.raises(RefusedError):
+            async with harness.session(persona="echo"):
+                pass
