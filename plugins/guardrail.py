@@ -27,10 +27,11 @@ KEPT = 500
 """Characters of the agent's latest words, in which a rule is looked for."""
 SUSPECT_FRAMES = 3
 """A word goes on in the next frame if it goes on at all; after so many, 0.24 s, it is whole."""
-QUIET_FRAMES = 15
-"""So many frames without a word of the sentence, 1.2 s, end it, and its sound."""
-MOST_WAIT_FRAMES = 125
-"""A sentence that has not begun after 10 s does not come: something else was said in its place."""
+FADE_FRAMES = 5
+"""How long a word may sound after its text, 0.4 s; then the agent is heard again, and says the sentence."""
+QUIET_FRAMES = 20
+"""So many frames without a word of the sentence, 1.6 s, end it: its sound has ended, or it does not come at all."""
+ENDED = "The call has ended: it came to what must not be talked about."
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,89 +115,87 @@ class Guard:
         self._suspected: CompiledRule | None = None
         """The rule that the agent breaks if the word it has begun ends here. The agent is muted meanwhile."""
         self._broken: CompiledRule | None = None
-        """The rule whose sentence waits to be said, or is being said."""
-        self._begun = False
-        """Whether that sentence has begun. Until then, the agent is muted."""
+        """The rule whose sentence is about to be said, or being said."""
+        self._fading = False
+        """Whether the agent, muted and hushed, still sounds of what it must not say."""
         self._unsaid = 0
-        """How many letters of it are left."""
+        """How many letters of the sentence are left."""
         self._frames = 0
-        """Frames since the last piece of text that counts."""
+        """Frames since the last text that counts."""
         self._log = get_logger("guardrail")
 
     async def agent_text(self, piece: AgentText) -> None:
         """Look for the rules in the agent's words. The rules' own sentences may hold what they forbid."""
         if self._broken is not None:
-            if piece.given and (self._unsaid > 0 or self._broken.end):
-                self._follow(piece.text)
+            if self._fading:
                 return
-            if not self._begun or self._broken.end:
+            if piece.given and self._unsaid > 0:
+                self._unsaid -= _letters(piece.text)
+                self._frames = 0
                 return
+            if self._broken.end or self._unsaid == _letters(self._broken.say):
+                return  # these are the agent's last words, in the call or before the sentence
             self._broken = None
         self._text = (self._text + piece.text)[-KEPT:]
         self._frames = 0
-        suspected = None
-        for rule in self._agents:
-            found = rule.found_in(self._text)
-            if found == "surely":
-                self._break(rule)
-                return
-            if found:
-                suspected = suspected or rule
-        if suspected is not self._suspected:
+        found = [(rule.found_in(self._text), rule) for rule in self._agents]
+        if broken := [rule for verdict, rule in found if verdict == "surely"]:
+            self._break(broken[0])
+            return
+        suspected = next((rule for verdict, rule in found if verdict == "perhaps"), None)
+        if (suspected is None) != (self._suspected is None):
             self._control.mute("agent", suspected is not None)
         self._suspected = suspected
 
     async def caller_text(self, piece: CallerText) -> None:
         """Look for the rules in what the caller said, which has been heard: nothing is muted."""
-        for rule in self._callers:
-            if rule.found_in(piece.text):
-                self._break(rule)
-                return
+        if broken := [rule for rule in self._callers if rule.found_in(piece.text)]:
+            self._break(broken[0])
 
     async def agent_frame(self, frame: Frame) -> None:  # noqa: ARG002 - it counts them
-        """Each frame, so that what is waited for does not take forever."""
+        """Go on with what waits for a number of frames."""
         self._frames += 1
         if self._broken is None:
             if self._suspected is not None and self._frames > SUSPECT_FRAMES:
                 self._break(self._suspected)
-        elif self._begun and self._frames > QUIET_FRAMES:
-            self._sentence_ended(self._broken)
-        elif self._frames > MOST_WAIT_FRAMES:
-            self._log.warning("the sentence of a rule was not said", session=self._control.info.id)
-            self._control.mute("agent", False)
-            self._sentence_ended(self._broken)
+        elif self._fading:
+            if self._frames > FADE_FRAMES:
+                self._speak(self._broken)
+        elif self._frames > QUIET_FRAMES:
+            self._finish(self._broken)
 
     def _break(self, rule: CompiledRule) -> None:
-        """Have the sentence of a broken rule said."""
+        """A rule is broken."""
         self._log.warning("a rule was broken", session=self._control.info.id, rule=rule.name, side=rule.side)
-        self._text, self._suspected = "", None
+        self._text, self._suspected, self._broken, self._frames = "", None, rule, 0
+        self._fading = self._fading or rule.side == "agent"
         if rule.side == "agent":
             self._control.mute("agent", True)
-        if not rule.say:
             self._control.hush()
-            self._sentence_ended(rule)
-            return
-        self._broken, self._begun, self._frames = rule, False, 0
-        self._unsaid = len(rule.say.replace(" ", ""))
+        if not rule.say:
+            self._finish(rule)
+        elif not self._fading:
+            self._speak(rule)
+
+    def _speak(self, rule: CompiledRule) -> None:
+        """Have the sentence of a broken rule said, and heard."""
+        self._fading, self._frames, self._unsaid = False, 0, _letters(rule.say)
         try:
             self._control.say(rule.say, interrupt=True)
         except SayError as error:
             self._log.error("the sentence of a rule cannot be said", rule=rule.name, reason=str(error))
-            self._control.mute("agent", False)
-            self._sentence_ended(rule)
+            self._finish(rule)
+        self._control.mute("agent", False)
 
-    def _follow(self, piece: str) -> None:
-        """A piece of the sentence is said."""
-        if not self._begun:
-            self._begun = True
-            self._control.mute("agent", False)
-        self._unsaid -= len(piece.replace(" ", ""))
-        self._frames = 0
-
-    def _sentence_ended(self, rule: CompiledRule) -> None:
+    def _finish(self, rule: CompiledRule) -> None:
+        """The sentence has been said."""
         self._broken = None
         if rule.end:
-            self._control.end("guardrail", rule.say or "The call has ended: it came to what must not be talked about.")
+            self._control.end("guardrail", ENDED)
+
+
+def _letters(text: str) -> int:
+    return len("".join(text.split()))
 
 
 def _folded(text: str) -> str:
