@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from starlette.requests import HTTPConnection
 
 from core.engine.call import Frame
+from core.errors import AudioError
 from core.events import EndReason, Identity, SessionEnded
 from core.media.audio_codecs import Samples
 from core.plugin.acting import AgentText
@@ -53,6 +55,14 @@ class CallerSound:
     """What it cost beside its sound, in samples that would have cost as much; the rate limits count it too."""
     decode_ms: float = 0.0
     """How long it took to decode."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError where this is no sound, and AudioError for samples that are not finite."""
+        samples: Any = self.samples
+        if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
+            raise TypeError("CallerSound takes samples as float32[n]")
+        if not np.isfinite(samples).all():
+            raise AudioError("Sound came with samples that are no numbers.")
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,10 @@ class Transport(ABC):
         Ready is the handshake. New kinds of messages may come in any release: what it does not know, a transport
         leaves out.
         """
+
+    async def keep_alive(self) -> None:  # noqa: B027 - a default
+        """Called each second of the session, for clients that must hear something now and then. By default nothing
+        happens."""
 
     async def close(self, ended: CallEnded) -> None:  # noqa: B027 - a default
         """The session is over: tell the client why, and close. Called last and once, unless `run` is cancelled."""
