@@ -49,20 +49,21 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the call ends when the sentence has been said."""
 
     def __post_init__(self) -> None:
+        # Without full stops: the place is put before them, and one behind.
         if not self.words and not self.patterns:
-            raise ValueError("a rule has words or patterns: add what it looks for.")
+            raise ValueError("a rule has words or patterns: add what it looks for")
         if not self.say.strip() and not self.end:
-            raise ValueError("a rule has `say`, the sentence for its case, or `end: true`, or both.")
+            raise ValueError("a rule has say, the sentence for its case, or end: true, or both")
         for word in self.words:
             if not re.search(r"\w", word):
-                raise ValueError(f"words: {word!r} holds no letter. A sign goes to `patterns`.")
+                raise ValueError(f"words: {word!r} holds no letter; a sign goes to patterns")
         for pattern in self.patterns:
             try:
                 matches_nothing = re.search(pattern, "") is not None
             except re.error as error:
-                raise ValueError(f"patterns: {pattern!r} is no regular expression: {error}.") from None
+                raise ValueError(f"patterns: {pattern!r} is no regular expression: {error}") from None
             if matches_nothing:
-                raise ValueError(f"patterns: {pattern!r} fits no text at all, so every text. Make it stricter.")
+                raise ValueError(f"patterns: {pattern!r} matches no text at all, so it would match every text")
 
 
 class Plugin:

@@ -45,9 +45,7 @@ def says(content: str | None, **more: Any) -> Response:
     """A completion."""
     message = {"role": "assistant", "content": content, **more}
     choice = {"index": 0, "finish_reason": "stop", "message": message}
-    return JSONResponse(
-        {"id": "c1", "object": "chat.completion", "created": 0, "model": "test", "choices": [choice]}
-    )
+    return JSONResponse({"id": "c1", "object": "chat.completion", "created": 0, "model": "test", "choices": [choice]})
 
 
 def calls(*functions: tuple[str, str]) -> Response:

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from core.errors import RefusedError
-from core.events import Identity
-from core.plugin.hookspecs import hookimpl
-from core.testing import PluginHarness, SessionClosedError
+from core.testing import PluginHarness, SessionClosedError, SessionDriver
 from tests.documents import doc
 
 SILENCE = np.zeros(1920, np.float32)
@@ -28,6 +26,12 @@ def shown(recipe: str, folder: Path) -> Path:
     return path
 
 
+async def talk_on(session: SessionDriver) -> None:
+    """Talk for much longer than the account allows."""
+    for _ in range(1000):
+        await session.exchange(SILENCE)
+
+
 async def test_a_call_ends_when_the_account_is_empty(tmp_path: Path) -> None:
     accounts = tmp_path / "accounts.sqlite"
     async with PluginHarness(shown("billing", tmp_path), options={"file": str(accounts)}) as harness:
@@ -36,12 +40,11 @@ async def test_a_call_ends_when_the_account_is_empty(tmp_path: Path) -> None:
                 pass
         assert refused.value.status == 402
         with sqlite3.connect(accounts) as database:
-            database.execute("INSERT INTO accounts VALUES ('caller', 2.5)")
+            database.execute("INSERT INTO accounts VALUES ('anonymous', 2.5)")
         database.close()
         async with harness.session(persona="echo") as session:
             with pytest.raises(SessionClosedError, match="Top up your account to go on") as closed:
-                for _ in range(1000):
-                    await session.exchange(SILENCE)
+                await talk_on(session)
         assert closed.value.code == 4010
         assert session.ended is not None
         assert (session.ended.reason, session.ended.detail) == ("plugin", "billing: empty")
