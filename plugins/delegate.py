@@ -258,8 +258,8 @@ def sentence(answer: str) -> str:
         return ""
     if len(text) <= LONGEST_SENTENCE:
         return text
-    end = max(text.rfind(sign, 0, LONGEST_SENTENCE) for sign in ".!? ")
-    return text[: end + 1 if end > 0 else LONGEST_SENTENCE].strip()
+    ends = [text.rfind(sign, 0, LONGEST_SENTENCE) for sign in (". ", "! ", "? ")]
+    return text[: max(ends) + 1 or LONGEST_SENTENCE]
 
 
 def read_tools(path: Path) -> dict[str, Tool]:

@@ -16,12 +16,8 @@ SILENCE = np.zeros(1920, np.float32)
 
 def shown(recipe: str, folder: Path) -> Path:
     """The plugin that a recipe shows, as a file."""
-    (name, source) = next(
-        (name[1], block)
-        for block in re.findall(r"```python\n(.*?)```", doc(f"recipes/{recipe}"), re.DOTALL)
-        if (name := re.match(r'"""plugins/(\w+)\.py', block))
-    )
-    path = folder / f"{name}.py"
+    (source,) = re.findall(r'```python\n("""plugins/.*?)```', doc(f"recipes/{recipe}"), re.DOTALL)
+    path = folder / Path(source.partition(":")[0]).name
     path.write_text(source)
     return path
 
