@@ -68,8 +68,8 @@ class Plugin:
         model: str = ""
         base_url: str = "https://api.openai.com/v1"
         api_key: Annotated[Secret | None, FromEnvironment("OPENAI_API_KEY")] = None
-        instructions: str = INSTRUCTIONS
-        """What the model is told to do, before the persona and what was said."""
+        instructions: str = ""
+        """What the model is told to do, before the persona and what was said, in place of INSTRUCTIONS."""
         tools: str = ""
         """A Python file beside config.yaml, whose public functions the model may call."""
         timeout_s: Annotated[float, msgspec.Meta(gt=0, le=120)] = 15.0
@@ -174,7 +174,7 @@ class Model:
         return sentence(answer)
 
     async def _converse(self, session: SessionInfo, prompt: str, transcript: str) -> str:
-        system = f"{self._options.instructions}\n\nThe agent's part:\n{prompt}"
+        system = f"{self._options.instructions or INSTRUCTIONS}\n\nThe agent's part:\n{prompt}"
         messages: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": transcript}]
         offer: dict[str, Any] = {"tools": [tool.schema for tool in self._tools.values()]} if self._tools else {}
         for _ in range(self._options.max_rounds + 1):
