@@ -13,9 +13,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.cli.offline import Conversation, converse
 from core.cli.options import config_option, seed_option, silence_option, sound_in, sound_out, stereo_option
+from core.cli.transcript import print_out
 from core.engine.call import FRAME_S, SAMPLE_RATE
 from core.errors import AudioError, PersonaError
-from core.events import OPERATOR
+from core.events import OPERATOR, TransformFailed
 from core.media.audio_codecs import Samples
 from core.media.sound_files import check_writable, read_sound, to_stereo, write_wav
 from core.media.voices import voice_name
@@ -59,8 +60,11 @@ def talk(
     if transcript is not None:
         _write_transcript(transcript, conversation)
     for failure in conversation.failures:
-        console.print(f"The transform of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
-    click.echo("".join(word.text for word in conversation.words).strip())
+        part = "transform" if isinstance(failure, TransformFailed) else "handler"
+        console.print(f"The {part} of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
+    click.echo(print_out(conversation.lines))
+    if conversation.ended:
+        console.print(f"A plugin ended the conversation: {conversation.ended}", markup=False)
 
 
 async def _check_persona(config: Config, persona: str) -> None:
@@ -115,9 +119,13 @@ def _converse(
 
 
 def _write_transcript(path: Path, conversation: Conversation) -> None:
-    words = [asdict(word) for word in conversation.words]
     text = json.dumps(
-        {"text": "".join(word.text for word in conversation.words).strip(), "seed": conversation.seed, "words": words}
+        {
+            "text": "".join(word.text for word in conversation.words).strip(),
+            "seed": conversation.seed,
+            "words": [asdict(word) for word in conversation.words],
+            "lines": [asdict(line) for line in conversation.lines],
+        }
     )
     try:
         path.write_text(text + "\n", encoding="utf-8")
