@@ -22,6 +22,7 @@ from core.media.sound_files import check_writable, read_sound, to_stereo, write_
 from core.media.voices import voice_name
 from core.plugin.host import PluginHost
 from core.settings.config import Config, load_config
+from core.settings.log import configure_logging
 
 
 @click.command()
@@ -49,6 +50,7 @@ def talk(
 ) -> None:
     """Say IN.wav to a persona and write its answer to OUT.wav, with the engine and transforms of the server."""
     loaded = load_config(config, os.environ)
+    configure_logging(loaded.log)
     for path in (target, transcript):
         if path is not None:
             check_writable(path)
