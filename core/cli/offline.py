@@ -1,36 +1,36 @@
-"""A conversation without a server: speech goes through the transforms and the engine as fast as they run.
+"""A conversation without a server: a session over a sound file, as fast as it goes.
 
-Where a plugin has a handler, whose answers take time, it goes in real time.
+Where a plugin has a handler it goes no faster than real time: what plugins do takes time, such as to understand speech.
 """
 
 import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 
-from core.engine.call import FRAME_S, Call, Engine, Frame, frames_of
+from core.engine.call import FRAME_S, Engine, Frame, frames_of
 from core.engine.prompt import Prompt
-from core.events import (
-    OPERATOR,
-    CallerText,
-    HandlerFailed,
-    SessionEnded,
-    SessionEvent,
-    SessionInfo,
-    SessionReady,
-    SessionStarted,
-    TransformFailed,
-)
+from core.errors import EngineError
+from core.events import OPERATOR, CallerText, HandlerFailed, SessionEvent, SessionInfo, SessionStarted, TransformFailed
 from core.media.audio_codecs import Samples
-from core.plugin.acting import Line, Side
-from core.plugin.doors import CallEnded
+from core.plugin.acting import AgentText, Line
+from core.plugin.doors import CallEnded, CallerSound, Transport
 from core.plugin.host import PluginHost
-from core.plugin.personas import Persona
-from core.session.acting import Acting
+from core.plugin.server_messages import Ready, ServerMessage
+from core.session.admission import EngineAdmission
+from core.session.chat_request import ResolvedRequest
+from core.session.codec_threads import CodecThreads
+from core.session.session import Session
 from core.session.transcript import Transcript
+from core.settings.sections import ServerConfig
+
+PATIENCE_S = 3600.0
+"""For a prompt, and for the first frame: a machine may be as slow as it is."""
+Failure = TransformFailed | HandlerFailed
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,64 @@ class Conversation:
     caller: Samples
     agent: Samples
     words: tuple[Word, ...]
-    lines: tuple[Line, ...]
-    """What both sides said; the caller's as a plugin has understood them."""
+    transcript: tuple[Line, ...]
+    """What both sides said; the caller's lines where a plugin understands speech."""
     seed: int
-    failures: tuple[TransformFailed | HandlerFailed, ...]
-    ended: str
-    """What a plugin that ended it tells the caller, or ""."""
+    failures: tuple[Failure, ...]
+    ended: str = ""
+    """What the caller is told, where a plugin ended the conversation early."""
+
+
+@dataclass
+class SoundFile(Transport):
+    """A caller who says the next frame as soon as the last one is answered, or when it is due."""
+
+    frames: Samples
+    """float32[n, 1920]."""
+    progress: Callable[[int, int], None]
+    audio = "pcm"
+    route = "talk"
+    live = False
+    agent: list[Frame] = field(default_factory=list)
+    words: list[Word] = field(default_factory=list)
+    transcript: Transcript = field(default_factory=Transcript)
+    ended: CallEnded | None = None
+    in_real_time: Callable[[], bool] = lambda: False
+    _began: float = 0.0
+    _turn: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def receive(self) -> CallerSound:
+        """See Transport."""
+        await self._turn.wait()
+        if self.in_real_time():
+            await asyncio.sleep(self._began + len(self.agent) * FRAME_S - time.monotonic())
+        self._turn.clear()
+        if len(self.agent) == len(self.frames):
+            raise CallEnded("left")
+        return CallerSound(self.frames[len(self.agent)])
+
+    async def send_audio(self, sound: Frame) -> None:
+        """See Transport."""
+        self.agent.append(sound)
+        self.progress(len(self.agent), len(self.frames))
+        self._turn.set()
+
+    async def send_text(self, text: AgentText) -> None:
+        """See Transport."""
+        self.words.append(Word(round(text.start_ms / 1000, 2), text.text))
+        self.transcript.add_agent(text)
+
+    async def send_event(self, message: ServerMessage) -> None:
+        """See Transport."""
+        if isinstance(message, Ready):
+            self._began = time.monotonic()
+            self._turn.set()
+        elif isinstance(message, CallerText):
+            self.transcript.add_caller(message)
+
+    async def close(self, ended: CallEnded) -> None:
+        """See Transport."""
+        self.ended = ended
 
 
 async def converse(
@@ -68,98 +120,41 @@ async def converse(
 ) -> Conversation:
     """Say `speech` to a persona ("" is the default one). `progress` is called with the frames done and their number.
 
-    Raises PersonaError, VoiceError, PromptError and EngineError.
+    Raises PersonaError, VoiceError and EngineError.
     """
     chosen = await host.resolve_persona(persona, OPERATOR)
     chosen = replace(chosen, voice=voice or chosen.voice, sampling=replace(chosen.sampling, seed=seed))
     prompt = Prompt(chosen.prompt, await host.load_voice(chosen.voice))
-    frames = frames_of(speech)
-    talk = _Talk(host, chosen)
-    call = engine.open(prompt, chosen.sampling, len(frames) * FRAME_S)
-    try:
-        await talk.begin(call)
-        for index, frame in enumerate(frames):
-            if await talk.is_over(index):
-                break
-            await talk.exchange(call, index, frame)
-            progress(index + 1, len(frames))
-    finally:
-        await call.close()
-        await talk.close()
-    said = len(talk.agent)
-    return Conversation(
-        caller=frames[:said].ravel(),
-        agent=np.concatenate([np.empty(0, np.float32), *talk.agent]),
-        words=tuple(talk.words),
-        lines=talk.transcript.lines,
-        seed=call.seed,
-        failures=tuple(talk.failures),
-        ended=talk.ends[0].message if talk.ends else "",
+    line = SoundFile(frames_of(speech), progress)
+    events: list[SessionEvent] = []
+    session = Session(
+        SessionInfo(secrets.token_hex(8), OPERATOR, chosen.id, chosen.voice, line.route, "", line.audio),
+        ResolvedRequest(OPERATOR, chosen, prompt),
+        line,
+        admission=EngineAdmission(engine, ServerConfig()),
+        host=host,
+        engine=engine.info,
+        threads=CodecThreads(),
+        config=msgspec.structs.replace(
+            host.config.session,
+            max_s=len(line.frames) * FRAME_S,
+            max_ahead_s=FRAME_S,
+            prompt_s=PATIENCE_S,
+            first_audio_s=PATIENCE_S,
+        ),
+        on_event=events.append,
     )
-
-
-class _Talk:
-    """What a session is without a server."""
-
-    def __init__(self, host: PluginHost, persona: Persona) -> None:
-        info = SessionInfo(secrets.token_hex(8), OPERATOR, persona.id, persona.voice, "talk", "", "pcm")
-        self.agent: list[Frame] = []
-        self.words: list[Word] = []
-        self.transcript = Transcript()
-        self.failures: list[TransformFailed | HandlerFailed] = []
-        self.ends: list[CallEnded] = []
-        self._input, self._output = (
-            chain(info, self.failures.append) for chain in (host.input_chain, host.output_chain)
-        )
-        self._acting = Acting(info, persona, post=lambda _message: True, end=self.ends.append, fire=self._fire)
-        self._acting.open(host)
-        self._opened = self._began = time.monotonic()
-
-    async def begin(self, call: Call) -> None:
-        """Wait until the prompt has been read."""
-        self._acting.begin(call)
-        self._fire(SessionStarted(0.0, call.seed))
-        await call.ready()
-        self._began = time.monotonic()
-        self._outputs = call.frames()
-        self._fire(SessionReady((self._began - self._opened) * 1000))
-
-    async def is_over(self, index: int) -> bool:
-        """Whether a plugin has ended the conversation before this frame, which is waited for where plugins act."""
-        if self._acting.handled:
-            await asyncio.sleep(self._began + index * FRAME_S - time.monotonic())
-        return bool(self.ends)
-
-    async def exchange(self, call: Call, index: int, frame: Frame) -> None:
-        """Say one frame of the caller, and hear one of the agent."""
-        heard = self._unless_muted("caller", self._input.process(frame))
-        call.push(heard)
-        self._acting.frame("caller_frame", heard)
-        output = await anext(self._outputs)
-        muted = self._acting.muted("agent")
-        self.agent.append(self._unless_muted("agent", self._output.process(output.pcm)))
-        if output.text:
-            text = self._acting.agent_text(output, muted)
-            if not muted:
-                self.words.append(Word(round(index * FRAME_S, 2), output.text))
-                self.transcript.add_agent(text)
-        self._acting.frame("agent_frame", self.agent[-1])
-
-    async def close(self) -> None:
-        """Tell the plugins that it is over."""
-        frames, seconds = len(self.agent), time.monotonic() - self._began
-        end = self.ends[0] if self.ends else CallEnded("left")
-        summary = SessionEnded(end.reason, end.code, seconds, frames, frames, 0, detail=end.detail)
-        self._acting.event(summary)
-        self._acting.close(summary)
-        await self._acting.closed()
-
-    def _unless_muted(self, side: Side, frame: Frame) -> Frame:
-        return np.zeros_like(frame) if self._acting.muted(side) else frame
-
-    def _fire(self, event: SessionEvent) -> None:
-        if isinstance(event, CallerText):
-            self.transcript.add_caller(event)
-        if isinstance(event, HandlerFailed):
-            self.failures.append(event)
-        self._acting.event(event)
+    line.in_real_time = lambda: session.handled
+    ended = await session.run()
+    message = line.ended.message if line.ended else ""
+    if ended.reason not in ("left", "plugin") or not line.agent:
+        raise EngineError(message or "The conversation ended before it began.")
+    return Conversation(
+        line.frames[: len(line.agent)].ravel(),
+        np.concatenate(line.agent),
+        tuple(line.words),
+        line.transcript.lines,
+        next(event.seed for event in events if isinstance(event, SessionStarted)),
+        tuple(event for event in events if isinstance(event, Failure)),
+        message,
+    )

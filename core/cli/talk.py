@@ -62,11 +62,11 @@ def talk(
     if transcript is not None:
         _write_transcript(transcript, conversation)
     for failure in conversation.failures:
-        part = "transform" if isinstance(failure, TransformFailed) else "handler"
-        console.print(f"The {part} of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
-    click.echo(print_out(conversation.lines))
+        what = "transform" if isinstance(failure, TransformFailed) else "handler"
+        console.print(f"The {what} of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
     if conversation.ended:
-        console.print(f"A plugin ended the conversation: {conversation.ended}", markup=False)
+        console.print(f"A plugin ended the call: {conversation.ended}", markup=False)
+    click.echo(print_out(conversation.transcript))
 
 
 async def _check_persona(config: Config, persona: str) -> None:
@@ -126,7 +126,7 @@ def _write_transcript(path: Path, conversation: Conversation) -> None:
             "text": "".join(word.text for word in conversation.words).strip(),
             "seed": conversation.seed,
             "words": [asdict(word) for word in conversation.words],
-            "lines": [asdict(line) for line in conversation.lines],
+            "transcript": [asdict(line) for line in conversation.transcript],
         }
     )
     try:
