@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+import msgspec
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -50,7 +51,7 @@ def talk(
 ) -> None:
     """Say IN.wav to a persona and write its answer to OUT.wav, with the engine and transforms of the server."""
     loaded = load_config(config, os.environ)
-    configure_logging(loaded.log)
+    configure_logging(msgspec.structs.replace(loaded.log, level="warning"))
     for path in (target, transcript):
         if path is not None:
             check_writable(path)
