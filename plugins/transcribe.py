@@ -20,6 +20,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO, Literal
 from weakref import WeakValueDictionary
@@ -32,10 +33,8 @@ from core import SAMPLE_RATE, ControlError, Frame, PluginError, SessionControl, 
 
 FRAME_MS = 80
 WHISPER_KHZ = 16
-WINDOW, WINDOW_MS = 512, 32
-"""Samples at 16 kHz of which Silero's detector says whether somebody speaks in them."""
-CONTEXT = 64
-"""Samples before each window that the detector sees too."""
+WINDOW, WINDOW_MS, CONTEXT = 512, 32, 64
+"""Samples at 16 kHz that Silero's detector looks at, how long they are, and those before them that it sees too."""
 SPEECH, SILENCE = 0.5, 0.35
 """The probability of speech above which it begins, and below which it ends."""
 PADDING_MS = 300
@@ -44,15 +43,14 @@ SHORTEST_MS = 200
 """Speech that is shorter is no word."""
 LONGEST_MS = 28_000
 """Whisper hears 30 s at once. A turn that is longer is cut."""
-MOST_TURNS = 64
-"""Turns of all calls that may wait to be written down."""
-MOST_WAIT_S = 10.0
-"""A turn that has waited for longer is skipped: it would come too late to be of use."""
+MOST_TURNS, MOST_WAIT_S = 64, 10.0
+"""Turns of all calls that may wait to be written down, and for how long; what comes too late is of no use."""
 MOST_UNSENT = 2**20
 """Bytes of sound that may wait for the process, 22 s of a caller. Frames beyond are skipped."""
 PROBLEM_S = 60.0
 """For how long `/health` says that words were skipped."""
 RESTART_S = 5.0
+ADVICE = "take a smaller plugins.options.transcribe.model, or another device."
 REPETITIVE = 2.4
 """Text that compresses better than this is Whisper repeating itself, as it does in noise; from its own code."""
 HEADER = struct.Struct("<IIH")
@@ -104,7 +102,7 @@ class Plugin:
 
     @hookimpl
     def problems(self) -> list[str]:
-        return [self._scribe.problem] if self._scribe and self._scribe.problem else []
+        return self._scribe.problems if self._scribe else []
 
     @hookimpl
     def open_session(self, control: SessionControl) -> "Listener | None":
@@ -145,16 +143,13 @@ class Scribe:
         self._log = get_logger("transcribe")
 
     @property
-    def problem(self) -> str:
-        """What is wrong now, for the operator; "" when nothing is."""
+    def problems(self) -> list[str]:
+        """What is wrong now, for the operator."""
         if self._process.returncode is not None:
-            return "Callers' words are not written down: the process of the plugin transcribe has ended."
+            return ["Callers' words are not written down: the process of the plugin transcribe has ended."]
         if time.monotonic() - self._skipped < PROBLEM_S:
-            return (
-                "Callers' words come faster than they can be written down, and some are skipped: take a smaller "
-                "plugins.options.transcribe.model, or another device."
-            )
-        return ""
+            return ["Callers' words come faster than they can be written down, and some are skipped: " + ADVICE]
+        return []
 
     async def start(self) -> None:
         """Start the process and wait until its model is loaded. Raises PluginError."""
@@ -241,9 +236,8 @@ class Turns:
         self._rest: Samples = np.empty(0, np.float32)
         """Samples that fill no window yet."""
         self._kept: Samples = np.empty(0, np.float32)
-        """The turn so far, with what was before it; between turns the latest samples."""
+        """The turn so far, with what was before it, up to `_now_ms`; between turns the latest samples."""
         self._now_ms = first_frame * FRAME_MS
-        """Where `_kept` ends."""
         self._began_ms: int | None = None
         """Where the turn began; None between turns."""
         self._ended_ms = 0
@@ -257,8 +251,9 @@ class Turns:
         count = len(sound) // WINDOW
         self._rest = sound[count * WINDOW :]
         windows = sound[: count * WINDOW].reshape(count, WINDOW)
-        for window, probability in zip(windows, self._detect(windows), strict=True):
-            yield from self._follow(window, probability)
+        if count:
+            for window, probability in zip(windows, self._detect(windows), strict=True):
+                yield from self._follow(window, probability)
 
     def finish(self) -> Iterator[Turn]:
         """The turn that is going on is over, whatever comes."""
@@ -269,8 +264,6 @@ class Turns:
 
     def _detect(self, windows: Samples) -> list[float]:
         """The probability of speech in each of float32[n, 512]."""
-        if not len(windows):
-            return []
         before = np.concatenate((self._context[None], windows[:-1, -CONTEXT:]))
         self._context = windows[-1, -CONTEXT:]
         state = dict(zip(("h", "c"), self._state, strict=True))
@@ -323,12 +316,16 @@ class Writer:
             self.tell(skipped=call)
 
     def _run(self) -> None:
-        while True:
-            came, call, turn = self._turns.get()
-            if time.monotonic() - came > MOST_WAIT_S:
-                self.tell(skipped=call)
-            elif text := self._hear(turn[2]):
-                self.tell(call=call, start_ms=turn[0], end_ms=turn[1], text=text)
+        try:
+            while True:
+                came, call, turn = self._turns.get()
+                if time.monotonic() - came > MOST_WAIT_S:
+                    self.tell(skipped=call)
+                elif text := self._hear(turn[2]):
+                    self.tell(call=call, start_ms=turn[0], end_ms=turn[1], text=text)
+        except Exception:  # such as a GPU without memory: the service starts another process
+            traceback.print_exc()
+            os._exit(1)
 
     def _hear(self, sound: Samples) -> str:
         """What is said in float32[n] at 16 kHz, or ""."""

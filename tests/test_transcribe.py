@@ -44,7 +44,7 @@ def on(**options: Any) -> dict[str, Any]:
     options = {"model": MODEL, "threads": 1, **options}
     return {
         "plugins": {"disabled": ["loudness"], "options": {"transcribe": options}},
-        "session": {"max_ahead_s": 60, "max_messages_per_s": 100_000},
+        "session": {"max_ahead_s": 60, "max_messages_per_s": 100_000, "idle_s": 600},
     }
 
 
@@ -56,7 +56,7 @@ async def calling(running: Running) -> AsyncIterator[Caller]:
 
 async def told(caller: Caller, number: int) -> list[dict[str, Any]]:
     """So many turns of the caller's, as the service tells them."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while len(turns := [one for one in caller.metadata if one["type"] == "caller_text"]) < number:
             await caller.next()
     return turns
