@@ -22,6 +22,7 @@ from core.http.headers import HEADERS, SecurityHeaders
 from core.http.origin_check import OriginCheck
 from core.http.plugin_routes import PluginRoutes
 from core.http.rate_limits import PacedRequests
+from core.http.request_bodies import RequestBodies
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.reload import ReloadMiddleware
@@ -61,8 +62,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
         routes += [Route(route, service.upgrade_required) for route in ROUTES]
     if role != "gpu":
         routes += [Route("/personas", api.personas), Route("/voices", api.voices), Route("/session", api.session)]
-    routes.append(PluginRoutes(lambda: service.host))
-    if role != "gpu":
+        routes.append(PluginRoutes(lambda: service.host))
         static = StaticFiles(Path(config.server.web) if config.server.web else shipped("web"))
         routes.append(Route("/{name:path}", static.serve))
     app = Starlette(
@@ -72,6 +72,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
             Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
             Middleware(SecurityHeaders, connect=(remote, remote.replace("ws", "http", 1)) if remote else ()),
             Middleware(PacedRequests, per_s=config.server.requests_per_s),
+            Middleware(RequestBodies, most_bytes=config.server.max_request_bytes, within_s=config.server.request_s),
             Middleware(ReloadMiddleware, reloader=service.reloader),
             Middleware(
                 OriginCheck,

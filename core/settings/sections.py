@@ -59,6 +59,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How many requests a second one address may make. Beyond that and a burst they wait; 0 is any number."""
     max_message_bytes: Annotated[int, Meta(ge=8192)] = 65536
     """A larger WebSocket message closes the call. For comparison: a frame of PCM has 3840 bytes."""
+    max_request_bytes: Annotated[int, Meta(ge=8192)] = 2**20
+    """A larger request is refused with 413."""
     request_s: Seconds = 10
     """How long a client may take to send its request, and how long it may keep an idle connection open."""
     drain_s: Annotated[float, Meta(ge=0)] = 8
