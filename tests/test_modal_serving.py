@@ -2,44 +2,41 @@
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from websockets.exceptions import InvalidStatus
 
+from core.errors import RefusedError
 from core.http.listening import bind
 from core.http.uvicorn_server import GracefulServer
-from core.session.protocol import Kind
 from core.settings.sections import ServerConfig
+from deploy import records as recorded
+from deploy import serving
+from deploy.choices import Deployment
+from deploy.ledger import Ledger, today
+from deploy.page import FreshVolume, page_app
+from deploy.records import Report
+from deploy.settings import Settings
+from deploy.waking import Waking
 from tests.caller import dial
 from tests.conftest import speech
-from tests.deployed import AFTER, EXIT, PASSWORD, Deployed, container, deploy, hooks, place
+from tests.deployed import AFTER, PASSWORD, ROOT, DictRecords, LocalGpus, container, deploy, hooks, place
 
 pytestmark = pytest.mark.modal
 asgi = pytest.importorskip("modal._runtime.asgi")
 __all__ = ["place"]  # a fixture
+BEARER: dict[str, Any] = {"Authorization": f"Bearer {PASSWORD}"}
 
 
-@asynccontextmanager
-async def running(app: Any, listener: Any) -> AsyncIterator[str]:
-    """An app with its lifespan, as Modal runs it; its address."""
-    ready = asyncio.Event()
-    server = GracefulServer(app, ServerConfig(), ready.set)
-    async with app.router.lifespan_context(app):
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await ready.wait()
-        yield f"http://localhost:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await task
-
-
-async def ask(url: str, data: bytes | None = None, **headers: str) -> tuple[int, Any, Any]:
+async def ask(url: str, data: bytes | None = None, **headers: Any) -> tuple[int, Any, Any]:
     """Status, headers and body of a GET, or of a POST of `data`."""
 
     def fetch() -> tuple[int, Any, bytes]:
@@ -55,167 +52,431 @@ async def ask(url: str, data: bytes | None = None, **headers: str) -> tuple[int,
     return status, found, json.loads(body) if "json" in found.get("content-type", "") else body
 
 
+@dataclass
+class Service:
+    """The page's container, over a real socket, and the containers that it starts."""
+
+    url: str
+    records: DictRecords
+    gpus: LocalGpus
+    settings: Settings
+
+    async def calls(self, **headers: Any) -> tuple[int, Any]:
+        """What `POST /calls` says to somebody who is logged in."""
+        status, _, body = await ask(f"{self.url}/calls", b"", **(headers or BEARER))
+        return status, body
+
+    async def awake(self, but: str = "") -> str:
+        """Where calls are, once they are somewhere (else than `but`)."""
+        async with asyncio.timeout(30):
+            while True:
+                status, body = await self.calls()
+                assert status in (200, 202), body
+                if status == 200 and body["url"] != but:
+                    return str(body["url"])
+                await asyncio.sleep(0.05)
+
+
+Serve = Callable[..., Any]
+
+
 @pytest.fixture
-def listeners() -> Iterator[tuple[Any, Any]]:
-    with bind(ServerConfig(port=0)) as page, bind(ServerConfig(port=0)) as gpu:
-        yield page, gpu
+def service(monkeypatch: pytest.MonkeyPatch, place: Path) -> Serve:
+    monkeypatch.setattr(serving, "REPORT_S", 0.1)
+    monkeypatch.setattr(serving, "LAST_CALLERS_S", 0.3)
+
+    @asynccontextmanager
+    async def run(records: DictRecords | None = None, **choices: Any) -> AsyncIterator[Service]:
+        deployment = Deployment(deployed=1, **{"scaledown_s": 3600, **choices})
+        records = records or DictRecords()
+        with bind(ServerConfig(port=0)) as listener:
+            origin = f"http://localhost:{listener.getsockname()[1]}"
+            gpus = LocalGpus(records, place, origin, deployment)
+            settings = Settings(place.parent / "settings", ROOT, place)
+
+            async def refresh(settings: Settings) -> None:
+                settings.refresh()
+
+            app = await page_app(settings, place, deployment, records, gpus, 60.0, refresh)
+            ready = asyncio.Event()
+            inner = app._app
+            server = GracefulServer(inner, ServerConfig(), ready.set)
+            async with inner.router.lifespan_context(inner):
+                task = asyncio.create_task(server.serve(sockets=[listener]))
+                await ready.wait()
+                yield Service(origin, records, gpus, settings)
+                await gpus.close()
+                server.should_exit = True
+                await task
+
+    return run
 
 
-@pytest.mark.filterwarnings("ignore:The .* function is executing locally")
-async def test_a_whole_call_through_both_functions(
-    monkeypatch: pytest.MonkeyPatch, place: Path, listeners: tuple[Any, Any]
-) -> None:
-    app = deploy(monkeypatch, place)
-    urls = {name: f"http://localhost:{socket.getsockname()[1]}" for name, socket in zip("PG", listeners, strict=True)}
-    monkeypatch.setattr(app, "address", lambda web: urls[str(web)[7]])
-    gpu, page = app.Gpu(), app.Page()
-    async with running(gpu.web.local(), listeners[1]) as calls, running(page.web.local(), listeners[0]) as home:
+async def test_a_whole_call_through_both_functions(service: Serve) -> None:
+    async with service() as here:
+        page = here.url
         # The page, and who may come in.
-        status, headers, body = await ask(f"{home}/")
+        status, headers, body = await ask(f"{page}/")
         assert (status, body[:15]) == (200, b"<!doctype html>")
-        socket = calls.replace("http", "ws")
-        assert f"connect-src 'self' {socket} {calls};" in headers["content-security-policy"]
-        _, _, session = await ask(f"{home}/session")
-        assert session["calls"] == {"url": socket, "ticket": True, "wake": "call", "wake_s": 30}
-        assert session["engine"]["name"] == "nano"
-        assert (await ask(f"{home}/personas"))[0] == 401
-        assert (await ask(f"{home}/ticket", b""))[0] == 401
-        status, headers, _ = await ask(f"{home}/login", b"password=open+sesame", Origin=home)
+        assert "connect-src 'self' wss://*.modal.host https://*.modal.host;" in headers["content-security-policy"]
+        _, _, session = await ask(f"{page}/session")
+        assert session["calls"] == {"url": None, "ticket": True, "wake": "call", "wake_s": 30}
+        assert (session["engine"]["name"], session["notices"]) == ("nano", [])
+        for path in ("/personas", "/metrics/calls"):
+            assert (await ask(f"{page}{path}"))[0] == 401
+        for path in ("/ticket", "/calls"):
+            assert (await ask(f"{page}{path}", b""))[0] == 401
+        status, headers, _ = await ask(f"{page}/login", b"password=open+sesame", Origin=page)
         assert status == 204
-        cookie = headers["set-cookie"].partition(";")[0]
-        _, _, listed = await ask(f"{home}/personas", Cookie=cookie)
-        assert listed["default"] == "assistant"
-        _, _, voices = await ask(f"{home}/voices", Cookie=cookie)
-        assert voices == {"voices": ["NATF2", "NATM2", "VARF0", "VARM0"]}
+        cookie: dict[str, Any] = {"Cookie": headers["set-cookie"].partition(";")[0], "Origin": page}
+        assert (await ask(f"{page}/personas", **cookie))[2]["default"] == "assistant"
+        assert (await ask(f"{page}/voices", **cookie))[2] == {"voices": ["NATF2", "NATM2", "VARF0", "VARM0"]}
         with pytest.raises(InvalidStatus):
-            async with dial(home.replace("http", "ws") + "/ws/chat"):
+            async with dial(page.replace("http", "ws") + "/ws/chat"):
                 pass
+        assert not here.gpus.running, "none of this wakes a GPU, a login neither"
 
-        # The GPU says to the page that it is awake, and to nobody else's.
-        _, headers, health = await ask(f"{calls}/health", Origin=home)
-        assert headers["access-control-allow-origin"] == home
+        # A call does.
+        status, body = await here.calls(**cookie)
+        assert status == 202
+        assert body["usual_s"] == 30
+        socket = await here.awake()
+        calls = socket.replace("ws", "http", 1)
+        assert list(here.gpus.running) == ["fc-1"]
+        _, headers, health = await ask(f"{calls}/health", Origin=page)
+        assert headers["access-control-allow-origin"] == page
         assert health["engine"]["slots"] == 2
         assert "access-control-allow-origin" not in (await ask(f"{calls}/health", Origin="https://evil.example"))[1]
-        for path in ("/", "/personas", "/voices", "/session"):
-            assert (await ask(f"{calls}{path}"))[0] == 404
+        for path in ("/", "/personas", "/voices", "/session", "/metrics"):
+            assert (await ask(f"{calls}{path}", **BEARER))[0] == 404
+        assert (await ask(f"{calls}/login", b"password=open+sesame"))[0] == 404
 
         # A ticket of the one opens the other, once.
-        _, _, ticket = await ask(f"{home}/ticket", b"", Cookie=cookie, Origin=home)
+        _, _, ticket = await ask(f"{page}/ticket", b"", **cookie)
         address = f"{socket}/ws/chat?persona=hotel&audio=pcm&seed=1&ticket={ticket['ticket']}"
-        async with dial(address, "pcm", origin=home) as caller:
+        async with dial(address, "pcm", origin=page) as caller:
             await caller.shake_hands()
             assert caller.metadata[-1]["persona"] == "hotel"
             assert len(await caller.talk(speech(0.8))) == 10 * 1920
-        for refused, options in (
-            (address, {"origin": home}),
-            (f"{socket}/ws/chat", {"origin": home}),
-            (f"{socket}/ws/chat", {"origin": "https://evil.example", "additional_headers": bearer()}),
-        ):
+        evil = {"origin": "https://evil.example", "additional_headers": BEARER}
+        for refused, options in ((address, {"origin": page}), (f"{socket}/ws/chat", {}), (f"{socket}/ws/chat", evil)):
             with pytest.raises(InvalidStatus) as refusal:
                 async with dial(refused, **options):
                     pass
             assert refusal.value.response.status_code in (401, 403)
+            assert "error" in json.loads(refusal.value.response.body)
 
         # A client that is no page gives the password.
-        async with dial(f"{socket}/api/chat", additional_headers=bearer()) as caller:
+        async with dial(f"{socket}/api/chat", additional_headers=BEARER) as caller:
             await caller.shake_hands()
-    hooks(gpu._cached_user_cls_instance(), EXIT)["stop"]()
+
+        # What it cost, and how it went.
+        _, _, session = await ask(f"{page}/session", **cookie)
+        assert session["notices"][0].startswith("GPU time today: 0 of 480 minutes, about $0.0")
+        serving_metrics = b'personaplex_calls_started_total{container="fc-1",identity="caller"}'
+        assert b"personaplex_engine_slots" in (await ask(f"{page}/metrics/calls", **BEARER))[2]
+        assert serving_metrics.split(b"{")[0] in (await ask(f"{page}/metrics/calls", **BEARER))[2]
+        assert len(here.gpus.running) == 1
 
 
-def bearer() -> dict[str, str]:
-    return {"Authorization": f"Bearer {PASSWORD}"}
+async def test_strangers_wake_nothing_and_hold_nothing(service: Serve) -> None:
+    async with service() as here:
+        host, port = here.url.removeprefix("http://").split(":")
+        held = [await asyncio.open_connection(host, int(port)) for _ in range(5)]
+        for _, writer in held:
+            writer.write(b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\np")
+        for path in ("/", "/calls", "/ws/chat", "/api/chat", "/health", "/session", "/metrics/calls", "/nothing"):
+            await ask(f"{here.url}{path}")
+            await ask(f"{here.url}{path}", b"x=1")
+            await ask(f"{here.url}{path}", b"", Authorization="Bearer wrong", Origin="https://evil.example")
+        assert not here.gpus.running
+        assert not [key for key in here.records.kept if key != "page"]
+        for _, writer in held:
+            writer.close()
 
 
-async def test_settings_on_the_volume_go_before_the_checkout_s(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
-    app = deploy(monkeypatch, place)
-    assert app.configured("gpu").voices.allow == ("NATF2", "NATM2", "VARF0", "VARM0")
-    (place / "config.yaml").write_text(yaml.safe_dump({"voices": {"allow": ["VARM*"]}}))
-    config = app.configured("gpu", origins=("https://page.example",))
-    assert config.voices.allow == ("VARM*",)
-    assert config.server.origins == ("https://page.example",)
-    assert config.voices.folder == str(place / "voices")
+async def test_a_full_container_is_joined_by_another_and_then_by_a_queue(service: Serve) -> None:
+    async with service(max_containers=2) as here:
+        first = await here.awake()
+        async with (
+            dial(f"{first}/ws/chat", additional_headers=BEARER) as one,
+            dial(f"{first}/ws/chat", additional_headers=BEARER) as two,
+        ):
+            await one.shake_hands()
+            await two.shake_hands()
+            second = await here.awake(but=first)
+            assert list(here.gpus.running) == ["fc-1", "fc-2"]
+            async with (
+                dial(f"{second}/ws/chat", additional_headers=BEARER) as three,
+                dial(f"{second}/ws/chat", additional_headers=BEARER) as four,
+            ):
+                await three.shake_hands()
+                await four.shake_hands()
+                await until(lambda: [one["busy"] for one in reports(here)] == [2, 2])
+                status, body = await here.calls()
+                assert status == 200
+                async with dial(f"{body['url']}/ws/chat", additional_headers=BEARER) as fifth:
+                    assert (await fifth.told("queued"))["place"] == 1
+                assert len(here.gpus.running) == 2
 
 
-async def test_the_volume_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = Deployed(monkeypatch).app
+def reports(here: Service) -> list[Any]:
+    return [value for key, value in here.records.kept.items() if key.startswith("container ")]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what is waited for is in a record, which has no event
+            await asyncio.sleep(0.02)
+
+
+async def test_a_container_ends_when_nobody_calls_and_not_while_somebody_does(service: Serve) -> None:
+    async with service(scaledown_s=0.5) as here:
+        socket = await here.awake()
+        async with dial(f"{socket}/ws/chat?audio=pcm", "pcm", additional_headers=BEARER) as caller:
+            await caller.shake_hands()
+            await caller.talk(speech(1.2))
+            assert not here.gpus.running["fc-1"].done()
+        await until(lambda: here.gpus.running["fc-1"].done())
+        assert here.gpus.running["fc-1"].exception() is None
+        assert not reports(here)
+        assert here.gpus.commits, "recordings are kept"
+        spent = here.records.kept["spent fc-1"]
+        assert spent[f"{today()} gpu"] > 1.2
+        assert (await here.calls())[0] == 202, "the next caller wakes another"
+        assert "fc-2" in here.gpus.running
+
+
+async def test_callers_are_said_goodbye_to_where_modal_takes_the_machine(service: Serve) -> None:
+    """Modal interrupts the container with SIGINT, of which its client makes the cancellation of the call."""
+    async with service() as here:
+        (here.gpus.place / "config.yaml").write_text("server: {drain_s: 0}")
+        socket = await here.awake()
+        async with dial(f"{socket}/ws/chat", additional_headers=BEARER) as caller:
+            await caller.shake_hands()
+            here.gpus.running["fc-1"].cancel()
+            assert await caller.end() == 1001, "upon which the page calls again"
+        assert not reports(here)
+        assert (await here.calls())[0] == 202
+
+
+async def test_a_container_that_dies_without_a_word_is_replaced(
+    service: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service() as here:
+        first = await here.awake()
+        silent = here.records.kept["container fc-1"]
+        await here.gpus.close()
+        here.records.kept["container fc-1"] = {**silent, "at": time.time() - 10}
+        assert (await here.calls())[1] == {"url": first}, "for a while it may only be slow"
+        here.records.kept["container fc-1"] = {**silent, "at": time.time() - 16}
+        assert (await here.calls())[0] == 202
+        assert "fc-2" in here.gpus.running
+
+
+async def test_a_sick_engine_s_container_takes_no_more_calls(service: Serve) -> None:
+    async with service() as here:
+        await here.awake()
+        engine = here.gpus.engines["fc-1"]
+        health = engine.health()
+        engine.health = lambda: replace(health, problem="CUDA error: an illegal memory access")
+        await until(lambda: here.gpus.running["fc-1"].done())
+        assert "illegal memory access" in str(here.gpus.running["fc-1"].exception())
+        assert not reports(here)
+        assert (await here.calls())[0] == 202
+        assert list(here.gpus.running) == ["fc-1", "fc-2"]
+
+
+async def test_starts_that_fail_end_after_two_with_the_reason(service: Serve) -> None:
+    async with service() as here:
+        here.gpus.fail_with = "The Volume personaplex has no whole checkpoint."
+        statuses: list[int] = []
+        async with asyncio.timeout(20):
+            while not statuses or statuses[-1] != 503:
+                status, body = await here.calls()
+                statuses.append(status)
+        assert "2 times in a row" in body["error"]
+        assert "no whole checkpoint" in body["error"]
+        assert len(here.gpus.running) == 2
+        assert (await here.calls())[0] == 503
+        assert len(here.gpus.running) == 2, "each start costs, so nobody causes another"
+        kept = here.records
+    async with service(kept) as here:  # the page's own container may come and go
+        assert (await here.calls())[0] == 503
+        assert not here.gpus.running
+
+
+async def test_the_day_s_minutes_end_calls_and_starts(service: Serve) -> None:
+    async with service(gpu_minutes=1) as here:
+        (here.gpus.place / "config.yaml").write_text("server: {drain_s: 0}")
+        await here.awake()
+        here.records.kept["spent yesterday's"] = {"2020-01-01 gpu": 1e9, f"{today()} gpu": 30.0}
+        assert (await here.calls())[0] == 200
+        here.records.kept["spent another"] = {f"{today()} gpu": 31.0}
+        await until(lambda: here.gpus.running["fc-1"].done())
+        status, body = await here.calls()
+        assert (status, "1 minutes of GPU time for today" in body["error"]) == (503, True)
+        assert len(here.gpus.running) == 1
+
+
+async def test_a_caller_without_minutes_wakes_nothing(service: Serve, place: Path) -> None:
+    settings = {"plugins": {"options": {"budget": {"caller_minutes": 5}}}}
+    (place / "config.yaml").write_text(json.dumps(settings))
+    records = DictRecords()
+    records.kept["spent another"] = {f"{today()} caller caller": 301.0}
+    async with service(records) as here:
+        status, body = await here.calls()
+        assert (status, "5 minutes of caller" in body["error"]) == (429, True)
+        assert not here.gpus.running
+
+
+async def test_a_later_deployment_ends_the_containers_of_the_one_before(service: Serve) -> None:
+    async with service() as here:
+        await here.awake()
+        page = Waking(Deployment(deployed=2), here.records, Ledger(here.records, "page"), here.gpus, 60)
+        place = await page.place()
+        assert not place.url, "its callers go to a container of its own"
+        await until(lambda: here.gpus.running["fc-1"].done())
+        assert here.gpus.running["fc-1"].exception() is None
+
+
+async def test_a_start_that_hangs_is_given_up(place: Path) -> None:
+    records, now = DictRecords(), [1000.0]
+    gpus = LocalGpus(records, place, "http://localhost", Deployment(), hang=True)
+    waking = Waking(Deployment(), records, Ledger(records, "page"), gpus, 60, lambda: now[0])
+    for _ in range(2):
+        assert (await waking.place()).waited_s == 0
+        now[0] += 59
+        assert (await waking.place()).waited_s == 59
+        now[0] += 2
+    with pytest.raises(RefusedError, match=r"longer than 1 minutes\. Modal may have no A10G"):
+        await waking.place()
+    assert len(gpus.running) == 2
+    now[0] += 3700
+    assert not (await waking.place()).url, "it is tried again later"
+    await gpus.close()
+    assert all(task.cancelled() for task in gpus.running.values())
+
+
+async def test_a_container_that_modal_starts_again_is_waited_for(place: Path) -> None:
+    """After a preemption Modal repeats the call, under the same id."""
+    records, now = DictRecords(), [1000.0]
+    gpus = LocalGpus(records, place, "http://localhost", Deployment(), hang=True)
+    waking = Waking(Deployment(), records, Ledger(records, "page"), gpus, 60, lambda: now[0])
+    await waking.place()
+    report = Report("fc-1", "https://a.modal.host", now[0], slots=6, busy=1, waiting=0, ended=0, deployed=0)
+    await recorded.write_report(records, report)
+    assert (await waking.place()).url == "https://a.modal.host"
+    now[0] += 3000
+    await recorded.write_report(records, replace(report, at=now[0]))
+    assert (await waking.place()).url
+    now[0] += 16
+    assert (await waking.place()).waited_s == 16
+    assert len(gpus.running) == 1
+    await gpus.close()
+
+
+async def test_what_an_earlier_deployment_wrote_in_another_form_is_left_out() -> None:
+    records = DictRecords()
+    written: dict[str, Any] = {"container a": {"url": 1}, "container b": 3, "page": "x", "spent c": None, "other": {}}
+    records.kept |= written
+    known = await recorded.read(records)
+    assert (known.reports, known.spent, known.page) == ((), {}, recorded.PageNotes())
+
+
+# Settings on the Volume.
+
+
+OTHERS = ["VARM0", "NATF2", "NATM2", "VARF0"]
+
+
+async def test_settings_on_the_volume_count_in_running_containers_also_the_first(service: Serve, place: Path) -> None:
+    async with service() as here:
+        assert (await ask(f"{here.url}/voices", **BEARER))[2]["voices"][0] == "NATF2"
+        (place / "config.yaml").write_text(json.dumps({"voices": {"allow": OTHERS}}))
+        here.settings.refresh()
+        assert (await ask(f"{here.url}/voices", **BEARER))[2] == {"voices": OTHERS}
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"voices": {"alow": OTHERS}}, "alow"),
+        ({"voices": {"allow": ["VARM0"]}}, "assistant.yaml: voice: the voice 'NATF2' is not offered"),
+        ({"plugins": {"options": {"budget": {"caller_minutes": -1}}}}, "caller_minutes"),
+        ({"plugins": {"options": {"password": {"named": {"ann": {"env": "ANNS_PASSWORD"}}}}}}, "ANNS_PASSWORD"),
+    ],
+)
+async def test_broken_settings_on_the_volume_leave_the_checkout_s_and_say_so(
+    service: Serve, place: Path, broken: dict[str, Any], said: str
+) -> None:
+    (place / "config.yaml").write_text(json.dumps(broken))
+    async with service() as here:
+        assert (await ask(f"{here.url}/voices", **BEARER))[2]["voices"][0] == "NATF2"
+        await until_problems(here, 1)
+        assert said in str((await ask(f"{here.url}/health", **BEARER))[2]["details"])
+        assert await here.awake(), "calls are served too"
+        (place / "config.yaml").write_text(json.dumps({"voices": {"allow": OTHERS}}))
+        here.settings.refresh()
+        await until_problems(here, 0)
+        assert (await ask(f"{here.url}/voices", **BEARER))[2] == {"voices": OTHERS}
+
+
+async def until_problems(here: Service, count: int) -> None:
+    async with asyncio.timeout(20):
+        while bool((await ask(f"{here.url}/health"))[2].get("problems", 0)) != bool(count):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_the_volume_is_looked_at_now_and_then() -> None:
     looked, served, now = [], [], [0.0]
 
-    class Volume:
-        class reload:  # noqa: N801 - Modal's way to say await: volume.reload.aio()
-            @staticmethod
-            async def aio() -> None:
-                looked.append(now[0])
-                if len(looked) > 1:
-                    raise RuntimeError("there are open files preventing the operation")
+    async def refresh() -> None:
+        looked.append(now[0])
 
     async def inner(scope: Any, _receive: Any, _send: Any) -> None:
         served.append(scope["type"])
 
-    fresh = app.FreshVolume(inner, Volume(), lambda: now[0])
+    async def nothing(_message: Any = None) -> Any:
+        return None
+
+    fresh = FreshVolume(inner, refresh, lambda: now[0])
     for at, kind in ((0, "lifespan"), (5, "http"), (21, "http"), (22, "websocket"), (42, "http"), (99, "lifespan")):
         now[0] = at
-        await fresh({"type": kind}, None, None)
+        await fresh({"type": kind}, nothing, nothing)
     assert looked == [21, 42]
-    assert len(served) == 6, "a Volume that cannot be looked at keeps nobody out"
+    assert len(served) == 6
 
 
-async def test_a_call_behind_modal_s_own_adapter(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+# Modal's own adapter.
+
+
+async def test_the_page_behind_modal_s_own_adapter_holds_no_input_for_a_body_that_never_comes(
+    monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
     """What stands between Modal's front and our app in a container: one generator of messages a connection."""
-    gpu = container(deploy(monkeypatch, place), "Gpu")
-    hooks(gpu, AFTER)["start"]()
-    given: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    (place / "config.yaml").write_text("server: {request_s: 0.2}")
+    app = deploy(monkeypatch, place)
+    page = container(app, "Page")
+    monkeypatch.setattr(app, "ModalRecords", DictRecords)
+    await hooks(page, AFTER)["start"]()
 
     class Inputs:
         class get_data_in:  # noqa: N801 - Modal's way to say await
             @staticmethod
             async def aio(_call: str, _attempt: str) -> AsyncIterator[dict[str, Any]]:
-                while True:
-                    yield await given.get()
+                yield {"type": "http.request", "body": b"p", "more_body": True}
+                await asyncio.Event().wait()
 
     monkeypatch.setattr(asgi, "current_function_call_id", lambda: "fc-1")
     monkeypatch.setattr(asgi, "current_attempt_token", lambda: "1")
-    connection, lifespan = asgi.asgi_app_wrapper(gpu.service, Inputs())
+    connection, lifespan = asgi.asgi_app_wrapper(page.service, Inputs())
     life = asyncio.create_task(lifespan.background_task())
     await lifespan.lifespan_startup()
-    headers = [(name.lower().encode(), value.encode()) for name, value in {"Host": "gpu", **bearer()}.items()]
-    scope = {"type": "websocket", "path": "/ws/chat", "query_string": b"audio=pcm", "headers": headers}
-    await given.put({"type": "websocket.connect"})
-    kinds, frame = [], bytes([Kind.AUDIO]) + bytes(2 * 1920)
-    async with asyncio.timeout(20):
-        async for message in connection(scope):
-            kind = message["bytes"][0] if message["type"] == "websocket.send" else message["type"]
-            kinds.append(kind)
-            if kind == Kind.HANDSHAKE:
-                await given.put({"type": "websocket.receive", "bytes": frame})
-            elif kind == Kind.AUDIO:
-                await given.put({"type": "websocket.disconnect", "code": 1000})
-    assert kinds[0] == "websocket.accept"
-    assert {Kind.METADATA, Kind.HANDSHAKE, Kind.AUDIO} <= set(kinds)
-    assert gpu.engine.health().busy == 0
+    headers = [(b"host", b"page"), (b"content-length", b"1000")]
+    scope = {"type": "http", "method": "POST", "path": "/login", "query_string": b"", "headers": headers}
+    async with asyncio.timeout(5):
+        sent = [message async for message in connection(scope)]
+    assert sent[0]["status"] == 408
     await lifespan.lifespan_shutdown()
     await life
-    hooks(gpu, EXIT)["stop"]()
-
-
-async def test_a_refusal_where_the_server_can_only_close(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
-    gpu = container(deploy(monkeypatch, place), "Gpu")
-    hooks(gpu, AFTER)["start"]()
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "websocket",
-        "path": "/ws/chat",
-        "headers": [(b"host", b"x")],
-        "query_string": b"",
-        "scheme": "wss",
-    }
-    async with gpu.service.router.lifespan_context(gpu.service):
-        await gpu.service(dict(scope), receive, send)
-    assert [message["type"] for message in sent] == ["websocket.close"]
-    hooks(gpu, EXIT)["stop"]()

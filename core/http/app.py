@@ -169,7 +169,8 @@ class _Api:
             if error.status != 401:
                 raise
         info, server = self._service.engine.info, host.config.server
-        remote = {"url": server.socket, "ticket": host.protected, "wake": server.wake, "wake_s": server.wake_s}
+        url = None if "*" in server.socket else server.socket
+        remote = {"url": url, "ticket": host.protected, "wake": server.wake, "wake_s": server.wake_s}
         return JSONResponse(
             {
                 "authenticated": identity is not None,
@@ -177,7 +178,7 @@ class _Api:
                 "protected": host.protected,
                 "login": host.login_path(),
                 "engine": {"name": info.name, "notice": info.notice},
-                "notices": host.notices(),
+                "notices": host.notices(identity),
             }
             | ({"calls": remote} if server.role == "page" else {})
         )

@@ -23,7 +23,7 @@ WebOrigin = Annotated[
 SocketOrigin = Annotated[
     str,
     Meta(
-        pattern=r"^(wss?://[a-z0-9.:\[\]_-]+)?$",
+        pattern=r"^(wss?://(\*\.)?[a-z0-9.:\[\]_-]+)?$",
         description="an address such as wss://calls.example.com: small letters, no path, no / at the end",
     ),
 ]
@@ -74,7 +74,9 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     role: Literal["all", "page", "gpu"] = "all"
     """What this process serves: `gpu` only the calls, `page` everything else, without an engine, and `all` both."""
     socket: SocketOrigin = ""
-    """For the role `page`: the address of the process that serves the calls, such as `wss://calls.example.com`."""
+    """For the role `page`: the address of the process that serves the calls, such as `wss://calls.example.com`.
+
+    `wss://*.example.com`: the address changes, and a plugin's `POST /calls` says which it is now."""
     wake: Literal["call", "page"] = "call"
     """For the role `page`: whether a call wakes that process, or already a visit to the page."""
     wake_s: Seconds = 30
