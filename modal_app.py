@@ -11,20 +11,17 @@ Deploying needs Modal's client alone: the service itself is imported in the cont
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import modal
 
-from deploy.choices import COMPILED, CONTAINER_S, DATA, NAME, RECORDINGS, ROOT, START_S, Deployment
+from deploy.choices import COMPILED, CONTAINER_S, DATA, NAME, RECORDINGS, ROOT, SETTINGS, START_S, Deployment
 from deploy.prices import GPU_CORES, GPU_GIB, PAGE_CORES, PAGE_GIB
 
 if TYPE_CHECKING:
     from deploy.settings import Settings
 
 SHIPPED = ("core", "deploy", "plugins", "personas", "voices", "web")
-SETTINGS = Path("/settings")
-"""A folder of links to the settings in force, those of the Volume or of the checkout."""
 PATIENCE_S = START_S + 300.0
 """How long a start may take, the wait for a card included."""
 

@@ -21,6 +21,8 @@ COMPILED = Path("/compiled")
 """A Volume of its own: libraries stay open from here, and a Volume with open files shows no news."""
 RECORDINGS = Path("/recordings")
 """A Volume of its own, which only the GPU's containers write."""
+SETTINGS = Path("/settings")
+"""In a container, a folder of links to the settings in force, those of the Volume or of the checkout."""
 CONTAINER_S = 86_400
 """The longest that Modal lets a function call last, and so a container serve calls."""
 START_S = 900

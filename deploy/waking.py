@@ -88,12 +88,21 @@ class Waking:
             if not under_way and len(taking) < self._deployment.max_containers:
                 self._refuse_while_failing(notes)
                 self._refuse_when_spent()
-                under_way = [Start(await self._gpus.start(), self._clock())]
+                under_way = [Start(await self._started(), self._clock())]
                 await recorded.write_notes(self._records, replace(notes, starts=(*notes.starts, *under_way)))
                 _log.info("a container with a GPU is started", call=under_way[0].call)
             if under_way:
                 return Place("", self._clock() - under_way[0].at)
             return Place(min(taking, key=lambda one: one.waiting).url)  # which has a queue
+
+    async def _started(self) -> str:
+        """The id of a new call of the function with the card. Raises RefusedError when Modal does not take it."""
+        try:
+            return await self._gpus.start()
+        except Exception as error:
+            _log.exception("Modal does not start a container")
+            why = str(error) or type(error).__name__
+            raise RefusedError(503, f"Modal does not start the model just now: {why}. Try again in a minute.") from None
 
     async def look(self) -> tuple[Report, ...]:
         """The containers that take calls now. Starts none."""
