@@ -180,7 +180,7 @@ class Gpu:
         await serve(
             self.settings,
             self.engine,
-            address(Page().web),
+            await address(Page().web),
             deployment,
             ModalRecords(),
             forward,
@@ -278,6 +278,6 @@ async def commit() -> None:
         await recordings.commit.aio()  # type: ignore[no-untyped-call]
 
 
-def address(web: Any) -> str:
+async def address(web: Any) -> str:
     """Where a function is served: `https://...`, without a path."""
-    return str(web.get_web_url()).rstrip("/")
+    return str(await web.get_web_url.aio()).rstrip("/")

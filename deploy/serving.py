@@ -85,6 +85,11 @@ async def serve_calls(
         try:
             await ready.wait()
             await serving.run(url)
+        except asyncio.CancelledError:
+            # The call then ends as others do, and Modal does not repeat it: the next caller starts a container.
+            _log.warning("Modal takes the machine back")
+            if this := asyncio.current_task():
+                this.uncancel()
         finally:
             await serving.leave()
             server.should_exit = True

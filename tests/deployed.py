@@ -88,11 +88,10 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def deploy(monkeypatch: pytest.MonkeyPatch, place: Path, **variables: str) -> ModuleType:
-    """A `modal_app` whose Volume is `place`, and whose page has an address."""
+    """A `modal_app` whose Volume is `place`."""
     app = Deployed(monkeypatch, **variables).app
     monkeypatch.setattr(app, "DATA", place)
     monkeypatch.setattr(app, "SETTINGS", place.parent / "settings")
-    monkeypatch.setattr(app, "address", lambda _web: "https://me--personaplex-page-web.modal.run")
     return app
 
 

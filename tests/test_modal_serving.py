@@ -256,6 +256,8 @@ async def test_callers_are_said_goodbye_to_where_modal_takes_the_machine(service
             await caller.shake_hands()
             here.gpus.running["fc-1"].cancel()
             assert await caller.end() == 1001, "upon which the page calls again"
+        await until(lambda: here.gpus.running["fc-1"].done())
+        assert here.gpus.running["fc-1"].exception() is None, "which is no failure, and not to be repeated"
         assert not reports(here)
         assert (await here.calls())[0] == 202
 
