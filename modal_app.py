@@ -52,8 +52,8 @@ compiled = modal.Volume.from_name(f"{NAME}-compiled", create_if_missing=True)
 recordings = modal.Volume.from_name(f"{NAME}-recordings", create_if_missing=True)
 passwords = modal.Secret.from_name(NAME)
 hub_token = modal.Secret.from_name("huggingface", required_keys=["HF_TOKEN"])
-state = modal.Dict.from_name(f"{NAME}-state", create_if_missing=True)
-app = modal.App(NAME)
+state = modal.Dict.from_name(f"{deployment.name}-state", create_if_missing=True)
+app = modal.App(deployment.name)
 
 # The packages are a layer of their own, and the checkout is not in a layer at all but laid over the image when a
 # container starts: an edit of the code builds nothing. Triton wants a C compiler, which is in Modal's Debian.

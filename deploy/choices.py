@@ -11,7 +11,7 @@ from typing import Any
 from deploy.prices import card
 
 NAME = "personaplex"
-"""The app's, and what its Volumes, secrets and records are called."""
+"""What its Volumes and secrets are called, and the app where no other name is chosen."""
 PREFIX = "PERSONAPLEX_MODAL_"
 ROOT = Path(__file__).parent.parent
 """The checkout; in a container /root, where the image has the same folders."""
@@ -33,6 +33,8 @@ START_S = 900
 class Deployment:
     """The choices. The default slots are what was measured to fit 22 GiB: see docs/performance.md, Smaller GPUs."""
 
+    name: str = NAME
+    """The app's, and of its records: another one for trying beside the first, with the same Volumes and secrets."""
     gpu: str = "A10G"
     slots: int = 6
     """Calls at once in a container."""
@@ -67,7 +69,11 @@ class Deployment:
                 continue
             if name not in known:
                 near = get_close_matches(name, known, n=1, cutoff=0.88)  # all begin alike
-                hint = f" Is it {near[0]}?" if near else f" There are {', '.join(known)}."
+                hint = (
+                    f" Is it {near[0]}?"
+                    if near
+                    else f" There are {', '.join(one for one in known if not one.endswith('DEPLOYED'))}."
+                )
                 raise ValueError(f"{name} is no choice of this deployment.{hint}")
             if text := environ[name]:
                 values[known[name].name] = _parsed(name, text, known[name].default)
@@ -111,6 +117,8 @@ class Deployment:
         for name, options in (("kv_cache", ("auto", "bfloat16", "int8")), ("weights", ("auto", "int8"))):
             if getattr(self, name) not in options:
                 refuse(name, f"must be one of {', '.join(options)}, not {getattr(self, name)!r}")
+        if not re.fullmatch(r"[a-z0-9-]{1,50}", self.name):
+            refuse("name", f"must be small letters, digits and '-', not {self.name!r}")
         if self.region and not re.fullmatch(r"[a-z]{2}(-[a-z]+(-[0-9]+)?)?", self.region):
             refuse("region", f"must be a region such as eu or us-west, not {self.region!r}")
 

@@ -85,9 +85,10 @@ def test_the_operator_s_choices(monkeypatch: pytest.MonkeyPatch) -> None:
         ("GPU", "A10G:2", "One container runs one engine on one card"),
         ("KV_CACHE", "int4", "one of auto, bfloat16, int8, not 'int4'"),
         ("WEIGHTS", "bfloat16", "one of auto, int8, not 'bfloat16'"),
+        ("NAME", "Try It", "small letters, digits and '-', not 'Try It'"),
         ("REGION", "Europe", "a region such as eu or us-west, not 'Europe'"),
         ("MAX_CONTAINER", "1", "Is it PERSONAPLEX_MODAL_MAX_CONTAINERS?"),
-        ("CARDS", "1", "There are PERSONAPLEX_MODAL_GPU,"),
+        ("CARDS", "1", "There are PERSONAPLEX_MODAL_NAME, PERSONAPLEX_MODAL_GPU,"),
     ],
 )
 def test_a_wrong_choice_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from core.errors import RefusedError
+from core.client import waking
+from core.client.connection import CallOptions
+from core.client.place_call import place_call
+from core.errors import CallError, RefusedError
 from core.http.listening import bind
 from core.http.uvicorn_server import GracefulServer
 from core.settings.sections import ServerConfig
@@ -83,6 +86,7 @@ Serve = Callable[..., Any]
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch, place: Path) -> Serve:
     monkeypatch.setattr(serving, "REPORT_S", 0.1)
+    monkeypatch.setattr(waking, "PAUSE_S", 0.1)
     monkeypatch.setattr(serving, "LAST_CALLERS_S", 0.3)
 
     @asynccontextmanager
@@ -177,6 +181,23 @@ async def test_a_whole_call_through_both_functions(service: Serve) -> None:
         assert b"personaplex_engine_slots" in (await ask(f"{page}/metrics/calls", **BEARER))[2]
         assert serving_metrics.split(b"{")[0] in (await ask(f"{page}/metrics/calls", **BEARER))[2]
         assert len(here.gpus.running) == 1
+
+
+async def test_the_command_line_wakes_waits_and_says_so(service: Serve) -> None:
+    async with service(scaledown_s=3600) as here:
+        states: list[str] = []
+        options = CallOptions({"persona": "hotel", "seed": "1"}, "pcm", PASSWORD)
+        _, report = await place_call(here.url, speech(0.4), options, lambda state, _frames: states.append(state))
+        assert (report.frames_received, report.close_reason) == (5, "")
+        assert "waking the model, 0 of about 30 s" in states
+        assert states[-1] == "talking"
+        here.gpus.fail_with = "There is no card."
+        await here.gpus.close()
+        here.records.kept.pop("container fc-1", None)
+        with pytest.raises(CallError, match=r"HTTP 503.*2 times in a row.*There is no card\."):
+            await place_call(here.url, speech(0.4), options)
+        with pytest.raises(CallError, match="HTTP 401"):
+            await place_call(here.url, speech(0.4), CallOptions({}))
 
 
 async def test_strangers_wake_nothing_and_hold_nothing(service: Serve) -> None:

@@ -135,7 +135,7 @@ def test_the_page_asks_where_calls_are_and_says_why_there_are_none(
     tab.page.keyboard.press("Enter")
     tab.choose().page.get_by_role("button", name="Start talking").click()
     tab.says("The model could not be started, 2 times in a row.")
-    tab.page.get_by_role("button", name="Call again").click()
+    tab.page.get_by_role("button", name="Try again").click()
     tab.until("waking")
     tab.says("of about 77 seconds")
     tab.until("live", 60)
