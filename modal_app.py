@@ -260,11 +260,11 @@ class Page:
 )
 def download() -> None:
     """`modal run modal_app.py::download`: put the checkpoint on the Volume, and its voices as safetensors."""
-    from core.boot.remote_engine import RemoteEngine
+    from core.boot.page_engine import PageEngine
     from deploy.settings import Settings
     from deploy.voice_index import VoiceIndex
 
-    engine = RemoteEngine.find(Settings(SETTINGS, ROOT, DATA).engine(), print)
+    engine = PageEngine.find(Settings(SETTINGS, ROOT, DATA).engine(), print)
     index = VoiceIndex.of(engine)
     index.write(DATA)
     if not modal.is_local():

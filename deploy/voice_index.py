@@ -73,5 +73,8 @@ class IndexedEngine:
         """Raises EngineError."""
         raise EngineError("Calls are not served here. POST /calls says where they are.")
 
+    def prepare(self, voice: Voice) -> None:
+        """Nothing to do: no call is served here."""
+
     def close(self) -> None:
         """Nothing to close."""

@@ -7,8 +7,7 @@ In config.yaml:
         budget: {service_minutes: 240, caller_minutes: 30}
 
 A call counts from when it has its slot, in steps of ten seconds, so that a process that is killed loses no more. When
-a budget is used up, new calls are refused until midnight (UTC); a running call goes on, for `session.max_s` at most.
-Whoever is logged in reads on the page what is used. Off while neither option is set.
+a budget is used up, running calls end, and new ones are refused until midnight (UTC). Whoever is logged in reads on the page what is used. Off while neither option is set.
 """
 
 import time
@@ -23,6 +22,7 @@ from core import (
     Identity,
     MemoryStore,
     RefusedError,
+    SessionControl,
     SessionEnded,
     SessionEvent,
     SessionInfo,
@@ -60,6 +60,7 @@ class Plugin:
         self._clock = clock
         self._counted_until: dict[str, float] = {}
         """Until when each running call is counted."""
+        self._controls: dict[str, SessionControl] = {}
         self._log = get_logger("budget")
         self.startup(MemoryStore())
 
@@ -70,13 +71,8 @@ class Plugin:
     @hookimpl
     async def authorize(self, identity: Identity) -> None:
         """Raises RefusedError when a budget of this caller's is used up."""
-        for who, minutes, whose in self._budgets(identity):
-            if self._minutes(who) >= minutes:
-                raise RefusedError(
-                    429,
-                    f"The {minutes:g} minutes {whose} for today are used up. They begin again at midnight, UTC.",
-                    headers={"retry-after": str(self._seconds_left())},
-                )
+        if why := self._used_up(identity):
+            raise RefusedError(429, why, headers={"retry-after": str(self._seconds_left())})
 
     @hookimpl
     def notices(self, identity: Identity | None) -> list[str]:
@@ -87,12 +83,18 @@ class Plugin:
         ]
 
     @hookimpl
+    def open_session(self, control: SessionControl) -> None:
+        """Keep what ends the call."""
+        self._controls[control.info.id] = control
+
+    @hookimpl
     def session_event(self, session: SessionInfo, event: SessionEvent) -> None:
         match event:
             case SessionStarted():
                 self._counted_until[session.id] = self._clock()
             case FrameTimed() if self._clock() - self._counted_until.get(session.id, self._clock()) >= STEP_S:
                 self._count(session)
+                self._end_when_used_up(session)
             case SessionEnded() if session.id in self._counted_until:
                 self._count(session)
                 del self._counted_until[session.id]
@@ -104,6 +106,13 @@ class Plugin:
                     caller=round(self._minutes(_caller(name)), 1),
                     service=round(self._minutes(ALL), 1),
                 )
+        if isinstance(event, SessionEnded):
+            self._controls.pop(session.id, None)
+
+    def _end_when_used_up(self, session: SessionInfo) -> None:
+        why, control = self._used_up(session.identity), self._controls.get(session.id)
+        if why and control:
+            control.end("budget", why)
 
     def _budgets(self, identity: Identity) -> list[tuple[str, float, str]]:
         """The budgets that count for a caller: for whom they count, their minutes, and whose they are in words."""
@@ -113,6 +122,13 @@ class Plugin:
             (ALL, options.service_minutes, "of all callers"),
         ]
         return [budget for budget in budgets if budget[1]]
+
+    def _used_up(self, identity: Identity) -> str:
+        """A sentence on the budget of this caller's that is used up; "" where there is none."""
+        for who, minutes, whose in self._budgets(identity):
+            if self._minutes(who) >= minutes:
+                return f"The {minutes:g} minutes {whose} for today are used up. They begin again at midnight, UTC."
+        return ""
 
     def _count(self, session: SessionInfo) -> None:
         now = self._clock()

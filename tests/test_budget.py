@@ -1,12 +1,16 @@
 """The built-in plugin `budget`: minutes a day, for all callers and for each."""
 
+import asyncio
 import json
 from pathlib import Path
+
+import pytest
 
 from core.errors import RefusedError
 from core.events import FrameTimed, Identity, SessionEnded, SessionEvent, SessionInfo, SessionStarted
 from core.plugin.file_store import FileStore
 from core.plugin.store import MemoryStore, Store
+from plugins import budget
 from plugins.budget import Plugin
 from tests.caller import dial, get, refused
 from tests.conftest import Serve, speech
@@ -97,6 +101,25 @@ def test_what_is_used_is_for_those_who_are_logged_in() -> None:
         "Used today: 2 of the 10 minutes of ann.",
         "Used today: 2 of the 60 minutes of all callers.",
     ]
+
+
+async def test_a_running_call_ends_with_the_last_minute(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "STEP_S", 0.05)
+    running = await serve(plugins={"options": {"budget": {"service_minutes": 0.3 / 60}}})
+    async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as caller:
+        await caller.shake_hands()
+        await caller.talk(speech(0.08))
+
+        async def say() -> None:
+            while True:
+                await caller.say(speech(0.08))
+                await asyncio.sleep(0.08)
+
+        saying = asyncio.create_task(say())
+        assert await caller.end() == 4010
+        saying.cancel()
+        await asyncio.gather(saying, return_exceptions=True)
+    assert caller.error == "The 0.005 minutes of all callers for today are used up. They begin again at midnight, UTC."
 
 
 async def test_the_service_refuses_the_call_after_the_last_minute(serve: Serve) -> None:
