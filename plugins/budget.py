@@ -7,7 +7,8 @@ In config.yaml:
         budget: {service_minutes: 240, caller_minutes: 30}
 
 A call counts from when it has its slot, in steps of ten seconds, so that a process that is killed loses no more. When
-a budget is used up, running calls end, and new ones are refused until midnight (UTC). Whoever is logged in reads on the page what is used. Off while neither option is set.
+a budget is used up, running calls end, and new ones are refused until midnight (UTC). Whoever is logged in reads on the
+page what is used. Off while neither option is set.
 """
 
 import time
