@@ -2,118 +2,25 @@
 
 import asyncio
 import json
-import time
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from core.client import waking
 from core.client.connection import CallOptions
 from core.client.place_call import place_call
-from core.errors import CallError, RefusedError
-from core.http.listening import bind
-from core.http.uvicorn_server import GracefulServer
-from core.settings.sections import ServerConfig
-from deploy import records as recorded
-from deploy import serving
-from deploy.choices import Deployment
-from deploy.ledger import Ledger, today
-from deploy.page import FreshVolume, page_app
-from deploy.records import Report
-from deploy.settings import Settings
-from deploy.waking import Waking
+from core.errors import CallError
+from deploy.page import FreshVolume
 from tests.caller import dial
 from tests.conftest import speech
-from tests.deployed import AFTER, PASSWORD, ROOT, DictRecords, LocalGpus, container, deploy, hooks, place
+from tests.deployed import AFTER, PASSWORD, DictRecords, container, deploy, hooks, place
+from tests.deployed_service import BEARER, Serve, Service, ask, reports, service, until
 
 pytestmark = pytest.mark.modal
 asgi = pytest.importorskip("modal._runtime.asgi")
-__all__ = ["place"]  # a fixture
-BEARER: dict[str, Any] = {"Authorization": f"Bearer {PASSWORD}"}
-
-
-async def ask(url: str, data: bytes | None = None, **headers: Any) -> tuple[int, Any, Any]:
-    """Status, headers and body of a GET, or of a POST of `data`."""
-
-    def fetch() -> tuple[int, Any, bytes]:
-        request = urllib.request.Request(url, data=data, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                return response.status, response.headers, response.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers, error.read()
-
-    status, found, body = await asyncio.to_thread(fetch)
-    return status, found, json.loads(body) if "json" in found.get("content-type", "") else body
-
-
-@dataclass
-class Service:
-    """The page's container, over a real socket, and the containers that it starts."""
-
-    url: str
-    records: DictRecords
-    gpus: LocalGpus
-    settings: Settings
-
-    async def calls(self, **headers: Any) -> tuple[int, Any]:
-        """What `POST /calls` says to somebody who is logged in."""
-        status, _, body = await ask(f"{self.url}/calls", b"", **(headers or BEARER))
-        return status, body
-
-    async def awake(self, but: str = "") -> str:
-        """Where calls are, once they are somewhere (else than `but`)."""
-        async with asyncio.timeout(30):
-            while True:
-                status, body = await self.calls()
-                assert status in (200, 202), body
-                if status == 200 and body["url"] != but:
-                    return str(body["url"])
-                await asyncio.sleep(0.05)
-
-
-Serve = Callable[..., Any]
-
-
-@pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch, place: Path) -> Serve:
-    monkeypatch.setattr(serving, "REPORT_S", 0.1)
-    monkeypatch.setattr(waking, "PAUSE_S", 0.1)
-    monkeypatch.setattr(serving, "LAST_CALLERS_S", 0.3)
-
-    @asynccontextmanager
-    async def run(records: DictRecords | None = None, **choices: Any) -> AsyncIterator[Service]:
-        deployment = Deployment(deployed=1, **{"scaledown_s": 3600, **choices})
-        records = records or DictRecords()
-        with bind(ServerConfig(port=0)) as listener:
-            origin = f"http://localhost:{listener.getsockname()[1]}"
-            gpus = LocalGpus(records, place, origin, deployment)
-            settings = Settings(place.parent / "settings", ROOT, place)
-
-            async def refresh(settings: Settings) -> None:
-                settings.refresh()
-
-            app = await page_app(settings, place, deployment, records, gpus, 60.0, refresh)
-            ready = asyncio.Event()
-            inner = app._app
-            server = GracefulServer(inner, ServerConfig(), ready.set)
-            async with inner.router.lifespan_context(inner):
-                task = asyncio.create_task(server.serve(sockets=[listener]))
-                await ready.wait()
-                yield Service(origin, records, gpus, settings)
-                await gpus.close()
-                server.should_exit = True
-                await task
-
-    return run
+__all__ = ["place", "service"]  # fixtures
 
 
 async def test_a_whole_call_through_both_functions(service: Serve) -> None:
@@ -239,172 +146,6 @@ async def test_a_full_container_is_joined_by_another_and_then_by_a_queue(service
                 async with dial(f"{body['url']}/ws/chat", additional_headers=BEARER) as fifth:
                     assert (await fifth.told("queued"))["place"] == 1
                 assert len(here.gpus.running) == 2
-
-
-def reports(here: Service) -> list[Any]:
-    return [value for key, value in here.records.kept.items() if key.startswith("container ")]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for is in a record, which has no event
-            await asyncio.sleep(0.02)
-
-
-async def test_a_container_ends_when_nobody_calls_and_not_while_somebody_does(service: Serve) -> None:
-    async with service(scaledown_s=0.5) as here:
-        socket = await here.awake()
-        async with dial(f"{socket}/ws/chat?audio=pcm", "pcm", additional_headers=BEARER) as caller:
-            await caller.shake_hands()
-            await caller.talk(speech(1.2))
-            assert not here.gpus.running["fc-1"].done()
-        await until(lambda: here.gpus.running["fc-1"].done())
-        assert here.gpus.running["fc-1"].exception() is None
-        assert not reports(here)
-        assert here.gpus.commits, "recordings are kept"
-        spent = here.records.kept["spent fc-1"]
-        assert spent[f"{today()} gpu"] > 1.2
-        assert (await here.calls())[0] == 202, "the next caller wakes another"
-        assert "fc-2" in here.gpus.running
-
-
-async def test_callers_are_said_goodbye_to_where_modal_takes_the_machine(service: Serve) -> None:
-    """Modal interrupts the container with SIGINT, of which its client makes the cancellation of the call."""
-    async with service() as here:
-        (here.gpus.place / "config.yaml").write_text("server: {drain_s: 0}")
-        socket = await here.awake()
-        async with dial(f"{socket}/ws/chat", additional_headers=BEARER) as caller:
-            await caller.shake_hands()
-            here.gpus.running["fc-1"].cancel()
-            assert await caller.end() == 1001, "upon which the page calls again"
-        await until(lambda: here.gpus.running["fc-1"].done())
-        assert here.gpus.running["fc-1"].exception() is None, "which is no failure, and not to be repeated"
-        assert not reports(here)
-        assert (await here.calls())[0] == 202
-
-
-async def test_a_container_that_dies_without_a_word_is_replaced(
-    service: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with service() as here:
-        first = await here.awake()
-        silent = here.records.kept["container fc-1"]
-        await here.gpus.close()
-        here.records.kept["container fc-1"] = {**silent, "at": time.time() - 10}
-        assert (await here.calls())[1] == {"url": first}, "for a while it may only be slow"
-        here.records.kept["container fc-1"] = {**silent, "at": time.time() - 16}
-        assert (await here.calls())[0] == 202
-        assert "fc-2" in here.gpus.running
-
-
-async def test_a_sick_engine_s_container_takes_no_more_calls(service: Serve) -> None:
-    async with service() as here:
-        await here.awake()
-        engine = here.gpus.engines["fc-1"]
-        health = engine.health()
-        engine.health = lambda: replace(health, problem="CUDA error: an illegal memory access")
-        await until(lambda: here.gpus.running["fc-1"].done())
-        assert "illegal memory access" in str(here.gpus.running["fc-1"].exception())
-        assert not reports(here)
-        assert (await here.calls())[0] == 202
-        assert list(here.gpus.running) == ["fc-1", "fc-2"]
-
-
-async def test_starts_that_fail_end_after_two_with_the_reason(service: Serve) -> None:
-    async with service() as here:
-        here.gpus.fail_with = "The Volume personaplex has no whole checkpoint."
-        statuses: list[int] = []
-        async with asyncio.timeout(20):
-            while not statuses or statuses[-1] != 503:
-                status, body = await here.calls()
-                statuses.append(status)
-        assert "2 times in a row" in body["error"]
-        assert "no whole checkpoint" in body["error"]
-        assert len(here.gpus.running) == 2
-        assert (await here.calls())[0] == 503
-        assert len(here.gpus.running) == 2, "each start costs, so nobody causes another"
-        kept = here.records
-    async with service(kept) as here:  # the page's own container may come and go
-        assert (await here.calls())[0] == 503
-        assert not here.gpus.running
-
-
-async def test_the_day_s_minutes_end_calls_and_starts(service: Serve) -> None:
-    async with service(gpu_minutes=1) as here:
-        (here.gpus.place / "config.yaml").write_text("server: {drain_s: 0}")
-        await here.awake()
-        here.records.kept["spent yesterday's"] = {"2020-01-01 gpu": 1e9, f"{today()} gpu": 30.0}
-        assert (await here.calls())[0] == 200
-        here.records.kept["spent another"] = {f"{today()} gpu": 31.0}
-        await until(lambda: here.gpus.running["fc-1"].done())
-        status, body = await here.calls()
-        assert (status, "1 minutes of GPU time for today" in body["error"]) == (503, True)
-        assert len(here.gpus.running) == 1
-
-
-async def test_a_caller_without_minutes_wakes_nothing(service: Serve, place: Path) -> None:
-    settings = {"plugins": {"options": {"budget": {"caller_minutes": 5}}}}
-    (place / "config.yaml").write_text(json.dumps(settings))
-    records = DictRecords()
-    records.kept["spent another"] = {f"{today()} caller caller": 301.0}
-    async with service(records) as here:
-        status, body = await here.calls()
-        assert (status, "5 minutes of caller" in body["error"]) == (429, True)
-        assert not here.gpus.running
-
-
-async def test_a_later_deployment_ends_the_containers_of_the_one_before(service: Serve) -> None:
-    async with service() as here:
-        await here.awake()
-        page = Waking(Deployment(deployed=2), here.records, Ledger(here.records, "page"), here.gpus, 60)
-        place = await page.place()
-        assert not place.url, "its callers go to a container of its own"
-        await until(lambda: here.gpus.running["fc-1"].done())
-        assert here.gpus.running["fc-1"].exception() is None
-
-
-async def test_a_start_that_hangs_is_given_up(place: Path) -> None:
-    records, now = DictRecords(), [1000.0]
-    gpus = LocalGpus(records, place, "http://localhost", Deployment(), hang=True)
-    waking = Waking(Deployment(), records, Ledger(records, "page"), gpus, 60, lambda: now[0])
-    for _ in range(2):
-        assert (await waking.place()).waited_s == 0
-        now[0] += 59
-        assert (await waking.place()).waited_s == 59
-        now[0] += 2
-    with pytest.raises(RefusedError, match=r"longer than 1 minutes\. Modal may have no A10G"):
-        await waking.place()
-    assert len(gpus.running) == 2
-    now[0] += 3700
-    assert not (await waking.place()).url, "it is tried again later"
-    await gpus.close()
-    assert all(task.cancelled() for task in gpus.running.values())
-
-
-async def test_a_container_that_modal_starts_again_is_waited_for(place: Path) -> None:
-    """After a preemption Modal repeats the call, under the same id."""
-    records, now = DictRecords(), [1000.0]
-    gpus = LocalGpus(records, place, "http://localhost", Deployment(), hang=True)
-    waking = Waking(Deployment(), records, Ledger(records, "page"), gpus, 60, lambda: now[0])
-    await waking.place()
-    report = Report("fc-1", "https://a.modal.host", now[0], slots=6, busy=1, waiting=0, ended=0, deployed=0)
-    await recorded.write_report(records, report)
-    assert (await waking.place()).url == "https://a.modal.host"
-    now[0] += 3000
-    await recorded.write_report(records, replace(report, at=now[0]))
-    assert (await waking.place()).url
-    now[0] += 16
-    assert (await waking.place()).waited_s == 16
-    assert len(gpus.running) == 1
-    await gpus.close()
-
-
-async def test_what_an_earlier_deployment_wrote_in_another_form_is_left_out() -> None:
-    records = DictRecords()
-    written: dict[str, Any] = {"container a": {"url": 1}, "container b": 3, "page": "x", "spent c": None, "other": {}}
-    records.kept |= written
-    known = await recorded.read(records)
-    assert (known.reports, known.spent, known.page) == ((), {}, recorded.PageNotes())
 
 
 # Settings on the Volume.
