@@ -41,7 +41,7 @@ async def test_a_conversation(serve: Serve, route: str, audio: str) -> None:
     if route == "/ws/chat":
         preparing, ready = caller.metadata[:2]
         assert preparing == {"type": "preparing"}
-        assert ready | {"session": ""} == {
+        assert ready | {"session": "", "resume": ""} == {
             "type": "ready",
             "session": "",
             "persona": "teacher",
@@ -49,6 +49,7 @@ async def test_a_conversation(serve: Serve, route: str, audio: str) -> None:
             "engine": {"name": "echo", "notice": "This is an echo."},
             "seed": 5,
             "max_s": 900,
+            "resume": "",
         }
     else:
         assert set(caller.kinds) <= {Kind.HANDSHAKE, Kind.AUDIO, Kind.TEXT}

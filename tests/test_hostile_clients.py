@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from core.events import (
+    SessionDropped,
     SessionEnded,
     SessionStarted,
 )
@@ -289,12 +290,13 @@ async def upgraded(running: Running, path: str = "/ws/chat") -> tuple[asyncio.St
 async def test_a_connection_whose_other_end_is_gone_is_found(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert HEARTBEAT_S <= 5
     monkeypatch.setattr("core.http.uvicorn_server.HEARTBEAT_S", 0.1)
-    running = await serve()
+    running = await serve(session={"resume_s": 0.2})
     reader, writer = await upgraded(running)  # it takes what comes, as a network does, but nobody answers the pings
     assert await closed(reader)
     writer.close()
     [end] = await running.record.ended()
     assert end.reason == "left"
+    assert running.record.of(SessionDropped) == [SessionDropped(1006)]
     assert running.engine.calls == []
 
 

@@ -4,12 +4,13 @@ import { callUrl } from "./api.js";
 import { LoadError, Sound } from "./audio.js";
 import { opusSupported } from "./opus.js";
 import { EchoDetector } from "./echo.js";
+import { Resumption } from "./resumption.js";
 import { BROKEN, HUNG_UP, LOST, REFUSED, UNREACHABLE, endingOf, soundEnding, refusal } from "./endings.js";
 
 /**
  * @typedef {"idle" | "asking" | "waking" | "connecting" | "queued" | "preparing" | "live" | "reconnecting" | "ended"} State
  * @typedef {import("./endings.js").Ending} Ending
- * @typedef {{ session: string, voice: string, seed: string, max_s: number, engine: import("./api.js").EngineInfo }} Ready
+ * @typedef {{ session: string, voice: string, seed: string, max_s: number, resume: string, engine: import("./api.js").EngineInfo }} Ready
  *
  * @typedef {object} CallListener what the page is told
  * @property {(state: State, place: number) => void} state `place` is that in the queue, 0 when there is none
@@ -40,13 +41,17 @@ const NEXT = {
   preparing: ["preparing", "queued", "live", "reconnecting", "ended"],
   queued: ["queued", "preparing", "live", "reconnecting", "ended"],
   live: ["reconnecting", "ended"],
-  reconnecting: ["preparing", "ended"],
+  reconnecting: ["preparing", "live", "ended"],
   ended: [],
 };
 
 /** Pauses between attempts to reach the server again, and for how long to try, in milliseconds. */
 const BACK_OFF = [300, 700, 1500, 3000, 5000];
 const GIVE_UP = 120000;
+/** The longest pause while the server keeps the conversation, which it does not do for long. */
+const SOON = 1500;
+/** In some browsers it tells of changes from one network to another. */
+const NETWORK = /** @type {{ connection?: EventTarget }} */ (navigator).connection;
 
 /** A call. Made in a click; used once. */
 export class Call {
@@ -68,6 +73,7 @@ export class Call {
   #lostAt = 0;
   #retry = 0;
   #recorded = false;
+  #resumption = new Resumption();
   #wake = () => this.#again();
 
   /**
@@ -100,6 +106,16 @@ export class Call {
     return this.#state;
   }
 
+  /** Whether the conversation can go on when the line is picked up again. */
+  get resumable() {
+    return this.#resumption.possible;
+  }
+
+  /** Whether it has gone on, where the line was picked up again. */
+  get resumed() {
+    return this.#resumption.resumed;
+  }
+
   /** The sound's devices, to be changed in mid-call. */
   get sound() {
     return this.#sound;
@@ -129,6 +145,8 @@ export class Call {
    */
   async start(devices) {
     this.#enter("asking");
+    addEventListener("online", this.#wake);
+    NETWORK?.addEventListener("change", this.#wake);
     try {
       const [{ microphone, speaker, both }, opus] = await Promise.all([this.#sound.open(devices), opusSupported()]);
       this.#opus = opus;
@@ -147,7 +165,8 @@ export class Call {
     const url = this.#remote ? await this.#wakeUp(this.#remote) : callUrl(this.#choice, this.#opus);
     if (!url) return;
     if (this.#state === "waking") this.#enter("connecting");
-    this.#command({ type: "open", url, opus: this.#opus });
+    const resume = this.#resumption.possible;
+    this.#command({ type: "open", url: this.#resumption.address(url), opus: this.#opus, resume });
   }
 
   /**
@@ -172,11 +191,12 @@ export class Call {
     if (this.#state === "ended") return;
     switch (report.type) {
       case "opened":
-        return this.#enter("preparing");
+        return this.#resumption.possible ? undefined : this.#enter("preparing");
       case "handshake":
         this.#attempt = 0;
         return this.#enter("live");
       case "text":
+        this.#resumption.heard();
         return this.#listener.text(report.text);
       case "error":
         this.#message = report.message;
@@ -202,6 +222,7 @@ export class Call {
       case "preparing":
         return this.#enter("preparing");
       case "ready":
+        this.#resumption.ready(/** @type {Ready} */ (metadata));
         return this.#listener.ready(/** @type {Ready} */ (metadata));
       case "caller_text":
         return this.#listener.callerText(/** @type {CallerText} */ (metadata));
@@ -235,26 +256,37 @@ export class Call {
       return this.#dial();
     }
     if (this.#state !== "reconnecting") return;
-    if (ending && ending !== REFUSED) this.#end(ending);
-    else this.#lost();
+    if (ending && ending !== REFUSED) return this.#end(ending);
+    if (ending && this.#resumption.possible) {
+      this.#resumption.giveUp();
+      this.#attempt = 0;
+      this.#listener.state(this.#state, 0);
+    }
+    this.#lost();
   }
 
-  /** The line is gone: try again, sooner at first. A new connection is a new conversation for the agent. */
+  /**
+   * The line is gone: try again, sooner at first. The conversation goes on where the server has kept it; after that a
+   * new connection is a new conversation for the agent.
+   */
   #lost() {
-    this.#command({ type: "close" });
+    this.#command({ type: "close", goodbye: false });
     if (this.#state !== "reconnecting") {
       this.#lostAt = Date.now();
       this.#enter("reconnecting");
-      addEventListener("online", this.#wake);
     }
     if (Date.now() - this.#lostAt > GIVE_UP) return this.#end(LOST);
-    const pause = BACK_OFF[Math.min(this.#attempt++, BACK_OFF.length - 1)];
+    const kept = this.#resumption.possible;
+    const usual = BACK_OFF[Math.min(this.#attempt, BACK_OFF.length - 1)];
+    const pause = kept ? Math.min(this.#attempt && usual, SOON) : usual;
+    this.#attempt += 1;
     // A little chance keeps the callers of a restarted server from arriving all at once.
     this.#retry = setTimeout(() => this.#dial(), pause * (0.8 + 0.4 * Math.random()));
   }
 
-  /** The network is back: no need to wait. */
+  /** The network is back, or another one: no need to wait, and no line to be trusted. */
   #again() {
+    if (this.#state === "live") return this.#command({ type: "check" });
     if (this.#state !== "reconnecting") return;
     clearTimeout(this.#retry);
     this.#dial();
@@ -274,9 +306,10 @@ export class Call {
   /** @param {Ending} ending */
   #end(ending) {
     removeEventListener("online", this.#wake);
+    NETWORK?.removeEventListener("change", this.#wake);
     clearTimeout(this.#retry);
     this.#ending.abort();
-    this.#command({ type: "close" });
+    this.#command({ type: "close", goodbye: true });
     this.#command({ type: "finish" });
     this.#enter("ended");
     this.#sound.close();

@@ -53,6 +53,8 @@ const LOST_MICROPHONE = "Your microphone is gone. Plug it in again or pick anoth
 const RETRY_S = [15, 30, 60];
 const RETRIES = 15;
 
+const GOES_ON = "The connection was lost. The conversation goes on as soon as it is back.";
+
 /** Shows one call after another. */
 export class CallView {
   /** @type {Call | null} */
@@ -216,10 +218,14 @@ export class CallView {
     this.#detail.textContent = detail;
     if (words) announce(`${this.#state.textContent}. ${detail}`);
     if (state === "waking") this.#wakingAt = performance.now();
+    if (state === "reconnecting" && this.#call?.resumable) {
+      this.#detail.textContent = GOES_ON;
+      announce(`${words}. ${GOES_ON}`);
+    }
     if (state === "live") {
       document.body.dataset.talked = "";
       if (!this.#startedAt) this.#startedAt = performance.now();
-      else this.#transcript.mark("Connected again. The conversation begins anew.");
+      else if (!this.#call?.resumed) this.#transcript.mark("Connected again. The conversation begins anew.");
       this.#line(this.#dock.muted ? "muted" : "listening");
     }
     this.#dock.setRecordable(this.#startedAt > 0);

@@ -9,8 +9,9 @@ import { Socket } from "./socket.js";
 
 /**
  * @typedef {{ type: "ports", microphone: MessagePort, speaker: MessagePort, both: MessagePort, rate: number }
- *   | { type: "open", url: string, opus: boolean }
- *   | { type: "close" }
+ *   | { type: "open", url: string, opus: boolean, resume: boolean }
+ *   | { type: "close", goodbye: boolean }
+ *   | { type: "check" }
  *   | { type: "record", on: boolean }
  *   | { type: "finish" }} Command
  *
@@ -91,9 +92,11 @@ class Line {
         return;
       case "open":
         this.#opus = command.opus;
-        return this.#open(command.url);
+        return this.#open(command.url, command.resume);
       case "close":
-        return this.#hangUp();
+        return this.#hangUp(command.goodbye);
+      case "check":
+        return this.#socket?.check();
       case "record":
         this.#recordingOn = command.on;
         return;
@@ -105,8 +108,11 @@ class Line {
     }
   }
 
-  /** @param {string} url */
-  #open(url) {
+  /**
+   * @param {string} url
+   * @param {boolean} resume whether it goes on with a conversation
+   */
+  #open(url, resume) {
     this.#hangUp();
     let opened = false;
     const socket = new Socket(
@@ -133,6 +139,7 @@ class Line {
         },
       },
       this.#opus ? undefined : PCM_BEHIND,
+      resume,
     );
     this.#socket = socket;
   }
@@ -154,10 +161,11 @@ class Line {
     this.#downlink = this.#opus ? new OpusDownlink(this.#rate, play, fail) : new PcmDownlink(this.#rate, play);
   }
 
-  #hangUp() {
+  /** @param {boolean} [goodbye] whether the call is over, and not only its connection */
+  #hangUp(goodbye = false) {
     this.#uplink?.close();
     this.#downlink?.close();
-    this.#socket?.close();
+    this.#socket?.close(goodbye);
     this.#uplink = this.#downlink = this.#socket = null;
     this.#roundTripMs = null;
   }

@@ -6,6 +6,12 @@ const Kind = { HANDSHAKE: 0, AUDIO: 1, TEXT: 2, METADATA: 4, ERROR: 5, PING: 6 }
 export const LOST = 1006;
 /** The server speaks every few seconds in every phase of a call. This long without a word is a dead connection. */
 const SILENCE_MS = 10000;
+/** In a conversation, or on the way back to one, it speaks every second, and what is lost can be picked up again. */
+const SHORT_SILENCE_MS = 5000;
+/** How soon it must speak where the network may be another one. */
+const CHECK_MS = 1500;
+/** What a connection is closed with that the call is to outlive. */
+const BACK_SOON = 4100;
 /** More unsent bytes than this (about half a second of Opus) and the microphone's frames are left out. */
 const BEHIND = 4096;
 
@@ -36,15 +42,18 @@ export class Socket {
   #heard = Date.now();
   #watch;
   #limit;
+  #silence;
 
   /**
    * @param {string} url
    * @param {Listener} listener
    * @param {number} [limit] unsent bytes that are let wait; plain samples need more than Opus
+   * @param {boolean} [resume] whether it goes on with a conversation
    */
-  constructor(url, listener, limit = BEHIND) {
+  constructor(url, listener, limit = BEHIND, resume = false) {
     this.#listener = listener;
     this.#limit = limit;
+    this.#silence = resume ? SHORT_SILENCE_MS : SILENCE_MS;
     this.#socket = new WebSocket(url);
     this.#socket.binaryType = "arraybuffer";
     this.#socket.onopen = () => this.#listener?.opened();
@@ -54,7 +63,7 @@ export class Socket {
       if (data instanceof ArrayBuffer && data.byteLength) this.#message(data);
     };
     this.#watch = setInterval(() => {
-      if (Date.now() - this.#heard > SILENCE_MS) this.#close(LOST);
+      if (Date.now() - this.#heard > this.#silence) this.#close(LOST);
     }, 1000);
   }
 
@@ -64,6 +73,7 @@ export class Socket {
     const body = new Uint8Array(data, 1);
     switch (new Uint8Array(data)[0]) {
       case Kind.HANDSHAKE:
+        this.#silence = SHORT_SILENCE_MS;
         return listener?.handshake();
       case Kind.AUDIO:
         return listener?.audio(body);
@@ -76,12 +86,15 @@ export class Socket {
     }
   }
 
-  /** @param {number} code */
-  #close(code) {
+  /**
+   * @param {number} code
+   * @param {boolean} [goodbye] whether the call is over, and not only this connection
+   */
+  #close(code, goodbye = false) {
     clearInterval(this.#watch);
     const listener = this.#listener;
     this.#listener = null;
-    this.#socket.close(1000);
+    this.#socket.close(goodbye ? 1000 : BACK_SOON);
     listener?.closed(code);
   }
 
@@ -112,9 +125,15 @@ export class Socket {
     this.#send(Kind.METADATA, new TextEncoder().encode(JSON.stringify(metadata)));
   }
 
-  /** Hang up. Nothing is reported after this. */
-  close() {
+  /** Find out soon whether anything still comes. */
+  check() {
+    const asked = Date.now();
+    setTimeout(() => this.#listener && this.#heard < asked && this.#close(LOST), CHECK_MS);
+  }
+
+  /** Close; nothing is reported after this. @param {boolean} goodbye whether the call is over, too */
+  close(goodbye) {
     this.#listener = null;
-    this.#close(1000);
+    this.#close(1000, goodbye);
   }
 }

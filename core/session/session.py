@@ -125,6 +125,11 @@ class Session:
         if self._line is not None:
             self._line.keep_no_more()
 
+    @property
+    def handled(self) -> bool:
+        """Whether any plugin has a handler in it."""
+        return self._acting.handled
+
     async def run(self) -> SessionEnded:
         """Hold the conversation. Returns when the slot is free, the transport closed and the plugins' handlers too;
         SessionEnded, which it returns, has fired once."""
