@@ -24,6 +24,7 @@ from core.events import (
 )
 from core.plugin.hookspecs import hookimpl
 from core.session.protocol import CloseCode
+from core.session.resumption import Pickup
 from core.testing import EchoEngine
 from tests.caller import FRAME, PLAIN, Caller, dial, is_fine, refused
 from tests.conftest import Running, Serve, speech
@@ -337,3 +338,37 @@ async def test_the_recording_is_whole(serve: Serve, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in transcript.read_text().splitlines()]
     assert "".join(line["text"] for line in lines if line["type"] == "text") == said(running)
     assert not [line for line in lines if line["type"] == "lost"]
+
+
+class LateSocket:
+    """A connection that is accepted when its call has just ended."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    async def receive(self) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    async def send_bytes(self, data: bytes) -> None:
+        raise AssertionError("the call is over")
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        self.code = code
+
+
+async def test_who_comes_back_while_the_call_ends_is_hung_up_on(serve: Serve) -> None:
+    running = await serve(**PLAIN)
+    async with dial(running.url(PCM), "pcm") as first:
+        session, token = await begin(first)
+        await cut(running, first)
+    pickup = Pickup(token, "anonymous", "pcm", None)
+    call = running.service.claim(pickup)
+    running.record.controls[session].end("over", "That is all.")
+    await running.record.ended()
+    call.give_back(token)
+    assert (await refused(running, f"{PCM}&resume={token}"))[0] == 410
+    socket = LateSocket()
+    async with asyncio.timeout(10):
+        await running.service.resume(call, pickup, socket)
+    assert socket.code == CloseCode.GOING_AWAY

@@ -321,7 +321,7 @@ class _Here:
         try:
             await websocket.accept()
         except BaseException:
-            self.service.tokens.restore(self.pickup.token, self.call)
+            self.call.give_back(self.pickup.token)
             raise
         await self.service.resume(self.call, self.pickup, websocket)
 

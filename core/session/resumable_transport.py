@@ -101,15 +101,20 @@ class ResumableTransport(Transport):
         """Whether the call waits for its client."""
         return self._away_since is not None
 
+    def give_back(self, token: str) -> None:
+        """A token was claimed, and the connection that it was for came to nothing: it is good again."""
+        if self._resume_s > 0:
+            self._tokens.restore(token, self)
+
     def keep_no_more(self) -> None:
-        """From now on the call ends when its connection breaks."""
+        """From now on the call ends when its connection breaks, and nobody comes back to it."""
         self._resume_s = 0.0
         self._tokens.forget(self)
         self._changed.set()
 
     def release(self) -> None:
         """The session is over, and its last connection is not needed any more."""
-        self._tokens.forget(self)
+        self.keep_no_more()
         self._over.set()
         if self._newest is not None:
             self._newest.over.set()
@@ -122,6 +127,9 @@ class ResumableTransport(Transport):
         `pickup` is what a client said that comes back; None is the call's first connection.
         """
         before, connection = self._newest, _Connection(transport, pickup)
+        if pickup is not None and self._resume_s <= 0:  # it ended while the connection was accepted
+            await self._hang_up(connection, CallEnded("left", CloseCode.GOING_AWAY))
+            return
         if before is not None:
             self._lose(before, CloseCode.REPLACED)
         self._newest = connection
@@ -156,10 +164,11 @@ class ResumableTransport(Transport):
         except CallEnded as ended:
             if ended.reason == "left":
                 self._lose(connection, ended.code)
-            else:
+            elif not connection.over.is_set():
                 self._take(ended)
         except Exception as error:  # whatever it means, the session is told
-            self._take(error)
+            if not connection.over.is_set():
+                self._take(error)
 
     async def _greet(self, connection: _Connection, ready: Ready, pickup: Pickup) -> None:
         """Shake hands again, and send what the client has missed. Raises CallEnded."""
@@ -176,7 +185,8 @@ class ResumableTransport(Transport):
                 await transport.send_text(self._words[next_word - 1 - self._said])
                 self._sent = max(self._sent, next_word)
             elif self._messages:
-                await transport.send_event(_still_true(*self._messages.popleft()))
+                await transport.send_event(_still_true(*self._messages[0]))
+                self._messages.popleft()
             elif self._frames:
                 await transport.send_audio(transport.encode(self._frames.popleft()))
             else:
@@ -199,7 +209,7 @@ class ResumableTransport(Transport):
             self._take(CallEnded("left", code))
             return
         if connection.pickup is not None and not connection.heard:
-            self._tokens.restore(connection.pickup.token, self)
+            self.give_back(connection.pickup.token)
         now = time.monotonic()
         self._drop_code = code
         if self._away_since is None:
@@ -243,7 +253,8 @@ class ResumableTransport(Transport):
                 await self._changed.wait()
             else:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), timeout)
+                    async with asyncio.timeout(timeout):
+                        await self._changed.wait()
 
     def encode(self, frame: Frame) -> _Sound:
         """See Transport."""

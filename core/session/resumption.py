@@ -2,14 +2,13 @@
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-from starlette.websockets import WebSocket
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from core.errors import RefusedError
-from core.media.audio_codecs import AudioFormat
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a supervisor and an engine's process, which know of Pickup, load neither
+    from starlette.websockets import WebSocket
+
     from core.session.resumable_transport import ResumableTransport
 
 TOKEN_BYTES = 24
@@ -24,7 +23,7 @@ class Pickup:
     token: str
     identity: str
     """The name of who comes, as it was authenticated for the new connection."""
-    audio: AudioFormat
+    audio: Literal["opus", "pcm"]
     """How sound is coded from now on."""
     words: int | None
     """How many TEXT messages the client has received in this call; None where it does not say."""
@@ -33,7 +32,7 @@ class Pickup:
 class DroppedCall(Protocol):
     """A call that was found, and waits for its client."""
 
-    async def carry(self, websocket: WebSocket) -> None:
+    async def carry(self, websocket: "WebSocket") -> None:
         """Accept the connection and carry the call over it, until either ends."""
 
 

@@ -124,7 +124,7 @@ async def _serve(service: CallService, pipe: _Pipe) -> None:
     try:
         await pipe.send(Found())
     except OSError:
-        service.tokens.restore(pickup.token, call)
+        call.give_back(pickup.token)
         raise
     await service.resume(call, pickup, RelayedSocket(pipe))
 
