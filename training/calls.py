@@ -1,12 +1,12 @@
 """Calls for evaluation: a scripted caller talks with the engine, waits for its answers, and at last is silent."""
 
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from core.engine.call import FRAME_S, FRAME_SAMPLES, Engine, Frame, frames_of
+from core.engine.call import FRAME_S, FRAME_SAMPLES, Engine, Frame, OutputFrame, frames_of
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from training.episodes import Episode
@@ -71,11 +71,13 @@ class CallRecord:
 class ScriptedCaller:
     """Says its lines one after the other, each when the agent has finished."""
 
-    def __init__(self, lines: list[CallerLine], rng: random.Random) -> None:
+    def __init__(self, lines: Iterable[CallerLine], rng: random.Random) -> None:
+        """Each line is asked for when it is to be said."""
         self._lines = lines
         self._noise = np.random.default_rng(rng.randrange(2**32))
         self._level = 10 ** (rng.uniform(-60, -38) / 20) if rng.random() < NOISY else 0.0
-        self._count = 0
+        self.count = 0
+        """Frames so far."""
         self.turns: list[CallerTurn] = []
         self.silent_from = 0
 
@@ -83,12 +85,12 @@ class ScriptedCaller:
         """The caller's frames; each wants to be sent whether the agent spoke meanwhile."""
         yield from self._listen()
         for line in self._lines:
-            begin = self._count
+            begin = self.count
             for frame in frames_of(line.pcm):
                 yield self._sound(frame)
-            self.turns.append(CallerTurn(line, begin, self._count))
+            self.turns.append(CallerTurn(line, begin, self.count))
             yield from self._listen()
-        self.silent_from = self._count
+        self.silent_from = self.count
         for _ in range(round(SILENCE_S / FRAME_S)):
             yield self._sound()
 
@@ -103,41 +105,58 @@ class ScriptedCaller:
                 return
 
     def _sound(self, frame: Frame | None = None) -> Frame:
-        self._count += 1
+        self.count += 1
         noise = self._level * self._noise.standard_normal(FRAME_SAMPLES)
         return (noise if frame is None else frame + noise).astype(np.float32)
+
+
+class Conversation:
+    """A caller talking with an agent: the caller's next `frame`, until it has `ended`, and all that was heard."""
+
+    def __init__(self, episode: Episode, voice: str, caller: ScriptedCaller) -> None:
+        self.episode, self.voice = episode, voice
+        self._caller, self._frames = caller, caller.frames()
+        self._heard: list[Frame] = []
+        self._spoken: list[Frame] = []
+        self._text: list[str] = []
+        self.frame: Frame = next(self._frames)
+        self.ended = False
+
+    def answer(self, output: OutputFrame) -> None:
+        """Take the agent's answer to `frame`, and go on to the next one."""
+        self._heard.append(self.frame)
+        self._spoken.append(output.pcm)
+        self._text.append(output.text)
+        try:
+            self.frame = self._frames.send(bool(np.sqrt((output.pcm**2).mean()) > LOUD))
+        except StopIteration:
+            self.ended = True
+
+    def record(self) -> CallRecord:
+        """The whole of it."""
+        return CallRecord(
+            self.episode,
+            self.voice,
+            np.concatenate(self._spoken),
+            np.concatenate(self._heard),
+            tuple(self._text),
+            tuple(self._caller.turns),
+            self._caller.silent_from,
+        )
 
 
 async def hold_call(
     engine: Engine, episode: Episode, voice: str, caller: ScriptedCaller, sampling: Sampling
 ) -> CallRecord:
     """Have the caller talk with an agent from the begin to the end."""
+    conversation = Conversation(episode, voice, caller)
     call = engine.open(Prompt(episode.prompt, engine.voice(voice)), sampling)
-    heard: list[Frame] = []
-    spoken: list[Frame] = []
-    text: list[str] = []
     try:
         await call.ready()
-        answers, frames = call.frames(), caller.frames()
-        frame = next(frames, None)
-        while frame is not None:
-            call.push(frame)
-            output = await anext(answers)
-            heard.append(frame)
-            spoken.append(output.pcm)
-            text.append(output.text)
-            try:
-                frame = frames.send(bool(np.sqrt((output.pcm**2).mean()) > LOUD))
-            except StopIteration:
-                frame = None
+        answers = call.frames()
+        while not conversation.ended:
+            call.push(conversation.frame)
+            conversation.answer(await anext(answers))
     finally:
         await call.close()
-    return CallRecord(
-        episode,
-        voice,
-        np.concatenate(spoken),
-        np.concatenate(heard),
-        tuple(text),
-        tuple(caller.turns),
-        caller.silent_from,
-    )
+    return conversation.record()

@@ -48,7 +48,7 @@ async def converse(
     """
     chosen = await host.resolve_persona(persona, OPERATOR)
     chosen = replace(chosen, voice=voice or chosen.voice, sampling=replace(chosen.sampling, seed=seed))
-    prompt = Prompt(chosen.prompt, await host.load_voice(chosen.voice))
+    prompt = Prompt(chosen.prompt, await host.load_voice(chosen.voice), chosen.pin_prompt)
     info = SessionInfo(secrets.token_hex(8), OPERATOR, chosen.id, chosen.voice, "talk", "", "pcm")
     failures: list[TransformFailed] = []
     input_chain, output_chain = host.input_chain(info, failures.append), host.output_chain(info, failures.append)

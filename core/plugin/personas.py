@@ -36,6 +36,8 @@ class Persona:
     sampling: Sampling = field(default_factory=Sampling)
     source: str = ""
     """Where the persona comes from, such as the path of its file, for messages."""
+    pin_prompt: bool | None = None
+    """Whether the prompt stays in the model's window for as long as the call lasts; None is `engine.pin_prompt`."""
 
 
 class _PersonaFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +48,7 @@ class _PersonaFile(Struct, frozen=True, forbid_unknown_fields=True):
     description: Annotated[str, Meta(max_length=500)] = ""
     prompt: str = ""
     sampling: Sampling = Sampling()
+    pin_prompt: bool | None = None
 
 
 Stamp = tuple[int, int, int, int]
@@ -141,7 +144,16 @@ def read_persona(path: Path, max_prompt_chars: int, problems: list[str]) -> Pers
         problems.append(
             f"{path}: prompt: {len(prompt)} characters; personas.max_prompt_chars allows {max_prompt_chars}."
         )
-    return Persona(path.stem, found.name, found.description.strip(), found.voice, prompt, found.sampling, str(path))
+    return Persona(
+        path.stem,
+        found.name,
+        found.description.strip(),
+        found.voice,
+        prompt,
+        found.sampling,
+        str(path),
+        found.pin_prompt,
+    )
 
 
 def invalid_field(persona: Persona) -> str:

@@ -37,12 +37,13 @@ def _attend_block(  # type: ignore[no-untyped-def]
     # Its scales, float32[block, head, frame], where it is int8, else None.
     key_scales_pointer,
     value_scales_pointer,
-    # Where the rows are: int64[rows], and int64[rows, blocks].
+    # Where the rows are: int64[rows], twice, and int64[rows, blocks].
     positions_pointer,
+    pinned_pointer,
     block_table_pointer,
     block_table_row_stride,
     block_table_column_stride,
-    # The rotary embedding, `[rows, head_dim / 2]`.
+    # The rotary embedding, `[rows, 2, head_dim / 2]`: at the row's position, and for what is pinned.
     cos_pointer,
     sin_pointer,
     # The partial results, `[rows, heads, blocks, ...]`.
@@ -61,6 +62,9 @@ def _attend_block(  # type: ignore[no-untyped-def]
 
     The program whose block takes the new frame also rotates the frame's key and caches key and value. The scale of a
     key multiplies its score, and that of a value its weight, so that no scale is multiplied channel by channel.
+
+    A block is pinned, or part of the ring, and has the query rotated accordingly; only the one in which the prompt ends
+    is mixed, and takes both.
     """
     row_and_head = tl.program_id(0)
     number = tl.program_id(1)
@@ -69,8 +73,9 @@ def _attend_block(  # type: ignore[no-untyped-def]
     channel = tl.arange(0, HEAD_DIM)
     pair = tl.arange(0, HEAD_DIM // 2)
     position = tl.load(positions_pointer + row)
+    pinned = tl.load(pinned_pointer + row)
     used = tl.minimum(position + 1, context)
-    place = position % context
+    place = tl.where(position < context, position, pinned + (position - context) % (context - pinned))
     start = number * BLOCK_FRAMES
     partial = row_and_head * BLOCKS + number
     maximum = tl.full((), -float("inf"), dtype=tl.float32)
@@ -78,12 +83,20 @@ def _attend_block(  # type: ignore[no-untyped-def]
     sums = tl.zeros((HEAD_DIM,), dtype=tl.float32)
     if start < used:
         new = row * row_stride + head * head_stride
-        cos = tl.load(cos_pointer + row * (HEAD_DIM // 2) + pair)
-        sin = tl.load(sin_pointer + row * (HEAD_DIM // 2) + pair)
+        cos = tl.load(cos_pointer + row * HEAD_DIM + pair)
+        sin = tl.load(sin_pointer + row * HEAD_DIM + pair)
         dtype = key_pointer.dtype.element_ty
         even = tl.load(query_pointer + new + 2 * pair).to(tl.float32)
         odd = tl.load(query_pointer + new + 2 * pair + 1).to(tl.float32)
         query = rotate_pairs(even, odd, cos, sin).to(dtype).to(tl.float32) * scale
+        to_pinned = query
+        mixed = (start < pinned) & (pinned < start + BLOCK_FRAMES)
+        if start < pinned:
+            pinned_cos = tl.load(cos_pointer + row * HEAD_DIM + HEAD_DIM // 2 + pair)
+            pinned_sin = tl.load(sin_pointer + row * HEAD_DIM + HEAD_DIM // 2 + pair)
+            to_pinned = rotate_pairs(even, odd, pinned_cos, pinned_sin).to(dtype).to(tl.float32) * scale
+            if pinned >= start + BLOCK_FRAMES:
+                query = to_pinned
         block = tl.load(block_table_pointer + row * block_table_row_stride + number * block_table_column_stride)
         cached_scales = (block * HEADS + head) * BLOCK_FRAMES
         cached = cached_scales * HEAD_DIM
@@ -114,6 +127,8 @@ def _attend_block(  # type: ignore[no-untyped-def]
             keys = tl.load(keys_pointer + tile, mask=visible[:, None], other=0)
             keys = keys.to(tl.float32) if key_scales_pointer is None else to_float32(keys)
             scores = tl.sum(keys * query[None, :], axis=1)
+            if mixed:
+                scores = tl.where(start + frame < pinned, tl.sum(keys * to_pinned[None, :], axis=1), scores)
             if key_scales_pointer is not None:
                 scores *= tl.load(key_scales_pointer + cached_scales + frame, mask=visible, other=0.0)
             scores = tl.where(visible, scores, -float("inf"))
@@ -168,6 +183,7 @@ def block_attention(
     cached: Tensor,
     scales: Tensor | None,
     positions: Tensor,
+    pinned: Tensor,
     block_table: Tensor,
     context: int,
     rotary: RotaryEmbedding,
@@ -176,8 +192,9 @@ def block_attention(
 
     `query`, `key` and `value` are `[rows, heads, 1, head_dim]`, before the rotary embedding. `cached`, a layer's
     `[2, blocks, heads, frames, head_dim]`, takes in the new key and value, and so does `scales`,
-    float32[2, blocks, heads, frames], where it is int8; else `scales` is None. `positions` is int64[rows], and
-    `block_table`, int64[rows, n], lists the blocks of each row's call. Returns `[rows, heads, 1, head_dim]`.
+    float32[2, blocks, heads, frames], where it is int8; else `scales` is None. `positions` and `pinned` are
+    int64[rows], and `block_table`, int64[rows, n], lists the blocks of each row's call. `rotary` has two positions for
+    each row, those of `query_positions`. Returns `[rows, heads, 1, head_dim]`.
 
     Raises ValueError when query, key and value are not slices of one tensor.
     """
@@ -191,7 +208,7 @@ def block_attention(
         raise ValueError("query, key and value must be slices of one projection")
     _attend_block[(rows * heads, blocks)](
         query, key, value, *strides, *cached, *((None, None) if scales is None else scales),
-        positions, block_table, *block_table.stride(),
+        positions, pinned, block_table, *block_table.stride(),
         rotary.cos, rotary.sin, sums, maximum, total, context, head_dim**-0.5,
         HEADS=heads, HEAD_DIM=head_dim, BLOCK_FRAMES=block_frames, TILE_FRAMES=min(TILE_FRAMES, block_frames),
         BLOCKS=blocks, num_warps=WARPS,
