@@ -30,9 +30,11 @@ prompt: >
 
   You hoot.
 sampling: {temperature: 0.5, text_top_k: 10}
+pin_prompt: false
 """
     )
     (owl,) = load(tmp_path)
+    assert owl.pin_prompt is False
     assert (owl.id, owl.name, owl.voice, owl.prompt) == ("wise-owl", "Wise owl", "NATF2", "You are an owl. You hoot.")
     assert owl.sampling == Sampling(temperature=0.5, text_top_k=10)
     assert "hoot" not in repr(owl)

@@ -123,6 +123,10 @@ class Model:
         blocks = int(np.count_nonzero(self._calls.block_table[:, slot]))
         return blocks == self._window or blocks_for(int(self._calls.position[slot]) + 1) <= blocks
 
+    def skip_to(self, position: int) -> None:
+        """Set all slots to a position, for measurements of what their calls cost there."""
+        self._calls.position[:] = position
+
     def window(self, slot: int) -> float:
         """How full a slot's window is, from 0 to 1; at 1, each new frame takes the place of an old one."""
         return min(1.0, int(self._calls.position[slot]) / self.lm.architecture.context)

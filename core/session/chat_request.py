@@ -109,7 +109,9 @@ async def resolve_request(connection: HTTPConnection, host: PluginHost, personas
             raise RefusedError(403, f"You may not talk with {persona.name}.")
         voice = await host.load_voice(persona.voice, voices)
         web_client = "origin" in connection.headers and connection.query_params.keys() >= WEB_CLIENT_PARAMETERS
-        return ChatRequest(identity, persona, Prompt(persona.prompt, voice, persona.pin_prompt), query.audio, web_client)
+        return ChatRequest(
+            identity, persona, Prompt(persona.prompt, voice, persona.pin_prompt), query.audio, web_client
+        )
     except (ProtocolError, SamplingError) as error:
         raise RefusedError(400, str(error)) from None
     except (PersonaError, VoiceError) as error:

@@ -96,6 +96,7 @@ class Session:
         self._in_flight = FramesInFlight()
         self._requested = self._handshake = time.monotonic()
         self._frames_in = self._frames_out = self._dropped = 0
+        self._window = 0.0
         self._caller_audio = CallerAudio(request.audio, host.input_chain(info, self._transform_failed))
         self._agent_audio = AgentAudio(request.audio, host.output_chain(info, self._transform_failed))
 
@@ -264,6 +265,7 @@ class Session:
             self._first_audio.set()
             self._event(FirstAudio((now - self._handshake) * 1000))
         self._frames_out += 1
+        self._window = output.window
         if output.text:
             await self._wire.send(Kind.TEXT, output.text.encode())
             self._event(TextSaid(output.text, output.index))
@@ -311,6 +313,7 @@ class Session:
                         input_lag_ms=round(self._in_flight.lag_ms),
                         dropped=self._dropped,
                         frames=self._frames_out,
+                        window=round(self._window, 3),
                     )
                 )
             if self._wire.quiet_s >= PING_S - HEARTBEAT_S / 2:
