@@ -55,7 +55,8 @@ class WholeHistory:
         away = -torch.tensor([list(seen.values())])
         rotated = RotaryEmbedding(away, self._architecture)(torch.cat([keys[j] for j in seen], dim=2))
         weights = (query @ rotated.mT / self._architecture.head_dim**0.5).softmax(dim=-1)
-        return weights @ torch.cat([values[j] for j in seen], dim=2)
+        attended: Tensor = weights @ torch.cat([values[j] for j in seen], dim=2)
+        return attended
 
 
 @torch.inference_mode()
@@ -66,7 +67,7 @@ def plain_conversation(lm: LanguageModel, prompt: Prompt, user: Tokens, pinned: 
     attend = WholeHistory(lm.architecture, layout.length if pinned else 0)
     for tokens in layout.tokens:
         hidden = lm(lm.embed(torch.from_numpy(tokens)[None, None]), attend)[:, 0]
-    agent, told, spoken = [*special.silence], [*special.sine], []
+    told, spoken = [*special.sine], list[list[int]]()
     for codes in user.tolist():
         word = lm.text_logits(hidden).argmax(dim=-1)
         cache, previous, sampled = CodebookCache(), word, []

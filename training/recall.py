@@ -25,7 +25,7 @@ from training.calls import CallerLine, CallRecord, Conversation, ScriptedCaller
 from training.figures import Figure, share, spoken
 from training.judge import Judge, WordErrors
 from training.measures import activity, is_talked_over, mentions, words_of
-from training.numbers import in_words
+from core.engine.spoken_numbers import in_words
 from training.phrases import phrases, unrelated
 from training.scripts import Episode, episode
 from training.teachers import Espeak, Spoken

@@ -185,8 +185,8 @@ class ReferenceBlockAttention:
 
     def __init__(self, cache: BlockCache, positions: Tensor, block_table: Tensor, pinned: Tensor) -> None:
         self._cache, context = cache, cache.architecture.context
-        ring, far = query_positions(positions, context).split(1, dim=1)
-        self._rotary, self._to_pinned = (RotaryEmbedding(each, cache.architecture) for each in (ring, far))
+        ring, far = query_positions(positions, context).unbind(dim=1)
+        self._rotary, self._to_pinned = (RotaryEmbedding(each[:, None], cache.architecture) for each in (ring, far))
         places = places_of(positions, pinned, context)
         self._offsets = places % BLOCK_FRAMES
         self._blocks = block_table.gather(1, (places // BLOCK_FRAMES)[:, None])[:, 0]
@@ -216,7 +216,8 @@ def attend_twice(to_pinned: Tensor, to_ring: Tensor, keys: Tensor, values: Tenso
     wide = keys.float()
     scores = torch.cat([to_pinned.float() @ wide[:, :pinned].mT, to_ring.float() @ wide[:, pinned:].mT], dim=2)
     weights = (scores * keys.shape[2] ** -0.5).softmax(dim=2)
-    return (weights @ values.float()).to(to_ring.dtype)
+    attended = weights @ values.float()
+    return attended.to(to_ring.dtype)
 
 
 class KernelBlockAttention:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from core.engine.call import FRAME_S, DeviceHealth, EngineHealth, EngineInfo, OutputFrame
 from core.engine.device_memory import memory_in_use
 from core.engine.input_queue import WaitingFrame
-from core.engine.kv_cache import blocks_for
+from core.engine.kv_cache import blocks_for, pinned_frames
 from core.engine.model import Model
 from core.engine.prefill import Prefill
 from core.engine.prefix_cache import PrefixCacheEntry
@@ -261,6 +261,8 @@ class SlotEngine:
         with self._wake:
             self._arrivals.popleft()
         if outcome is None:
+            if pin and not pinned_frames(entry.length, self._model.lm.architecture.context):
+                log.warning("prompt too long to be pinned", positions=entry.length)
             blocks, forced = self._blocks[call.slot], call.speech.next()
             call.speech.sampled(*self._model.begin(call.slot, entry, sampling, call.seed, blocks, forced, pin))
             call.begun = True
