@@ -20,12 +20,12 @@ from core.engine.call import FRAME_S, SAMPLE_RATE
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
+from core.engine.spoken_numbers import number_in_words
 from core.settings.sections import Device, EngineConfig
 from training.calls import CallerLine, CallRecord, Conversation, ScriptedCaller
 from training.figures import Figure, share, spoken
 from training.judge import Judge, WordErrors
 from training.measures import activity, is_talked_over, mentions, words_of
-from core.engine.spoken_numbers import in_words
 from training.phrases import phrases, unrelated
 from training.scripts import Episode, episode
 from training.teachers import Espeak, Spoken
@@ -38,7 +38,7 @@ AROUND_S = 30.0
 SMALL_TALK = ("how_are_you", "thanks", "joke", "weather")
 ABOUT_PROMPT = ("name", "company", "what", "price", "prices", "special", "goodbye", "yes", "no")
 """What callers do not ask in between."""
-NUMBERS = frozenset(word for number in range(1000) for word in in_words(number).split())
+NUMBERS = frozenset(word for number in range(1000) for word in number_in_words(str(number)).split()) - {"and"}
 
 Report = Callable[[str], None]
 

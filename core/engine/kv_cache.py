@@ -216,7 +216,7 @@ def attend_twice(to_pinned: Tensor, to_ring: Tensor, keys: Tensor, values: Tenso
     wide = keys.float()
     scores = torch.cat([to_pinned.float() @ wide[:, :pinned].mT, to_ring.float() @ wide[:, pinned:].mT], dim=2)
     weights = (scores * keys.shape[2] ** -0.5).softmax(dim=2)
-    attended = weights @ values.float()
+    attended: Tensor = weights @ values.float()
     return attended.to(to_ring.dtype)
 
 
