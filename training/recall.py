@@ -21,11 +21,16 @@ from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
 from core.engine.spoken_numbers import number_in_words
+from core.evaluation.callers import Line
+from core.evaluation.calls import Conversation
+from core.evaluation.evaluate import spoken
+from core.evaluation.figures import Figure, share
+from core.evaluation.speech import activity, is_talked_over
+from core.evaluation.whisper import Whisper
+from core.evaluation.words import WordErrors, mentions, words_of
 from core.settings.sections import Device, EngineConfig
-from training.calls import CallerLine, CallRecord, Conversation, ScriptedCaller
-from training.figures import Figure, share, spoken
-from training.judge import Judge, WordErrors
-from training.measures import activity, is_talked_over, mentions, words_of
+from training.calls import CallRecord, ScriptedCaller, record_of
+from training.judge import judge as make_judge
 from training.phrases import phrases, unrelated
 from training.scripts import Episode, episode
 from training.teachers import Espeak, Spoken
@@ -121,7 +126,7 @@ def recall(options: Options, report: Report) -> Recall:
     config = EngineConfig(
         name="personaplex", checkpoint=str(options.checkpoint), device=options.device, slots=options.slots
     )
-    engine, judge = open_engine(config, report), Judge() if options.listen else None
+    engine, judge = open_engine(config, report), make_judge() if options.listen else None
     checks: list[Check] = []
     try:
         planned = list(plan(options, engine.voices()))
@@ -178,12 +183,14 @@ async def hold(
     """Hold calls in step: each frame of all of them is answered before the next."""
     # A synthesizer's noise goes on from line to line: both calls of a pair are to hear the same.
     say, count = cache(Espeak().say), 0
-    held = []
+    held, callers = [], []
     for each in planned:
         call = engine.open(
             Prompt(each.episode.prompt, engine.voice(each.voice), each.pinned), Sampling(seed=each.number)
         )
-        held.append((call, call.frames(), Conversation(each.episode, each.voice, long_caller(each, minutes, say))))
+        talker = long_caller(each, minutes, say)
+        callers.append(talker)
+        held.append((call, call.frames(), Conversation(talker.frames())))
     for call, _, _ in held:
         await call.ready()
     while talking := [each for each in held if not each[2].ended]:
@@ -197,7 +204,10 @@ async def hold(
             report(f"{count * FRAME_S / 60:.0f} minutes of {len(talking)} calls")
     for call, _, _ in held:
         await call.close()
-    return [conversation.record() for _, _, conversation in held]
+    return [
+        record_of(each.episode, each.voice, talker, conversation.recording(0.0))
+        for each, talker, (_, _, conversation) in zip(planned, callers, held, strict=True)
+    ]
 
 
 def long_caller(each: Planned, minutes: Sequence[float], say: Callable[[str, Speaker], Spoken]) -> ScriptedCaller:
@@ -205,14 +215,14 @@ def long_caller(each: Planned, minutes: Sequence[float], say: Callable[[str, Spe
     rng = random.Random(f"recall caller {each.number}")
     speaker, talk = caller(rng, kokoro=False), small_talk(each)
 
-    def line(kind: str, text: str) -> CallerLine:
-        return CallerLine(kind, text, say(text, speaker).pcm)
+    def line(kind: str, text: str) -> Line:
+        return Line(kind, text, say(text, speaker).pcm)
 
-    def lines() -> Iterator[CallerLine]:
+    def lines() -> Iterator[Line]:
         for minute in asked_at(each.number, minutes):
             while scripted.count * FRAME_S < minute * 60:
                 yield line("talk", rng.choice(talk))
-            yield CallerLine("silence", "", np.zeros(round(SILENT_S * SAMPLE_RATE), np.float32))
+            yield Line("silence", "", np.zeros(round(SILENT_S * SAMPLE_RATE), np.float32))
             for question in each.questions:
                 yield line(question.kind, rng.choice(question.asks))
 
@@ -232,7 +242,7 @@ def small_talk(each: Planned) -> list[str]:
     return [ask for asks in (*about, *anything) for ask in asks]
 
 
-def checks_of(each: Planned, record: CallRecord, minutes: Sequence[float], judge: Judge | None) -> list[Check]:
+def checks_of(each: Planned, record: CallRecord, minutes: Sequence[float], judge: Whisper | None) -> list[Check]:
     """What a call was like at the minutes when it was asked."""
     active, turns, parts = activity(record.agent), record.turns, record.parts()[1:]
     silences = [place for place, turn in enumerate(turns) if turn.line.kind == "silence"]
@@ -242,7 +252,7 @@ def checks_of(each: Planned, record: CallRecord, minutes: Sequence[float], judge
         answers = []
         for question, ask in zip(each.questions, asks, strict=True):
             said = record.said(parts[ask]).strip()
-            heard = None if judge is None or not len(sound := spoken(record, parts[ask])) else judge.hear(sound)
+            heard = None if judge is None or not len(sound := spoken(record.agent, *parts[ask])) else judge.hear(sound)
             asked = turns[ask].line.text
             answers.append(Answer(question.kind, asked, question.expected, said, question.right(said), heard))
         since = silence.begin - round(AROUND_S / FRAME_S)
