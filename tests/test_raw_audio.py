@@ -53,7 +53,7 @@ def test_g711_is_that_of_the_standard(encoding: RawEncoding, byte: int, value: i
 
 @pytest.mark.parametrize("encoding", ["mulaw", "alaw"])
 def test_no_sample_is_off_by_more_than_half_a_step(encoding: RawEncoding) -> None:
-    """A step of G.711 is a sixteenth of the power of two below the sample, and what is beyond the last one is clipped."""
+    """A step of G.711 is a sixteenth of the power of two below the sample; what is beyond the last one is clipped."""
     from core.media.raw_audio import _table_of_codes, _table_of_values
 
     samples = np.arange(-32768, 32768).astype(np.int16)
