@@ -31,6 +31,7 @@ from core.errors import ConfigError, PersonaError, PluginError, RefusedError
 from core.events import OPERATOR, Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
 from core.plugin.catalogue import Catalogue
 from core.plugin.discovery import Candidate, find_plugins
+from core.plugin.doors import Calls
 from core.plugin.hook_calls import HookCaller, describe_error
 from core.plugin.hookspecs import Transform
 from core.plugin.loading import PluginInfo, PluginSet, load_plugins, reload_plugins
@@ -107,16 +108,16 @@ class PluginHost:
         """Every plugin that was found, in order of precedence."""
         return [one.info for one in self._plugins.loaded]
 
-    async def startup(self, engine: Engine | None) -> None:
+    async def startup(self, engine: Engine | None, calls: Calls | None = None) -> None:
         """Start every plugin that no host has started, and check the personas and voices. `engine` is None where only
-        settings are checked.
+        settings are checked, and `calls` where nobody can call.
 
         Raises PluginError naming the plugin that failed, or ConfigError with every problem, after shutting down the
         plugins that this call started.
         """
         try:
             problems: list[str] = []
-            for failure in await self._start(engine):
+            for failure in await self._start(engine, calls):
                 if isinstance(failure, PluginError):
                     raise failure
                 problems.extend(failure.problems)
@@ -142,7 +143,7 @@ class PluginHost:
         except PluginError as error:
             problems.append(str(error))
         try:
-            for failure in await host._start(None):
+            for failure in await host._start(None, None):
                 problems.extend(failure.problems if isinstance(failure, ConfigError) else [f"{failure}."])
             problems.extend(await host._catalogue.check())
             problems.extend(await host._catalogue.faults(complete=False))
@@ -157,7 +158,7 @@ class PluginHost:
         """What a call would be refused for now, a sentence each. Reads every voice that is on offer."""
         return await self._catalogue.faults(complete=True)
 
-    async def _start(self, engine: Engine | None) -> list[ConfigError | PluginError]:
+    async def _start(self, engine: Engine | None, calls: Calls | None) -> list[ConfigError | PluginError]:
         """Start every plugin that no host has started, and return what kept some from starting."""
         starts = self._hooks.implementations("startup")
         with_startup = {hook.plugin_name for hook in starts}
@@ -170,7 +171,7 @@ class PluginHost:
             if lifetime.started:
                 continue
             try:
-                await self._hooks.call(hook, config=self.config, engine=engine, shared=self._shared)
+                await self._hooks.call(hook, config=self.config, engine=engine, shared=self._shared, calls=calls)
             except ConfigError as error:
                 failures.append(error)
             except Exception as error:
