@@ -53,6 +53,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.http.signed_tokens import SignedTokens as SignedTokens
     from core.http.signed_tokens import SigningKeys as SigningKeys
     from core.media.flac import FlacWriter as FlacWriter
+    from core.media.raw_audio import RawAudioReader as RawAudioReader
+    from core.media.raw_audio import RawAudioWriter as RawAudioWriter
+    from core.media.raw_audio import RawEncoding as RawEncoding
     from core.media.voices import VoiceFolder as VoiceFolder
     from core.plugin.acting import AgentText as AgentText
     from core.plugin.acting import Line as Line
@@ -115,6 +118,9 @@ _PUBLIC = {
     "SAMPLE_RATE": "core.engine.call",
     "Engine": "core.engine.call",
     "FlacWriter": "core.media.flac",
+    "RawAudioReader": "core.media.raw_audio",
+    "RawAudioWriter": "core.media.raw_audio",
+    "RawEncoding": "core.media.raw_audio",
     # Personas and voices
     "Persona": "core.plugin.personas",
     "Sampling": "core.engine.sampling",

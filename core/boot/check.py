@@ -12,8 +12,8 @@ from core.http.listening import bind
 from core.http.static_files import StaticFiles
 from core.plugin.host import Findings as HostFindings
 from core.plugin.host import PluginHost
-from core.session.addresses import is_loopback
 from core.settings.config import Config, read_config
+from core.settings.hosts import is_loopback
 from core.settings.sections import ServerConfig
 
 

@@ -130,7 +130,14 @@ def load_engine(
     elif automatic:
         limits = SlotLimits(step=in_memory, service=carried)
     info = EngineInfo(
-        checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling, limits, longest
+        checkpoint.name,
+        checkpoint.notice,
+        device_name(device),
+        slots,
+        checkpoint.sampling,
+        limits,
+        longest,
+        checkpoint.architecture.context * FRAME_S,
     )
     measured = {"slots": slots, "step_ms": step_ms, **seconds, **memory_gib(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)

@@ -114,7 +114,7 @@ class _Api:
                     for persona in personas
                 ],
                 "default": personas[0].id if personas else None,
-                "custom": settings.custom,
+                "custom": self._service.host.custom,
                 "max_prompt_chars": settings.max_prompt_chars,
             }
         )

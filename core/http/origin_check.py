@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import RefusedError
-from core.session.addresses import is_address, is_loopback
+from core.settings.hosts import is_address, is_loopback
 from core.session.refusal import refuse
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")

@@ -22,8 +22,10 @@ STARTUP = Identity("startup")
 class Catalogue:
     """Looks personas and voices up. The plugins are asked each time, so that what they offer may change."""
 
-    def __init__(self, config: Config, hooks: HookCaller) -> None:
+    def __init__(self, config: Config, hooks: HookCaller, custom: bool) -> None:
+        """`custom`: callers may bring a prompt, so that they need no persona."""
         self._config = config
+        self._custom = custom
         self._hooks = hooks
 
     async def list_personas(self, identity: Identity, voices: Sequence[str]) -> tuple[list[Persona], str]:
@@ -125,7 +127,7 @@ class Catalogue:
             problems = [_problem_with(persona, voices) for persona in offers]
             found.extend(f"plugin {hook.plugin_name}: list_personas {problem}." for problem in problems if problem)
             personas.extend(persona for persona, problem in zip(offers, problems, strict=True) if not problem)
-        if not (found or personas or self._config.personas.custom) and len(personas_hooks) == 1:
+        if not (found or personas or self._custom) and len(personas_hooks) == 1:
             folder = self._config.personas.folder
             found.append(f"{folder}: there is no persona (NAME.yaml) to talk with. Add one, or set personas.custom.")
         for name in voices:

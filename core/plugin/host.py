@@ -40,6 +40,7 @@ from core.plugin.store import MemoryStore, Store
 from core.plugin.transforms import Chain
 from core.plugin.worker_threads import HangingError, Job
 from core.settings.config import Config
+from core.settings.hosts import is_loopback
 from core.settings.log import get_logger
 
 ANONYMOUS = Identity("anonymous")
@@ -70,7 +71,7 @@ class PluginHost:
         self._plugins = plugins
         self._manager = plugins.manager
         self._hooks = HookCaller(plugins.manager, plugins.threads, config.session.auth_s)
-        self._catalogue = Catalogue(config, self._hooks)
+        self._catalogue = Catalogue(config, self._hooks, self.custom)
         self._lifetimes = {one.info.name: one.lifetime for one in plugins.loaded if one.plugin is not None}
 
     @classmethod
@@ -227,6 +228,17 @@ class PluginHost:
     def protected(self) -> bool:
         """Whether any plugin authenticates callers. Without one, every caller is `anonymous`."""
         return bool(self._hooks.implementations("authenticate"))
+
+    @property
+    def private(self) -> bool:
+        """Whether callers log in, or only this machine can reach the service."""
+        return self.protected or is_loopback(self.config.server.host)
+
+    @property
+    def custom(self) -> bool:
+        """Whether callers may choose a voice and write a prompt of their own."""
+        custom = self.config.personas.custom
+        return self.private if custom == "auto" else custom
 
     def notices(self) -> list[str]:
         """Sentences that callers must read before they call."""

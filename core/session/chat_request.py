@@ -148,13 +148,13 @@ def _challenges(connection: HTTPConnection) -> tuple[str, ...]:
 async def _persona(
     query: ChatQuery, identity: Identity, voices: Sequence[str], host: PluginHost, personas: PersonasConfig
 ) -> Persona:
-    if query.prompt and not personas.custom:
+    if query.prompt and not host.custom:
         raise RefusedError(
             403, "Prompts of your own are not allowed here: choose a persona, or set personas.custom in config.yaml."
         )
     if query.prompt and query.persona:
         raise RefusedError(400, "Give either a persona or a prompt, not both.")
-    if query.prompt is not None and query.persona is None and personas.custom:
+    if query.prompt is not None and query.persona is None and host.custom:
         if len(query.prompt) > personas.max_prompt_chars:
             raise RefusedError(
                 400, f"The prompt has {len(query.prompt)} characters; at most {personas.max_prompt_chars} are allowed."

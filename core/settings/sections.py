@@ -151,8 +151,9 @@ class PersonasConfig(Struct, frozen=True, forbid_unknown_fields=True):
     comes with the package."""
     default: str = ""
     """The id of the persona for callers who name none; "" is the first one in the list."""
-    custom: bool = False
-    """Whether callers may choose a voice and write a prompt of their own."""
+    custom: bool | Literal["auto"] = "auto"
+    """Whether callers may choose a voice and write a prompt of their own; `auto`: where they log in, or only this
+    machine can call."""
     max_prompt_chars: Positive = 4000
 
 

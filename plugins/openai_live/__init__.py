@@ -1,0 +1,107 @@
+"""OpenAI's Live API: a WebSocket `/v1/live/sessions` for clients that talk with OpenAI's voice models, unchanged but for
+their base URL.
+
+In config.yaml:
+
+    plugins:
+      options:
+        openai_live:
+          enabled: auto          # where callers log in, or only this machine can call; true or false: always or never
+          delegate_turns: true   # with the plugin transcribe: what the caller said may be answered by the client
+
+The client logs in with `Authorization: Bearer`, by any plugin that takes one. The first event is `session.start`; then
+sound goes both ways all the time, without turns.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from core import (
+    Calls,
+    Config,
+    Engine,
+    SessionControl,
+    SessionEnded,
+    SessionHandler,
+    Store,
+    get_logger,
+    hookimpl,
+)
+
+from .live_session import LiveSession
+from .opening import open_call
+from .outbox import Outbox
+from .transport import LiveTransport
+
+ROUTE = "/v1/live/sessions"
+
+
+class Plugin:
+    """Serves the route, and knows the control of each session that comes by it."""
+
+    class Options(Struct, frozen=True, forbid_unknown_fields=True):
+        """The plugin's block in config.yaml."""
+
+        enabled: bool | Literal["auto"] = "auto"
+        """`auto` is true where callers log in, or only this machine can call."""
+        delegate_turns: bool = True
+        """Whether what the caller said becomes a `session.delegation.created`, where the client is to answer it and a
+        plugin such as transcribe knows the words."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.enabled = options.enabled is not False
+        self._calls: Calls | None = None
+
+    @hookimpl
+    async def startup(self, config: Config, engine: Engine | None, shared: Store, calls: Calls | None) -> None:
+        self._calls = calls if calls and (self._options.enabled is True or calls.private) else None
+        self._start_s = config.server.request_s
+        self._context_s = engine.info.context_s if engine else 0.0
+        self._controls: dict[str, SessionControl] = shared.local("openai_live controls")
+        if calls and not self._calls:
+            get_logger("openai_live").info(
+                "off: nobody logs in and others can call; plugins.options.openai_live.enabled: true switches it on"
+            )
+
+    @hookimpl
+    def register_routes(self) -> list[BaseRoute]:
+        return [WebSocketRoute(ROUTE, self.serve)]
+
+    @hookimpl
+    def open_session(self, control: SessionControl) -> "Handler | None":
+        if control.info.route != ROUTE:
+            return None
+        self._controls[control.info.id] = control
+        return Handler(control.info.id, self._controls)
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """`WS /v1/live/sessions`: one session, from its start to its end."""
+        if self._calls is None:
+            refusal = {"error": "This service does not offer the Live API."}
+            await websocket.send_denial_response(JSONResponse(refusal, status_code=404))
+            return
+        await websocket.accept()
+        outbox = Outbox()
+        opened = await open_call(websocket, self._calls, outbox, self._start_s)
+        if opened is None:
+            return
+        start, call = opened
+        session = LiveSession(start, outbox, delegates=self._options.delegate_turns, context_s=self._context_s)
+        await call.run(LiveTransport(websocket, start, session, self._controls))
+
+
+class Handler(SessionHandler):
+    """Forgets the control of a session that ended before it began; its transport takes that of any other."""
+
+    def __init__(self, session: str, controls: dict[str, SessionControl]) -> None:
+        self._session = session
+        self._controls = controls
+
+    async def close(self, ended: SessionEnded) -> None:
+        """See SessionHandler."""
+        self._controls.pop(self._session, None)
