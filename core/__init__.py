@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.plugin.acting import Line as Line
     from core.plugin.acting import SessionControl as SessionControl
     from core.plugin.acting import SessionHandler as SessionHandler
+    from core.plugin.client_socket import ClientSocket as ClientSocket
     from core.plugin.doors import AcceptedCall as AcceptedCall
     from core.plugin.doors import CallEnded as CallEnded
     from core.plugin.doors import CallerSound as CallerSound
@@ -105,6 +106,7 @@ _PUBLIC = {
     "CallerSound": "core.plugin.doors",
     "ClientMessage": "core.plugin.doors",
     "CallEnded": "core.plugin.doors",
+    "ClientSocket": "core.plugin.client_socket",
     "ServerMessage": "core.plugin.server_messages",
     "Queued": "core.plugin.server_messages",
     "Preparing": "core.plugin.server_messages",

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket
 
 from core import (
     Calls,
+    ClientSocket,
     Config,
     Engine,
     SessionControl,
@@ -86,13 +87,13 @@ class Plugin:
             await websocket.send_denial_response(JSONResponse(refusal, status_code=404))
             return
         await websocket.accept()
-        outbox = Outbox()
-        opened = await open_call(websocket, self._calls, outbox, self._start_s)
+        socket, outbox = ClientSocket(websocket), Outbox()
+        opened = await open_call(websocket, socket, self._calls, outbox, self._start_s)
         if opened is None:
             return
         start, call = opened
         session = LiveSession(start, outbox, delegates=self._options.delegate_turns, context_s=self._context_s)
-        await call.run(LiveTransport(websocket, start, session, self._controls))
+        await call.run(LiveTransport(socket, start, session, self._controls))
 
 
 class Handler(SessionHandler):
