@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from core.http.connection_limits import ConnectionLimits
-from core.http.rate_limits import BURST_S, LONGEST_DELAY_S, MOST_ADDRESSES, RequestPace, TokenBucket
+from core.http.rate_limits import BURST_S, LONGEST_DELAY_S, MOST_ADDRESSES, RequestPace
+from core.session.limits import TokenBucket
 from core.session.protocol import CloseCode
 from core.settings.sections import ServerConfig
 from tests.caller import FRAME, dial, get, is_fine

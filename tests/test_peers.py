@@ -277,7 +277,7 @@ async def test_nvidias_web_client_holds_a_conversation(serve: Serve) -> None:
 
 async def test_nvidias_web_client_outlasts_any_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert PING_S + HEARTBEAT_S < SILENCE_S
-    monkeypatch.setattr("core.session.session.PING_S", 0.2)
+    monkeypatch.setattr("core.session.websocket_transport.PING_S", 0.2)
     monkeypatch.setattr("core.session.session.HEARTBEAT_S", 0.1)
     engine = EchoEngine(slots=1)
     running = await serve(engine, **CUSTOM)

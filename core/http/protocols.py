@@ -22,7 +22,7 @@ from websockets.server import ServerProtocol
 
 from core.http.connection_limits import ConnectionLimits
 from core.http.headers import HEADERS
-from core.http.rate_limits import TokenBucket
+from core.session.limits import TokenBucket
 from core.session.protocol import CloseCode
 from core.settings.log import get_logger
 

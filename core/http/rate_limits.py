@@ -1,4 +1,4 @@
-"""How often somebody may ask: a budget that refills with the clock, and the pace of one address's requests."""
+"""How often somebody may ask: the pace of one address's requests."""
 
 import asyncio
 import time
@@ -18,24 +18,6 @@ LONGEST_DELAY_S = 10.0
 MOST_ADDRESSES = 10_000
 Clock = Callable[[], float]
 """Seconds from any fixed point."""
-
-
-class TokenBucket:
-    """A budget that refills at a steady rate up to a most."""
-
-    def __init__(self, rate: float, most: float, clock: Clock = time.monotonic) -> None:
-        """`rate` is what comes back in a second; it begins full, with `most`."""
-        self._rate = rate
-        self._most = self._left = most
-        self._clock = clock
-        self._last = clock()
-
-    def take(self, amount: float) -> bool:
-        """Spend `amount`. False when there is not so much left; it is spent all the same."""
-        now = self._clock()
-        self._left = min(self._left + (now - self._last) * self._rate, self._most) - amount
-        self._last = now
-        return self._left >= 0
 
 
 class RequestPace:

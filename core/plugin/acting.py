@@ -35,9 +35,9 @@ class Line:
 
     side: Side
     text: str
-    start_ms: int
+    start_ms: float
     """In milliseconds of that side's sound from the handshake on."""
-    end_ms: int
+    end_ms: float
 
 
 class SessionHandler:

@@ -5,13 +5,15 @@ the transport. Such a session passes the same authentication, admission, limits,
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from starlette.requests import HTTPConnection
 
 from core.engine.call import Frame
+from core.errors import AudioError
 from core.events import EndReason, Identity, SessionEnded
 from core.media.audio_codecs import Samples
 from core.plugin.acting import AgentText
@@ -53,6 +55,14 @@ class CallerSound:
     """What it cost beside its sound, in samples that would have cost as much; the rate limits count it too."""
     decode_ms: float = 0.0
     """How long it took to decode."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError where this is no sound, and AudioError for samples that are not finite."""
+        samples: Any = self.samples
+        if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
+            raise TypeError("CallerSound takes samples as float32[n]")
+        if not np.isfinite(samples).all():
+            raise AudioError("Sound came with samples that are no numbers.")
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,10 @@ class Transport(ABC):
         leaves out.
         """
 
+    async def keep_alive(self) -> None:  # noqa: B027 - a default
+        """Called each second of the session, for clients that must hear something now and then. By default nothing
+        happens."""
+
     async def close(self, ended: CallEnded) -> None:  # noqa: B027 - a default
         """The session is over: tell the client why, and close. Called last and once, unless `run` is cancelled."""
 
@@ -141,6 +155,13 @@ class AcceptedCall(Protocol):
 
 class Calls(Protocol):
     """How a plugin's door opens sessions. Belongs to the service's event loop."""
+
+    @property
+    def private(self) -> bool:
+        """Whether callers log in, or only this machine can reach the service: not everybody is at the door."""
+
+    async def voices(self) -> Sequence[str]:
+        """Names of the voices on offer, for a door whose clients may ask for others."""
 
     async def accept(self, connection: HTTPConnection | None, request: CallRequest) -> AcceptedCall:
         """Find out whether this caller may have this call, before anything is promised to its client.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.engine.call import SAMPLE_RATE, Frame
-from core.session.call_end import CallEnded, TimeLimit
+from core.plugin.doors import CallEnded
+from core.session.call_end import TimeLimit
 from core.session.protocol import CloseCode
 from core.settings.sections import SessionConfig
 
@@ -32,6 +33,24 @@ class Due:
 
     limit: TimeLimit
     seconds: float
+
+
+class TokenBucket:
+    """A budget that refills at a steady rate up to a most."""
+
+    def __init__(self, rate: float, most: float, clock: Clock = time.monotonic) -> None:
+        """`rate` is what comes back in a second; it begins full, with `most`."""
+        self._rate = rate
+        self._most = self._left = most
+        self._clock = clock
+        self._last = clock()
+
+    def take(self, amount: float) -> bool:
+        """Spend `amount`. False when there is not so much left; it is spent all the same."""
+        now = self._clock()
+        self._left = min(self._left + (now - self._last) * self._rate, self._most) - amount
+        self._last = now
+        return self._left >= 0
 
 
 class TimeLimits:
