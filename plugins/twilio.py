@@ -1,5 +1,5 @@
-"""Calls by telephone, over Twilio's media streams: `POST /twilio/voice` answers a ringing phone, and Twilio then carries
-the call's sound to `WS /twilio/media` and back. The plugin is off while it has no `auth_token`.
+"""Calls by telephone, over Twilio's media streams: `POST /twilio/voice` answers a ringing phone, and Twilio carries the
+call's sound to `WS /twilio/media` and back. The plugin is off while it has no `auth_token`.
 
 In config.yaml:
 

@@ -12,7 +12,7 @@ from core.boot.capacity import frames_per_call, longest_call_s, slots_in_memory,
 from core.boot.checkpoint_source import find_checkpoint, packaged_voices
 from core.boot.devices import device_name, memory_gib, pick_cache_dtype, pick_device, pick_dtype
 from core.boot.gpu_problems import explain_gpu_error
-from core.engine.call import EngineInfo, SlotLimits
+from core.engine.call import FRAME_S, EngineInfo, SlotLimits
 from core.engine.checkpoint import Checkpoint
 from core.engine.kv_cache import blocks_for
 from core.engine.lm import LanguageModel

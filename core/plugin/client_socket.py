@@ -1,6 +1,7 @@
 """A client's WebSocket as a transport uses it: what its messages and its end mean to a call."""
 
 import asyncio
+from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -49,7 +50,5 @@ class ClientSocket:
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close it, where the client has not done so. What is too long of the reason is cut off."""
-        try:
+        with suppress(*_CLOSED):
             await self._websocket.close(code, reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
-        except _CLOSED:
-            pass

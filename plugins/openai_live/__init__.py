@@ -1,5 +1,4 @@
-"""OpenAI's Live API: a WebSocket `/v1/live/sessions` for clients that talk with OpenAI's voice models, unchanged but for
-their base URL.
+"""OpenAI's Live API: a WebSocket `/v1/live/sessions` for the clients of OpenAI's voice models, with another base URL.
 
 In config.yaml:
 
@@ -103,6 +102,6 @@ class Handler(SessionHandler):
         self._session = session
         self._controls = controls
 
-    async def close(self, ended: SessionEnded) -> None:
+    async def close(self, _ended: SessionEnded) -> None:
         """See SessionHandler."""
         self._controls.pop(self._session, None)

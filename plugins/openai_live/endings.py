@@ -4,7 +4,7 @@ from typing import Literal
 
 from core import CallEnded, RefusedError
 
-from .events import ErrorDetail
+from .events import ErrorDetail, ErrorType
 
 ClosedReason = Literal["close_requested", "expired", "content", "remote_hangup", "connection_lost"]
 CLOSED_REASONS: dict[str, ClosedReason] = {
@@ -15,9 +15,7 @@ CLOSED_REASONS: dict[str, ClosedReason] = {
     "plugin": "remote_hangup",
 }
 """By the reason in the service's log; every other one is `connection_lost`."""
-ERRORS: dict[
-    str, Literal["invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"]
-] = {
+ERRORS: dict[str, ErrorType] = {
     "bad_message": "invalid_request_error",
     "too_fast": "rate_limit_error",
     "slow": "rate_limit_error",

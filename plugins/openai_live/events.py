@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 Count = Annotated[int, Meta(ge=0)]
+ErrorType = Literal[
+    "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"
+]
 
 
 class _Part(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -192,7 +195,7 @@ class ContextWindow(Struct, frozen=True):
 class ErrorDetail(Struct, frozen=True, omit_defaults=True):
     """What went wrong, and with which event and field."""
 
-    type: Literal["invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"]
+    type: ErrorType
     code: str
     message: str
     param: str | None = None

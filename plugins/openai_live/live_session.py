@@ -43,7 +43,7 @@ OPEN_DELEGATIONS = 100
 USAGE_S = 10
 """How often the usage is told."""
 ORDER_TO_SPEAK = "Do not wait for the caller to speak first. After that, pause and listen."
-"""What LiveKit's `generate_reply` puts into its commentary: an order to a model. Here it would be read to the caller."""
+"""What LiveKit's `generate_reply` puts into its commentary: an order to a model. It would be read to the caller."""
 
 
 class Speaker(Protocol):
@@ -120,8 +120,8 @@ class LiveSession:
             case events.InstructionsAppend() | events.ThinkingAppend():
                 raise invalid(
                     "unsupported_event",
-                    "The model cannot be told something in mid-call without saying it. Put it into session.instructions, "
-                    "or append it as commentary, which is said.",
+                    "The model cannot be told something in mid-call without saying it. Put it into the instructions of "
+                    "session.start, or append it as commentary, which is said.",
                     "type",
                     event.event_id,
                 )

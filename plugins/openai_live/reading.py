@@ -8,7 +8,7 @@ from .events import ErrorDetail, KnownEvent
 
 UNSUPPORTED = {
     "session.output_audio_fixture.play": "Recordings are not played here.",
-    "response.create": "No Responses model works for this service: answer session.delegation.created, or use the plugin delegate.",
+    "response.create": "No Responses model works for this service.",
     "response.item.create": "No Responses model works for this service.",
     "decision.create": "There are no Decisions here.",
     "decision.item.create": "There are no Decisions here.",

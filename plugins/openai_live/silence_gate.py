@@ -1,7 +1,7 @@
-"""Silence that is silence: clients decide by loudness whether the agent speaks, and a model at rest makes a faint noise.
+"""Silence that is silence: clients tell by loudness whether the agent speaks, and a model at rest makes a faint noise.
 
-LiveKit opens a turn above RMS 0.0018 and closes it after 0.8 s below 0.00108; Pipecat counts any peak above 0.0006. What
-the model makes while it says nothing is therefore sent as zeros.
+LiveKit opens a turn above RMS 0.0018 and closes it after 0.8 s below 0.00108; Pipecat counts any peak above 0.0006.
+What the model makes while it says nothing is therefore sent as zeros.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a `session.start` asks for: what of it the service has, what it puts in the place of the rest, what it refuses."""
+"""What a `session.start` asks for: what the service has, what it puts in the place of the rest, what it refuses."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -21,6 +21,7 @@ from .outbox import Outbox
 from .silence_gate import SilenceGate
 from .start import Start
 
+
 async def send_all(socket: ClientSocket, outbox: Outbox) -> None:
     """Send what waits. Raises CallEnded when the client is gone."""
     while outbox.messages:
