@@ -20,7 +20,8 @@ from core.client.load_test_audio import FRAME_DURATIONS_MS
 from core.events import CallRefused, SessionStarted
 from core.media.ogg import PageReader
 from core.session.protocol import CloseCode, Kind
-from core.session.session import HEARTBEAT_S, PING_S
+from core.session.session import HEARTBEAT_S
+from core.session.websocket_transport import PING_S
 from core.testing import EchoEngine
 from tests.caller import FRAME, NVIDIA, Caller, dial
 from tests.conftest import Running, Serve, speech

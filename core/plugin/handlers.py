@@ -19,6 +19,8 @@ METHODS = ("caller_frame", "agent_frame", "agent_text", "caller_text", "event", 
 """What a handler may have, by name; `core.plugin.acting.SessionHandler` documents each."""
 MOST_WAITING = 400
 """Calls of one handler that may wait: ten seconds of both sides' frames and of what happens with them."""
+LIMIT_S = 10.0
+"""How long a method may take."""
 CLOSE_S = 4.0
 """How long a handler may take for what is left, and for its `close`. A service that stops waits a little longer."""
 _log = get_logger("plugins")
@@ -93,7 +95,7 @@ class Handler:
     async def _call(self, name: str, arguments: tuple[Any, ...]) -> None:
         method = self._methods[name]
         is_async = inspect.iscoroutinefunction(method)
-        result = await self._hooks.run(self.plugin, name, partial(method, *arguments), is_async)
+        result = await self._hooks.run(self.plugin, name, partial(method, *arguments), is_async, LIMIT_S)
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise PluginError(f"{name} is a generator, of which nothing runs")
 

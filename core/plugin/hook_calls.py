@@ -139,9 +139,7 @@ class HookCaller:
         limit_s = LIMITS_S.get(name, self._limit_s)
         return await self.run(hook.plugin_name, name, work, inspect.iscoroutinefunction(hook.function), limit_s)
 
-    async def run(
-        self, plugin: str, what: str, work: Callable[[], Any], is_async: bool, limit_s: float = LIMIT_S
-    ) -> Any:
+    async def run(self, plugin: str, what: str, work: Callable[[], Any], is_async: bool, limit_s: float) -> Any:
         """Run work of a plugin, its hook or method `what`: on the event loop where that is `async`, else in a thread.
 
         Raises as `call` does.
