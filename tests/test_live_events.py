@@ -22,6 +22,7 @@ from core import (
 )
 from core.plugin.server_messages import Ready, ReadyEngine
 from plugins.openai_live.endings import explain_refusal
+from plugins.openai_live.events import SessionStart
 from plugins.openai_live.live_session import ORDER_TO_SPEAK, LiveSession
 from plugins.openai_live.outbox import Outbox
 from plugins.openai_live.reading import EventError, read_event
@@ -81,7 +82,8 @@ class Client:
 def start_of(session: dict[str, Any]) -> Start:
     event = {"type": "session.start", "event_id": "first", "session": {"model": "personaplex", **session}}
     read = read_event(json.dumps(event))
-    return read_start(read.session, read.event_id)  # type: ignore[union-attr]
+    assert isinstance(read, SessionStart)
+    return read_start(read.session, read.event_id)
 
 
 def refused(session: dict[str, Any]) -> tuple[str, str | None]:

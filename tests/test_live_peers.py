@@ -6,6 +6,7 @@ They come on top of the project, for this file and `test_peers.py` alone: `.ci/r
 import asyncio
 import base64
 import contextlib
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,7 @@ from core.media.audio_codecs import Samples
 from core.testing import EchoEngine
 from tests.caller import PLAIN, dial
 from tests.conftest import Running, Serve, speech
+from tests.documents import doc
 from tests.test_audio import alike
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -287,21 +289,29 @@ class Room:
 
 
 @asynccontextmanager
-async def livekit(running: Running, *, instructions: str = "", **options: Any) -> AsyncIterator[tuple[Any, Room]]:
-    """An agent session with the Live model, as an agent of LiveKit's has it."""
-    realtime = imported("livekit.plugins.openai").realtime
+async def in_room(model: Any, instructions: str = "") -> AsyncIterator[tuple[Any, Room]]:
+    """An agent session with a model, as an agent of LiveKit's has it."""
     agents = imported("livekit.agents")
+    session, room = agents.AgentSession(llm=model), Room()
+    session.input.audio, session.output.audio = room.input, room.output
+    await session.start(agents.Agent(instructions=instructions), record=False)
+    try:
+        yield session, room
+    finally:
+        await session.aclose()
+
+
+@asynccontextmanager
+async def livekit(running: Running, *, instructions: str = "", **options: Any) -> AsyncIterator[tuple[Any, Room]]:
+    """An agent session with the Live model of LiveKit's plugin for OpenAI."""
+    realtime = imported("livekit.plugins.openai").realtime
     import aiohttp
 
     async with aiohttp.ClientSession() as http:
-        model = realtime.GPTLiveModel(base_url=running.url("/v1", "http"), api_key=KEY, http_session=http, **options)
-        session, room = agents.AgentSession(llm=model), Room()
-        session.input.audio, session.output.audio = room.input, room.output
-        await session.start(agents.Agent(instructions=instructions), record=False)
-        try:
+        url = running.url("/v1", "http")
+        model = realtime.GPTLiveModel(base_url=url, api_key=KEY, http_session=http, **options)
+        async with in_room(model, instructions) as (session, room):
             yield session, room
-        finally:
-            await session.aclose()
 
 
 async def test_an_agent_of_livekits(serve: Serve) -> None:
@@ -381,9 +391,8 @@ async def test_livekit_gives_up_where_it_may_not_call(serve: Serve) -> None:
 
 
 @asynccontextmanager
-async def pipecat(running: Running, **settings: Any) -> AsyncIterator[tuple[Any, list[Any]]]:
-    """A pipeline with the Live service, which has begun, and every frame that comes out of it."""
-    live = imported("pipecat.services.openai.live.llm")
+async def in_pipeline(service: Any) -> AsyncIterator[tuple[Any, list[Any]]]:
+    """A pipeline with a service, whose session has begun, and every frame that comes out of it."""
     from pipecat.frames.frames import Frame, LLMRunFrame
     from pipecat.pipeline.pipeline import Pipeline
     from pipecat.pipeline.worker import PipelineParams, PipelineWorker
@@ -400,11 +409,6 @@ async def pipecat(running: Running, **settings: Any) -> AsyncIterator[tuple[Any,
             frames.append(frame)
             await self.push_frame(frame, direction)
 
-    service = live.OpenAILiveLLMService(
-        api_key=KEY,
-        base_url=running.url("/v1/live/sessions"),
-        settings=live.OpenAILiveLLMService.Settings(**settings),
-    )
     started = asyncio.Event()
 
     async def begun(*_: object) -> None:
@@ -435,10 +439,13 @@ async def test_a_pipeline_of_pipecats(serve: Serve) -> None:
     engine = EchoEngine()
     running = await serve(engine, **LOCKED)
     said = speech(2.0)
-    async with pipecat(running, model="personaplex", voice="NATF2", system_instruction="You sell maps.") as (
-        worker,
-        frames,
-    ):
+    live = imported("pipecat.services.openai.live.llm").OpenAILiveLLMService
+    service = live(
+        api_key=KEY,
+        base_url=running.url("/v1/live/sessions"),
+        settings=live.Settings(model="personaplex", voice="NATF2", system_instruction="You sell maps."),
+    )
+    async with in_pipeline(service) as (worker, frames):
         assert engine.calls[0].prompt.text == "You sell maps."
 
         async def push(data: bytes) -> None:
@@ -488,3 +495,54 @@ async def test_two_of_them_beside_a_caller_of_the_page(serve: Serve) -> None:
         assert alike(mine, came)
     ends: list[SessionEnded] = await running.record.ended(3)
     assert [end.reason for end in ends] == ["left"] * 3
+
+
+# The recipes
+
+
+def recipe(name: str, running: Running) -> dict[str, Any]:
+    """What the Python of a recipe defines, with this service in place of the one that it names."""
+    (code,) = re.findall(r"```python\n(.*?)```", doc(f"recipes/{name}"), re.DOTALL)
+    code = code.replace("https://talk.example.com", running.url("", "http"))
+    code = code.replace("wss://talk.example.com", running.url("")).replace("PASSWORD", KEY)
+    code = code.replace("personaplex/hotel", "personaplex/teacher")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+async def test_the_recipe_for_openais_sdk(serve: Serve) -> None:
+    imported("openai")
+    running = await serve(**LOCKED)
+    said, heard = speech(0.8), bytearray()
+
+    async def microphone() -> AsyncIterator[bytes]:
+        for start in range(0, len(said), CHUNK):
+            yield pcm(said[start : start + CHUNK])
+        await until(lambda: len(heard) == 2 * len(said))
+
+    words = await recipe("openai-live", running)["talk"](microphone(), heard.extend)
+    assert alike(said, samples_of(bytes(heard)))
+    assert "word0" in words
+
+
+async def test_the_recipe_for_livekit(serve: Serve) -> None:
+    imported("livekit.plugins.openai")
+    running = await serve(**LOCKED)
+    import aiohttp
+
+    async with aiohttp.ClientSession() as http:
+        model = recipe("livekit-live", running)["model"]
+        model._http_session = http  # LiveKit's own is for its workers
+        async with in_room(model) as (session, room):
+            session.current_agent.duplex_session.append_commentary("Good morning, Harbour Hotel.")
+            await in_real_time(speech(1.2), room.hear)
+            await until(lambda: "Hotel." in "".join(text.text for text in running.record.of(TextSaid)))
+
+
+async def test_the_recipe_for_pipecat(serve: Serve) -> None:
+    imported("pipecat")
+    running = await serve(**LOCKED)
+    async with in_pipeline(recipe("pipecat", running)["llm"]):
+        await until(lambda: running.engine.calls)
+        assert running.engine.calls[0].prompt.text == "You teach."

@@ -21,8 +21,8 @@ from core.http.login_throttle import (
 from core.http.signed_tokens import SKEW_S, ReplayCache, SignedToken, SignedTokens, SigningKeys
 from core.plugin.store import MemoryStore
 from core.session.addresses import client_address, neighbourhood
-from core.settings.yaml_structs import Secret
 from core.settings.hosts import is_address, is_loopback
+from core.settings.yaml_structs import Secret
 
 DERIVED: dict[Any, bytes] = {}
 """So that each key is derived once in this file."""

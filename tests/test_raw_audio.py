@@ -18,7 +18,8 @@ def tone(hertz: float, rate: int, seconds: float = 1.0) -> npt.NDArray[np.float3
 
 
 def in_pieces(resampler: Resampler, samples: npt.NDArray[np.float32], sizes: list[int]) -> npt.NDArray[np.float32]:
-    pieces, start = [], 0
+    pieces: list[npt.NDArray[np.float32]] = []
+    start = 0
     while start < len(samples):
         size = sizes[len(pieces) % len(sizes)]
         pieces.append(resampler.resample(samples[start : start + size]))

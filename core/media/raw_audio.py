@@ -61,7 +61,8 @@ class RawAudioWriter:
         pcm = self._pcm.write(self._resampler.resample(samples))
         if self._encoding == "pcm":
             return pcm
-        return _table_of_codes(self._encoding)[np.frombuffer(pcm, "<u2")].tobytes()
+        codes: npt.NDArray[np.uint8] = _table_of_codes(self._encoding)[np.frombuffer(pcm, "<u2")]
+        return codes.tobytes()
 
 
 @cache

@@ -38,14 +38,14 @@ class Resampler:
         """The next piece of the stream."""
         if self._up == self._down or not len(samples):
             return samples
-        spread = np.zeros(len(samples) * self._up, np.float32)
-        spread[:: self._up] = samples
-        spread = np.concatenate([self._before, spread])
-        self._before = spread[-len(self._before) :]
+        spread = np.zeros(len(self._before) + len(samples) * self._up, np.float32)
+        spread[: len(self._before)] = self._before
+        spread[len(self._before) :: self._up] = samples
+        self._before = spread[-len(self._before) :].copy()
         filtered = np.convolve(spread, self._kernel, "valid")
-        kept = filtered[self._skip :: self._down]
+        kept: npt.NDArray[np.float32] = filtered[self._skip :: self._down].astype(np.float32)
         self._skip = (self._skip - len(filtered)) % self._down
-        return np.ascontiguousarray(kept, np.float32)
+        return kept
 
 
 def _low_pass(rate: int, lower_rate: int) -> npt.NDArray[np.float32]:
@@ -54,4 +54,5 @@ def _low_pass(rate: int, lower_rate: int) -> npt.NDArray[np.float32]:
     cutoff = CUTOFF * lower_rate / rate
     window = np.kaiser(2 * half + 1, ATTENUATION_BETA)
     kernel = np.sinc(cutoff * np.arange(-half, half + 1)) * window
-    return (kernel / kernel.sum()).astype(np.float32)
+    coefficients: npt.NDArray[np.float32] = (kernel / kernel.sum()).astype(np.float32)
+    return coefficients

@@ -16,7 +16,7 @@ UNSUPPORTED = {
     "transport.dtmf.send": "This session is no telephone call.",
 }
 """Events of OpenAI's that this service does not have, and why."""
-_decoder = msgspec.json.Decoder(KnownEvent)
+_decoder: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
 _AT = re.compile(r"^(?P<problem>.*?)(?: - at `\$?\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"field `(?P<field>[^`]*)`")
 
