@@ -46,12 +46,41 @@ from tests.conftest import Serve, speech, write_config
 async def test_bad_requests_are_refused_at_the_upgrade(
     serve: Serve, route: str, query: str, status: int, words: str
 ) -> None:
-    running = await serve()
+    running = await serve(personas={"custom": False})
     code, message = await refused(running, f"{route}?{query}")
     assert code == status
     assert words in message
     assert running.record.events == []
     assert running.engine.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("custom", "login", "server", "allowed"),
+    [
+        ("auto", False, {}, True),
+        ("auto", True, {"host": "0.0.0.0"}, True),
+        ("auto", False, {"host": "0.0.0.0", "insecure": True}, False),
+        (True, False, {"host": "0.0.0.0", "insecure": True}, True),
+        (False, True, {}, False),
+    ],
+)
+async def test_whoever_is_known_may_bring_a_prompt(
+    serve: Serve, custom: object, login: bool, server: dict[str, Any], allowed: bool
+) -> None:
+    """Where callers log in, or only this machine can call."""
+    options = {"options": {"password": {"password": "sesame"}}} if login else {}
+    running = await serve(personas={"custom": custom}, server=server, plugins=options)
+    headers = {"Authorization": "Bearer sesame"} if login else {}
+    listed = json.loads((await get(running, "/personas", **headers))[2])
+    assert listed["custom"] is allowed
+    if allowed:
+        async with dial(running.url("/ws/chat?prompt=You+sell+maps."), additional_headers=headers) as caller:
+            await caller.shake_hands()
+            assert running.engine.calls[0].prompt.text == "You sell maps."
+    else:
+        refusal = await refused(running, "/ws/chat?prompt=You+sell+maps.", additional_headers=headers)
+        assert refusal[0] == 403
+        assert "personas.custom" in refusal[1]
 
 
 async def test_a_prompt_too_long_or_beside_a_persona_is_refused(serve: Serve) -> None:

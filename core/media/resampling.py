@@ -30,7 +30,7 @@ class Resampler:
         common = math.gcd(from_rate, to_rate)
         self._up, self._down = to_rate // common, from_rate // common
         self._kernel = _low_pass(from_rate * self._up, min(from_rate, to_rate)) * np.float32(self._up)
-        self._before = np.zeros(len(self._kernel) - 1, np.float32)
+        self._before: npt.NDArray[np.float32] = np.zeros(len(self._kernel) - 1, np.float32)
         self._skip = 0
         """How many samples at the common rate lie before the next one that is kept."""
 

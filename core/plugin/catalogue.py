@@ -22,10 +22,8 @@ STARTUP = Identity("startup")
 class Catalogue:
     """Looks personas and voices up. The plugins are asked each time, so that what they offer may change."""
 
-    def __init__(self, config: Config, hooks: HookCaller, custom: bool) -> None:
-        """`custom`: callers may bring a prompt, so that they need no persona."""
+    def __init__(self, config: Config, hooks: HookCaller) -> None:
         self._config = config
-        self._custom = custom
         self._hooks = hooks
 
     async def list_personas(self, identity: Identity, voices: Sequence[str]) -> tuple[list[Persona], str]:
@@ -127,9 +125,11 @@ class Catalogue:
             problems = [_problem_with(persona, voices) for persona in offers]
             found.extend(f"plugin {hook.plugin_name}: list_personas {problem}." for problem in problems if problem)
             personas.extend(persona for persona, problem in zip(offers, problems, strict=True) if not problem)
-        if not (found or personas or self._custom) and len(personas_hooks) == 1:
+        if not (found or personas or self._config.personas.custom is True) and len(personas_hooks) == 1:
             folder = self._config.personas.folder
-            found.append(f"{folder}: there is no persona (NAME.yaml) to talk with. Add one, or set personas.custom.")
+            found.append(
+                f"{folder}: there is no persona (NAME.yaml) to talk with. Add one, or set personas.custom: true."
+            )
         for name in voices:
             voice, failures = await self._read_voice(name)
             found.extend(sentence for hook, error in failures for sentence in _sentences(hook, error))

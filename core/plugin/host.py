@@ -75,7 +75,7 @@ class PluginHost:
         self._manager = plugins.manager
         self._hooks = HookCaller(plugins.manager, plugins.threads, config.session.auth_s)
         self._budget_ms = config.session.transform_budget_ms
-        self._catalogue = Catalogue(config, self._hooks, self.custom)
+        self._catalogue = Catalogue(config, self._hooks)
         self._lifetimes = {one.info.name: one.lifetime for one in plugins.loaded if one.plugin is not None}
 
     @classmethod
