@@ -1,6 +1,6 @@
 """What the Live API costs beside `/ws/chat`: `python -m benchmarks.doors [--callers N] [--seconds S] [--rounds R]`.
 
-The real server, with an engine that only echoes or with nano (`--engine nano`), in a process of its own. For each way of coding the sound, so many
+The real server, with an engine that only echoes, in a process of its own. For each way of coding the sound, so many
 callers talk at once in real time, in messages of 20 ms, and the time from the last message of a frame to its answer is
 taken. The ways take turns, round after round, since the machine has moods. All sound is coded before, and no answer is
 decoded, so what the callers themselves take is the same for all.
@@ -123,13 +123,12 @@ async def measure(server: ServerProcess, way: Way, callers: int, seconds: float,
 def main() -> None:
     """Measure all ways, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", choices=("echo", "nano"), default="echo")
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     found = {way: Figures() for way in WAYS}
-    with serve(options.engine) as server:
+    with serve("echo") as server:
         for _ in range(options.rounds):
             for way, figures in found.items():
                 asyncio.run(measure(server, way, options.callers, options.seconds, figures))
