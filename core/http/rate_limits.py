@@ -1,8 +1,7 @@
-"""How often somebody may ask: the pace of one address's requests."""
+"""How often one address may ask: the pace of its requests."""
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,14 +9,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.errors import RefusedError
 from core.session.addresses import client_address, neighbourhood
 from core.session.refusal import refuse
+from core.session.token_bucket import Clock
 
 BURST_S = 4.0
 """As many requests may come at once as an address may make in so many seconds: a page asks for all its files."""
 LONGEST_DELAY_S = 10.0
 """A request that would have to wait for longer is refused."""
 MOST_ADDRESSES = 10_000
-Clock = Callable[[], float]
-"""Seconds from any fixed point."""
 
 
 class RequestPace:

@@ -90,6 +90,10 @@ class Transport(ABC):
     route: str = ""
     """The door, for `SessionInfo.route`; "" is the path of the request."""
 
+    live = True
+    """Whether the client speaks in real time. One that does not, such as a sound file, says nothing too early or too
+    fast, and its call may last and be silent for as long as it likes."""
+
     @abstractmethod
     async def receive(self) -> CallerSound | ClientMessage:
         """The next thing that the client sends. Raises `CallEnded("left")` when it is gone.

@@ -15,7 +15,7 @@ from core.events import CallerText, SessionInfo
 from core.plugin.acting import Line, Side
 from core.plugin.personas import Persona
 from core.plugin.server_messages import PluginMessage
-from core.session.limits import TokenBucket
+from core.session.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from core.session.acting import Acting
@@ -115,7 +115,7 @@ class Control:
         self._acting.caller_said(said)
 
     def _spend(self) -> None:
-        if not self._budget.take(1):
+        if self._budget.take(1):
             self._budget.take(-1)  # what is not sent costs nothing
             raise ControlError(f"More than {MESSAGES_PER_S} messages a second to one client: put more into each.")
 

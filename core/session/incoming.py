@@ -2,6 +2,7 @@
 when its time has come."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -55,7 +56,7 @@ class Incoming:
         """Waits for the client's next message beside frames that are held back."""
         self._call: Call | None = None
         self._time_limits = TimeLimits(config)
-        self._rate_limits = RateLimits(config)
+        self._rate_limits = RateLimits(config) if transport.live else None
         self._framer = Framer()
         self._clock: AudioClock[tuple[Frame, float, float]] = AudioClock(0.0, config.max_ahead_s)
         """Frames, each with the moment at which it came and the milliseconds that its decoding took."""
@@ -63,7 +64,10 @@ class Incoming:
 
     def listen(self, call: Call, waited_s: float, time_limits: TimeLimits) -> None:
         """From now on the caller is heard, who has waited for so long."""
-        self._clock = AudioClock(waited_s, self._config.max_ahead_s)
+        if self._transport.live:
+            self._clock = AudioClock(waited_s, self._config.max_ahead_s)
+        else:
+            self._clock = AudioClock(0.0, math.inf)
         self._time_limits = time_limits
         self._call = call
 
@@ -97,7 +101,7 @@ class Incoming:
                     began -= message.decode_ms / 1000
                     hold_s = await self._hear(message, began)
                 else:
-                    hold_s = self._rate_limits.count(message.size)
+                    hold_s = self._count(message.size)
                     self._acting.message(message)
                 busy_s += time.monotonic() - began
                 if (
@@ -129,13 +133,14 @@ class Incoming:
 
     async def _hear(self, sound: CallerSound, received: float) -> float:
         """Take sound of the caller. Returns for how many seconds the client is not to be read."""
-        hold_s = self._rate_limits.count(sound.size, len(sound.samples), sound.overhead)
+        hold_s = self._count(sound.size, len(sound.samples), sound.overhead)
         if self._call is None:
             return hold_s
         for frame in self._framer.frames(sound.samples):
             if dropped := self._clock.add((frame, received, sound.decode_ms)):
                 self._note_dropped(dropped)
-                self._rate_limits.too_fast()
+                if self._rate_limits:
+                    self._rate_limits.too_fast()
             await self._push_due()
         return hold_s
 
@@ -159,6 +164,9 @@ class Incoming:
     def _transform(self, frame: Frame) -> tuple[Frame, Times]:
         """Put a frame through the transforms; the time each took."""
         return self._chain.process(frame), self._chain.times
+
+    def _count(self, size: int, samples: int = 0, overhead: int = 0) -> float:
+        return self._rate_limits.count(size, samples, overhead) if self._rate_limits else 0.0
 
     def _note_dropped(self, count: int) -> None:
         if count:

@@ -62,8 +62,10 @@ class Session:
         engine: EngineInfo,
         threads: CodecThreads,
         config: SessionConfig,
+        on_event: Callable[[SessionEvent], None] = lambda _event: None,
     ) -> None:
-        """`threads` runs what would block the event loop: audio coding and transforms."""
+        """`threads` runs what would block the event loop: audio coding and transforms. `on_event` is told of each event
+        beside the plugins."""
         self.info = info
         self._request = request
         self._admission = admission
@@ -71,6 +73,8 @@ class Session:
         self._engine = engine
         self._threads = threads
         self._config = config
+        self._on_event = on_event
+        self._live = transport.live
         self._loop = asyncio.get_running_loop()
         self._end_requested: asyncio.Future[CallEnded] = self._loop.create_future()
         self._ready = asyncio.Event()
@@ -232,7 +236,7 @@ class Session:
     async def _watch_time_limits(self) -> None:
         """Warn of the time limits, and end the call when one is reached."""
         await self._ready.wait()
-        while True:
+        while self._live:
             for due in self._time_limits.due():
                 if due.seconds <= 0:
                     raise call_end.from_time_limit(due.limit)
@@ -266,6 +270,7 @@ class Session:
         self._loop.call_soon_threadsafe(self._event, failure)
 
     def _event(self, event: SessionEvent) -> None:
+        self._on_event(event)
         self._host.event(self.info, event)
         self._acting.event(event)
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 from core.events import CallerText
 from core.plugin.acting import AgentText, Line
 
-PAUSE_MS = 2000
+PAUSE_MS = 1000
 """After so long a pause the agent's next words are a line of their own."""
+SHORT_PAUSE_MS = 240
+"""The same where the caller has said something since."""
 MOST_LINES = 5000
 """Of a transcript that is longer, the oldest lines are dropped."""
 
@@ -20,6 +22,7 @@ class Transcript:
         self._lines: deque[Line] = deque(maxlen=MOST_LINES)
         self._agents: Line | None = None
         """The agent's last line, which may go on."""
+        self._pause_ms = PAUSE_MS
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -30,13 +33,15 @@ class Transcript:
     def add_agent(self, piece: AgentText) -> None:
         """Add a piece of the agent's words."""
         line = self._agents
-        if line is not None and piece.start_ms - line.end_ms <= PAUSE_MS:
+        if line is not None and piece.start_ms - line.end_ms <= self._pause_ms:
             self._agents = replace(line, text=line.text + piece.text, end_ms=piece.end_ms)
             return
         if line is not None:
             self._lines.append(line)
+        self._pause_ms = PAUSE_MS
         self._agents = Line("agent", piece.text.lstrip(), piece.start_ms, piece.end_ms)
 
     def add_caller(self, said: CallerText) -> None:
         """Add words of the caller."""
+        self._pause_ms = SHORT_PAUSE_MS
         self._lines.append(Line("caller", said.text, said.start_ms, said.end_ms))
