@@ -20,12 +20,14 @@ from core import (
     Stats,
     Warned,
 )
+from core.media.audio_codecs import Samples
 from core.plugin.server_messages import Ready, ReadyEngine
 from plugins.openai_live.endings import explain_refusal
 from plugins.openai_live.events import SessionStart
 from plugins.openai_live.live_session import ORDER_TO_SPEAK, LiveSession
 from plugins.openai_live.outbox import Outbox
 from plugins.openai_live.reading import EventError, read_event
+from plugins.openai_live.silence_gate import SilenceGate
 from plugins.openai_live.start import Start, read_start
 from tests.conftest import speech
 
@@ -461,3 +463,57 @@ def test_a_refusal_says_whether_to_try_again(status: int, code: int) -> None:
     assert (detail.message, detail.client_event_id) == ("No.", "mine")
     if status == 403:
         assert detail.code == "forbidden"  # which LiveKit takes as final
+
+
+# Silence
+
+
+def levels(frames: list[Samples], texts: tuple[int, ...] = ()) -> list[float]:
+    """The RMS of each frame behind the gate; `texts` are the frames with which a word comes."""
+    gate, found = SilenceGate(), []
+    for index, frame in enumerate(frames):
+        found.append(float(np.sqrt(np.mean(np.square(gate.process(frame))))))
+        if index in texts:
+            gate.text()
+    return found
+
+
+def hiss(rms: float) -> Samples:
+    return np.random.default_rng(0).normal(0, rms, 1920).astype(np.float32)
+
+
+@pytest.mark.parametrize("rms", [0.0, 0.0001, 0.001, 0.0018, 0.003])
+def test_what_a_model_makes_at_rest_is_sent_as_zeros(rms: float) -> None:
+    assert levels([hiss(rms)] * 20) == [0.0] * 20
+
+
+def test_speech_passes_as_it_is_and_the_gate_closes_a_third_of_a_second_after_it() -> None:
+    loud, quiet = hiss(0.05), hiss(0.002)
+    found = levels([quiet, loud, loud, *[quiet] * 10, loud])
+    assert found[0] == 0
+    assert found[2] == pytest.approx(0.05, rel=0.1)
+    assert [level > 0.0015 for level in found[3:7]] == [True] * 4
+    assert found[7] < 0.001  # faded out
+    assert found[8:13] == [0.0] * 5
+    assert found[13] == pytest.approx(0.05, rel=0.1)
+
+
+def test_a_soft_word_is_heard_from_its_beginning() -> None:
+    found = levels([hiss(0.002)] * 20, texts=(4,))
+    assert found[:5] == [0.0] * 5
+    assert [level > 0.0015 for level in found[5:15]] == [True] * 10
+    assert found[16:] == [0.0] * 4
+
+
+def test_the_gate_opens_and_closes_without_a_click() -> None:
+    """The sound begins and ends at zero, and runs up to its level in 10 ms."""
+    flat = np.full(1920, 0.002, np.float32)
+    gate = SilenceGate()
+    opened = gate.process(np.full(1920, 0.1, np.float32))
+    assert opened[0] == 0
+    assert np.abs(np.diff(opened)).max() < 0.0006
+    for _ in range(4):
+        gate.process(flat)
+    closed = gate.process(flat)
+    assert (closed[0], closed[-1]) == (pytest.approx(0.002), 0)
+    assert np.abs(np.diff(closed)).max() < 0.0001

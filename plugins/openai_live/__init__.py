@@ -56,17 +56,14 @@ class Plugin:
         self._options = options
         self.enabled = options.enabled is not False
         self._calls: Calls | None = None
+        self._log = get_logger("openai_live")
 
     @hookimpl
     async def startup(self, config: Config, engine: Engine | None, shared: Store, calls: Calls | None) -> None:
-        self._calls = calls if calls and (self._options.enabled is True or calls.private) else None
+        self._calls = calls
         self._start_s = config.server.request_s
         self._context_s = engine.info.context_s if engine else 0.0
         self._controls: dict[str, SessionControl] = shared.local("openai_live controls")
-        if calls and not self._calls:
-            get_logger("openai_live").info(
-                "off: nobody logs in and others can call; plugins.options.openai_live.enabled: true switches it on"
-            )
 
     @hookimpl
     def register_routes(self) -> list[BaseRoute]:
@@ -81,7 +78,11 @@ class Plugin:
 
     async def serve(self, websocket: WebSocket) -> None:
         """`WS /v1/live/sessions`: one session, from its start to its end."""
-        if self._calls is None:
+        if self._calls is None or not (self._options.enabled is True or self._calls.private):
+            self._log.warning(
+                "a client asked for the Live API, which is off where nobody logs in and others can call; "
+                "plugins.options.openai_live.enabled: true switches it on"
+            )
             refusal = {"error": "This service does not offer the Live API."}
             await websocket.send_denial_response(JSONResponse(refusal, status_code=404))
             return
