@@ -216,6 +216,8 @@ class CallRefused:
     route: str
     address: str
     """The client's address as the server sees it."""
+    setting: str = ""
+    """The key of config.yaml that refuses it, where it is one that could allow it."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,17 @@ async def test_bad_requests_are_refused_at_the_upgrade(
 
 
 @pytest.mark.parametrize(
+    ("query", "setting"),
+    [("voice_prompt=NATF0.pt", "voices.allow"), ("prompt=Sell.", "personas.custom"), ("persona=nobody", "")],
+)
+async def test_the_setting_that_refuses_a_call_is_known(serve: Serve, query: str, setting: str) -> None:
+    running = await serve(personas={"custom": False})
+    await refused(running, f"/api/chat?{query}")
+    [refusal] = [event for event in running.record.service_events if isinstance(event, CallRefused)]
+    assert refusal.setting == setting
+
+
+@pytest.mark.parametrize(
     ("custom", "login", "server", "allowed"),
     [
         ("auto", False, {}, True),

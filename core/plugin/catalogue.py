@@ -68,6 +68,11 @@ class Catalogue:
         """Names of the voices on offer, in the order of `voices.allow`."""
         return offered(await self._available_voices(), self._config.voices.allow)
 
+    async def left_out_voices(self) -> list[str]:
+        """Names of the voices that plugins have and `voices.allow` leaves out."""
+        available = await self._available_voices()
+        return sorted(set(available).difference(offered(available, self._config.voices.allow)))
+
     async def load_voice(self, name: str, voices: Sequence[str]) -> Voice:
         """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
         if name not in voices:

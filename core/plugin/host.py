@@ -59,6 +59,8 @@ class Findings:
     """How many are on offer."""
     voices: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What is no mistake, and yet refuses clients of others: a sentence each."""
 
 
 class PluginHost:
@@ -155,9 +157,24 @@ class PluginHost:
             problems.extend(host.problems())
             voices = await host.list_voices()
             personas, _ = await host._catalogue.list_personas(OPERATOR, voices)
+            notes = await host._notes()
         finally:
             await host.shutdown()
-        return Findings(host.protected, len(personas), len(voices), tuple(problems))
+        return Findings(host.protected, len(personas), len(voices), tuple(problems), notes)
+
+    async def _notes(self) -> tuple[str, ...]:
+        """What clients of others ask for and do not get, by the settings."""
+        notes: list[str] = []
+        if not self.custom:
+            notes.append(
+                "personas.custom: callers may not bring a prompt of their own, as NVIDIA's and LiveKit's clients do."
+            )
+        if left_out := await self._catalogue.left_out_voices():
+            notes.append(
+                f"voices.allow: not offered are {', '.join(left_out)}. Who asks for one of them is refused; NVIDIA's "
+                "web client lists all of PersonaPlex's."
+            )
+        return tuple(notes)
 
     async def faults(self) -> list[str]:
         """What a call would be refused for now, a sentence each. Reads every voice that is on offer."""

@@ -214,7 +214,8 @@ class CallService:
 
     def _report(self, connection: HTTPConnection | None, refusal: RefusedError) -> None:
         path, address = ("", "") if connection is None else (connection.scope["path"], client_address(connection))
-        self.host.service_event(CallRefused(refusal.reason, refusal.status, path, address))
+        refused = CallRefused(refusal.reason, refusal.status, path, address, refusal.setting)
+        self.host.service_event(refused)
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,7 +62,7 @@ class Plugin:
     async def startup(self, config: Config, engine: Engine | None, shared: Store, calls: Calls | None) -> None:
         self._calls = calls
         self._start_s = config.server.request_s
-        self._context_s = engine.info.context_s if engine else 0.0
+        self._engine = engine
         self._controls: dict[str, SessionControl] = shared.local("openai_live controls")
 
     @hookimpl
@@ -92,7 +92,8 @@ class Plugin:
         if opened is None:
             return
         start, call = opened
-        session = LiveSession(start, outbox, delegates=self._options.delegate_turns, context_s=self._context_s)
+        context_s = self._engine.info.context_s if self._engine else 0.0
+        session = LiveSession(start, outbox, delegates=self._options.delegate_turns, context_s=context_s)
         await call.run(LiveTransport(socket, start, session, self._controls))
 
 

@@ -40,7 +40,7 @@ SENTENCE_CHARS = 1000
 """The most that can be said at once; a longer commentary is said in pieces."""
 OPEN_DELEGATIONS = 100
 """So many of the newest delegations may be answered."""
-USAGE_S = 10
+USAGE_MS = 10_000
 """How often the usage is told."""
 ORDER_TO_SPEAK = "Do not wait for the caller to speak first. After that, pause and listen."
 """What LiveKit's `generate_reply` puts into its commentary: an order to a model. It would be read to the caller."""
@@ -70,6 +70,7 @@ class LiveSession:
         self._session: events.SessionResource | None = None
         """Set as soon as the session has started."""
         self._frames = 0
+        self._next_usage_ms = USAGE_MS
         self._muted = False
         self._told_early_audio = False
         self._close_id: str | None = None
@@ -215,8 +216,9 @@ class LiveSession:
                 self.outbox.put_info("preparing", "The voice and the instructions are being prepared.")
             case Warned(limit=limit, seconds=seconds):
                 self.outbox.put_info(f"{limit}_limit", f"The session ends in {seconds:g} s.")
-            case Stats(frames=frames):
-                if frames and round(frames * FRAME_MS / 1000) % USAGE_S == 0:
+            case Stats():
+                if self.now_ms >= self._next_usage_ms:
+                    self._next_usage_ms += USAGE_MS
                     self.outbox.put(events.UsageUpdated, usage=self._usage(), context_window=self._context_window())
             case CallerText():
                 self._caller_said(message)
