@@ -176,7 +176,7 @@ def test_what_is_not_used_is_said(session: dict[str, Any], notices: list[str]) -
         ("[" * 100_000, "invalid_event", None, None),
         ('{"type": "response.audio.delta", "event_id": "a"}', "unknown_event", "type", "a"),
         ('{"type": "response.create", "event_id": "a"}', "unsupported_event", "type", "a"),
-        ('{"type": "session.output_audio_fixture.play"}', "unsupported_event", "type", None),
+        ('{"type": "session.output_audio.fixture.play"}', "unsupported_event", "type", None),
         ('{"type": "session.start"}', "missing_required_parameter", "session", None),
         ('{"type": "session.start", "session": {}}', "missing_required_parameter", "session.model", None),
         ('{"type": "session.start", "session": {"model": 3}}', "invalid_value", "session.model", None),

@@ -9,8 +9,10 @@ import contextlib
 import re
 import threading
 import time
+import typing
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,10 @@ from core import SessionControl, SessionHandler, hookimpl
 from core.events import SessionEnded, TextSaid
 from core.media.audio_codecs import Samples
 from core.testing import EchoEngine
+from plugins.openai_live.reading import EventError, read_event
 from tests.caller import PLAIN, dial
 from tests.conftest import Running, Serve, speech
-from tests.documents import doc
+from tests.documents import codes, doc, rows, section
 from tests.test_audio import alike
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -546,3 +549,37 @@ async def test_the_recipe_for_pipecat(serve: Serve) -> None:
     async with in_pipeline(recipe("pipecat", running)["llm"]):
         await until(lambda: running.engine.calls)
         assert running.engine.calls[0].prompt.text == "You teach."
+
+
+# The documentation
+
+
+def event_types(union: Any) -> set[str]:
+    """The `type` of each event of a union of the SDK's."""
+    kinds = typing.get_args(typing.get_args(union)[0])
+    return {word for kind in kinds for word in typing.get_args(kind.model_fields["type"].annotation)}
+
+
+@pytest.mark.parametrize(
+    ("section_name", "union"), [("Events of the client", "ClientEvent"), ("Events of the server", "ServerEvent")]
+)
+def test_the_documentation_speaks_of_every_event_of_openais(section_name: str, union: str) -> None:
+    live = imported("openai.types.live")
+    table = section(doc("openai-live"), section_name)
+    named: list[str] = []
+    for word in codes(" ".join(name for name, *_ in rows(table))):
+        named.append(word if not word.startswith(".") else named[-1].rpartition(".")[0] + word)
+    for event in event_types(getattr(live, union)):
+        assert any(fnmatch(event, pattern) for pattern in named), event
+
+
+def test_every_event_of_openais_is_known_to_the_service() -> None:
+    """Also those that it does not have: their error says why."""
+    live = imported("openai.types.live")
+    for event in event_types(live.ClientEvent):
+        code = ""
+        try:
+            read_event(f'{{"type": "{event}"}}')
+        except EventError as error:
+            code = error.detail.code
+        assert code != "unknown_event", event

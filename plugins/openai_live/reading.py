@@ -7,7 +7,7 @@ import msgspec
 from .events import ErrorDetail, KnownEvent
 
 UNSUPPORTED = {
-    "session.output_audio_fixture.play": "Recordings are not played here.",
+    "session.output_audio.fixture.play": "Recordings are not played here.",
     "response.create": "No Responses model works for this service.",
     "response.item.create": "No Responses model works for this service.",
     "decision.create": "There are no Decisions here.",
