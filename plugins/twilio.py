@@ -15,12 +15,14 @@ the package `twilio` (`pip install 'personaplex-modal[twilio]'`).
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
+from itsdangerous import BadData, URLSafeTimedSerializer
 from msgspec import Meta, Struct
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -39,16 +41,12 @@ from core import (
     Frame,
     FromEnvironment,
     Identity,
-    MemoryStore,
     PluginError,
     ProtocolError,
     RawAudioReader,
     RawAudioWriter,
     RefusedError,
-    ReplayCache,
     Secret,
-    SignedTokens,
-    SigningKeys,
     Store,
     Transport,
     get_logger,
@@ -59,8 +57,10 @@ from core import (
 VOICE, MEDIA = "/twilio/voice", "/twilio/media"
 SIGNATURE = "x-twilio-signature"
 LONGEST_FORM = 65_536
-TOKEN_S = 120.0
+TOKEN_S = 120
 """How long the phone may take from the answer to the stream."""
+MOST_TOKENS = 10_000
+"""Used tokens that are remembered for as long as they could be used again: 40 calls a second."""
 START_S = 10.0
 """How long a stream may take to say what it is."""
 RATE = 8000
@@ -159,19 +159,14 @@ class Plugin:
             raise PluginError("needs twilio. Install it with: pip install 'personaplex-modal[twilio]'.") from error
         self._log = get_logger("twilio")
         self._validator = RequestValidator(options.auth_token.reveal())
-        self._secrets = {"stream": options.auth_token}
+        self._tokens = URLSafeTimedSerializer(options.auth_token.reveal(), salt="personaplex media stream")
         self._calls: Calls | None = None
-        self._prepare(MemoryStore())
-
-    def _prepare(self, shared: Store) -> None:
-        self._tokens = SignedTokens(SigningKeys(self._secrets, shared.local("twilio keys")))
-        self._used_tokens = ReplayCache(shared, "twilio tokens")
 
     @hookimpl
     async def startup(self, config: Config, shared: Store, calls: Calls | None) -> None:
         self._start_s = min(config.server.request_s, START_S)
         self._calls = calls
-        self._prepare(shared)
+        self._used_tokens = shared.table("twilio used tokens", MOST_TOKENS, evict=False)
 
     @hookimpl
     def register_routes(self) -> list[BaseRoute]:
@@ -188,7 +183,7 @@ class Plugin:
         connect = Connect()
         stream = connect.stream(url=url)
         parameters = {"persona": self._options.persona, "voice": self._options.voice}
-        parameters |= {"token": await self._tokens.issue("stream", "stream"), "from": form.get("From", "")}
+        parameters |= {"token": self._tokens.dumps(secrets.token_urlsafe(12)), "from": form.get("From", "")}
         for name, value in parameters.items():
             if value:
                 stream.parameter(name=name, value=value)
@@ -243,10 +238,18 @@ class Plugin:
         form = start.mediaFormat
         if (form.encoding.lower(), form.sampleRate, form.channels) != ("audio/x-mulaw", RATE, 1):
             raise ProtocolError(f"The sound must be audio/x-mulaw, 8000 Hz, mono, not {form.encoding[:40]!r}.")
-        token = await self._tokens.check("stream", start.customParameters.get("token", ""), TOKEN_S)
-        if token is None or not self._used_tokens.first_use(token, TOKEN_S):
-            raise RefusedError(403, "The stream's token is missing, wrong, too old or used already.")
+        self._use_token(start.customParameters.get("token", ""))
         return start
+
+    def _use_token(self, token: str) -> None:
+        """Raises RefusedError unless the service has issued the token lately, and no stream has used it."""
+        try:
+            name = self._tokens.loads(token, max_age=TOKEN_S)
+        except BadData:
+            raise RefusedError(403, "The stream's token is missing, wrong or too old.") from None
+        uses = self._used_tokens.update(name, lambda before: (before[0] + 1 if before else 1.0,), 2 * TOKEN_S)
+        if uses != (1.0,):
+            raise RefusedError(403, "The stream's token has been used already.")
 
     def _check_signature(self, connection: HTTPConnection, url: str, form: Mapping[str, str]) -> None:
         """Raises RefusedError unless Twilio has signed the request for this URL and form."""
