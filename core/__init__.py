@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.events import FrameTimed as FrameTimed
     from core.events import HandlerFailed as HandlerFailed
     from core.events import Identity as Identity
+    from core.events import KeyPressed as KeyPressed
     from core.events import Limit as Limit
     from core.events import PluginFailed as PluginFailed
     from core.events import RefusalReason as RefusalReason
@@ -149,6 +150,7 @@ _PUBLIC = {
     "FrameTimed": "core.events",
     "TextSaid": "core.events",
     "CallerText": "core.events",
+    "KeyPressed": "core.events",
     "FramesDropped": "core.events",
     "TransformFailed": "core.events",
     "HandlerFailed": "core.events",

@@ -41,6 +41,7 @@ from core import (
     Frame,
     FromEnvironment,
     Identity,
+    KeyPressed,
     PluginError,
     ProtocolError,
     RawAudioReader,
@@ -70,6 +71,7 @@ MARK_FRAMES = 25
 """A mark goes out after so many frames, every 2 s; Twilio sends it back when it has played what came before."""
 LATEST_S = 1.0
 """A mark that comes back later than this says that so much sound waits to be played, for the rest of the call."""
+KEYS = frozenset("0123456789ABCD*#")
 REFUSED = 1008
 """The close code of a stream that gets no call (RFC 6455, 7.4.1)."""
 
@@ -281,7 +283,7 @@ class PhoneTransport(Transport):
         self._marks: dict[str, float] = {}
         """When each mark that has not come back was sent."""
 
-    async def receive(self) -> CallerSound | ClientMessage:
+    async def receive(self) -> CallerSound | ClientMessage | KeyPressed:
         """See Transport. Raises CallEnded when the caller hangs up, and ProtocolError."""
         text = await self._socket.receive()
         began = time.perf_counter()
@@ -297,8 +299,8 @@ class PhoneTransport(Transport):
                 raise CallEnded("left")
             case StreamMessage("mark", mark=Mark(name=name)):
                 await self._played(name)
-            case StreamMessage("dtmf", dtmf=Digit(digit=digit)):
-                return ClientMessage("twilio.dtmf", {"digit": digit[:1]}, len(text))
+            case StreamMessage("dtmf", dtmf=Digit(digit=digit)) if digit in KEYS:
+                return KeyPressed(digit)
         return ClientMessage(size=len(text))
 
     def encode(self, frame: Frame) -> list[str]:

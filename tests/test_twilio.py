@@ -18,7 +18,7 @@ from twilio.request_validator import RequestValidator
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from core.events import CallRefused, SessionEnded, SessionReady
+from core.events import CallRefused, KeyPressed, SessionEnded, SessionReady
 from core.media.audio_codecs import Samples
 from core.media.raw_audio import RawAudioReader, RawAudioWriter
 from core.testing import EchoEngine
@@ -198,9 +198,11 @@ async def test_a_call_by_telephone(serve: Serve) -> None:
         assert call.prompt.text == "You teach."
         assert call.prompt.voice is not None
         assert call.prompt.voice.name == "NATF2"
-        await phone.send("dtmf", dtmf={"track": "inbound_track", "digit": "1"})
+        for digit in ("1", "", "12", "x"):  # of which the others are no keys
+            await phone.send("dtmf", dtmf={"track": "inbound_track", "digit": digit})
         await phone.send("stop", stop={"accountSid": "AC123", "callSid": "CA123"})
         assert (await phone.end())[0] == 1000
+    assert running.record.of(KeyPressed) == [KeyPressed("1")]
     assert set(phone.pieces) == {PIECE}
     assert phone.marks == ["25"]
     late = 240  # four filters of 2.5 ms

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 
 from core.engine.call import Frame
 from core.errors import AudioError
-from core.events import EndReason, Identity, SessionEnded
+from core.events import EndReason, Identity, KeyPressed, SessionEnded
 from core.media.audio_codecs import Samples
 from core.plugin.acting import AgentText
 from core.plugin.server_messages import ServerMessage
@@ -95,7 +95,7 @@ class Transport(ABC):
     fast, and its call may last and be silent for as long as it likes."""
 
     @abstractmethod
-    async def receive(self) -> CallerSound | ClientMessage:
+    async def receive(self) -> CallerSound | ClientMessage | KeyPressed:
         """The next thing that the client sends. Raises `CallEnded("left")` when it is gone.
 
         Called from the start, so that a client which leaves the queue is noticed; what it says before Ready is not
