@@ -9,9 +9,11 @@ import numpy as np
 
 from core.client.connection import SILENCE_S, CallOptions, Connection, connect, public_address, websocket_address
 from core.client.frame_times import FrameTimes, Percentiles
+from core.client.waking import find_calls
 from core.engine.call import FRAME_S, frames_of
 from core.errors import CallError
 from core.media.audio_codecs import AudioFormat, Samples, open_reader, open_writer
+from core.plugin.acting import Line
 from core.session.protocol import Kind
 
 LAST_ANSWERS_S = 2.0
@@ -47,6 +49,9 @@ class CallReport:
     close_code: int
     close_reason: str
     text: str
+    """What the agent said."""
+    lines: tuple[Line, ...]
+    """What both sides said; the caller's words where the server tells them."""
 
 
 async def place_call(
@@ -57,10 +62,13 @@ async def place_call(
 ) -> tuple[Samples, CallReport]:
     """Call `url` (see `websocket_address`) and say `speech`, float32[n] at 24 kHz.
 
-    `progress` is called with the state (`connecting`, `waiting`, `talking`) and the number of frames sent. Returns what
+    Where the server's calls are served elsewhere, and sleep, they are woken first. `progress` is called with the state
+    (`waking the model, ...`, `connecting`, `waiting`, `talking`) and the number of frames sent. Returns what
     the agent said and how the call went, also when the server ended it early. Raises CallError when there was no
     conversation at all, and AudioError when the answer cannot be decoded.
     """
+    progress("connecting", 0)
+    url = await find_calls(url, options, lambda state: progress(state, 0))
     progress("connecting", 0)
     start = monotonic()
     times = FrameTimes()
@@ -97,6 +105,7 @@ async def place_call(
         close_code=connection.close_code,
         close_reason=connection.close_reason,
         text=connection.text.strip(),
+        lines=connection.transcript.lines,
     )
     return answer, report
 

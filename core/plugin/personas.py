@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from core.engine.sampling import Sampling
-from core.errors import ConfigError
+from core.engine.speech_queue import check_sentence
+from core.errors import ConfigError, SayError
 from core.media.voices import not_offered
 from core.settings.yaml_structs import decode, read_yaml
 
@@ -36,6 +37,8 @@ class Persona:
     sampling: Sampling = field(default_factory=Sampling)
     source: str = ""
     """Where the persona comes from, such as the path of its file, for messages."""
+    greeting: str = ""
+    """What the agent says first, word for word; "" leaves that to the model."""
 
 
 class _PersonaFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +48,7 @@ class _PersonaFile(Struct, frozen=True, forbid_unknown_fields=True):
     voice: Annotated[str, Meta(min_length=1)]
     description: Annotated[str, Meta(max_length=500)] = ""
     prompt: str = ""
+    greeting: str = ""
     sampling: Sampling = Sampling()
 
 
@@ -141,7 +145,14 @@ def read_persona(path: Path, max_prompt_chars: int, problems: list[str]) -> Pers
         problems.append(
             f"{path}: prompt: {len(prompt)} characters; personas.max_prompt_chars allows {max_prompt_chars}."
         )
-    return Persona(path.stem, found.name, found.description.strip(), found.voice, prompt, found.sampling, str(path))
+    greeting = " ".join(found.greeting.split())
+    if greeting:
+        try:
+            check_sentence(greeting)
+        except SayError as error:
+            problems.append(f"{path}: greeting: {error}")
+    description = found.description.strip()
+    return Persona(path.stem, found.name, description, found.voice, prompt, found.sampling, str(path), greeting)
 
 
 def invalid_field(persona: Persona) -> str:
@@ -156,7 +167,7 @@ def invalid_field(persona: Persona) -> str:
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$.")
         return f"{place.rstrip('`')}: {message.replace('`', '').replace('Expected', 'expected', 1)}"
-    for name in ("id", "name", "description", "voice", "prompt"):
+    for name in ("id", "name", "description", "voice", "prompt", "greeting"):
         try:
             getattr(persona, name).encode()
         except UnicodeEncodeError:
