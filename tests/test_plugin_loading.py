@@ -44,6 +44,10 @@ def test_the_built_ins_are_there(folder: Folder) -> None:
         "session_log": "on",
         "twilio": "off",
         "yaml_personas": "on",
+        "delegate": "off",
+        "greeting": "off",
+        "guardrail": "off",
+        "transcribe": "off",
     }
     assert not host.protected
 
