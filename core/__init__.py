@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.media.voices import VoiceFolder as VoiceFolder
     from core.plugin.hookspecs import Transform as Transform
     from core.plugin.hookspecs import hookimpl as hookimpl
+    from core.plugin.persona_images import PersonaImage as PersonaImage
     from core.plugin.personas import Persona as Persona
     from core.plugin.personas import PersonaFolder as PersonaFolder
     from core.plugin.personas import load_personas as load_personas
@@ -72,6 +73,7 @@ _PUBLIC = {
     "FlacWriter": "core.media.flac",
     # Personas and voices
     "Persona": "core.plugin.personas",
+    "PersonaImage": "core.plugin.persona_images",
     "Sampling": "core.engine.sampling",
     "PersonaFolder": "core.plugin.personas",
     "load_personas": "core.plugin.personas",

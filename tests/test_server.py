@@ -138,18 +138,26 @@ async def test_a_denial_by_a_broken_auth_plugin(serve: Serve) -> None:
 
 
 async def test_the_json_endpoints(serve: Serve) -> None:
-    running = await serve(personas={"custom": True, "max_prompt_chars": 99, "default": "teacher"})
+    running = await serve(
+        personas={"custom": True, "max_prompt_chars": 99, "default": "teacher"},
+        voices={"allow": ["NATF2", "NATM2"], "labels": {"NATM2": "Bob"}},
+    )
     personas = json.loads((await get(running, "/personas"))[2])
+    plain: dict[str, Any] = {"group": "", "starters": [], "emoji": "", "image": None}
     assert personas == {
         "personas": [
-            {"id": "teacher", "name": "Teacher", "description": "", "voice": "NATM2"},
-            {"id": "assistant", "name": "Assistant", "description": "Helps.", "voice": "NATF2"},
+            {"id": "teacher", "name": "Teacher", "description": "", "voice": "NATM2", **plain},
+            {"id": "assistant", "name": "Assistant", "description": "Helps.", "voice": "NATF2", **plain},
         ],
         "default": "teacher",
         "custom": True,
         "max_prompt_chars": 99,
     }
-    assert json.loads((await get(running, "/voices"))[2]) == {"voices": ["NATF2", "NATM2"]}
+    assert json.loads((await get(running, "/voices"))[2]) == {
+        "voices": ["NATF2", "NATM2"],
+        "labels": {"NATF2": "Natural, female 2", "NATM2": "Bob"},
+        "samples": True,
+    }
     status, headers, body = await get(running, "/health")
     health = json.loads(body)
     assert status == 200

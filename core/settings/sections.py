@@ -138,6 +138,8 @@ class VoicesConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     allow: Annotated[tuple[Name, ...], Meta(min_length=1)] = ("*",)
     """Names or globs such as `NAT*`, in the order in which the voices are shown."""
+    labels: dict[str, Annotated[str, Meta(min_length=1, max_length=60)]] = field(default_factory=dict)
+    """What callers read in place of a voice's name. NATF2 and its kin have labels without it."""
     folder: str = ""
     """The folder of the operator's own `.safetensors` and `.wav` voices; "" is `voices` beside config.yaml. It need not
     exist."""
