@@ -32,8 +32,8 @@ PLUGIN = re.compile(r'"""plugins/(\w+)\.py')
 """How an example begins that is a plugin's file."""
 CONFIG_KEYS = set(Config.__struct_fields__) - {"source"}
 SESSION = SessionInfo("s1", Identity("caller"), "teacher", "NATF2", "/ws/chat", "127.0.0.1", "opus")
-ELSEWHERE = ("text", "mermaid")
-"""Languages of blocks that are to be looked at, not run."""
+ELSEWHERE = ("text", "mermaid", "html")
+"""Languages of blocks that are to be looked at, or (HTML) are opened in a browser by tests/browser/test_embed.py."""
 FOREIGN = {"scrape_configs": "prometheus.yml"}
 """YAML of other programs, by a key it has: the name that its first line says."""
 

@@ -46,7 +46,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
     """
     service = CallService(config, engine, host, admission)
     api = _Api(service)
-    role, remote = config.server.role, config.server.socket
+    role = config.server.role
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -78,7 +78,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
         lifespan=lifespan,
         middleware=[
             Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
-            Middleware(SecurityHeaders, connect=(remote, remote.replace("ws", "http", 1)) if remote else ()),
+            Middleware(SecurityHeaders, server=config.server),
             Middleware(PacedRequests, per_s=config.server.requests_per_s),
             Middleware(ReloadMiddleware, reloader=service.reloader),
             Middleware(

@@ -20,6 +20,16 @@ WebOrigin = Annotated[
     ),
 ]
 """An origin as browsers send it: in small letters, without a path and without a default port."""
+FrameAncestor = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://(\*\.)?[a-z0-9.:\[\]_-]+$",
+        description="an origin such as https://example.com, or all below it: https://*.example.com; no / at the end",
+    ),
+]
+_CSP = "directives such as script-src, each with its sources: spaces between them, no ; and no ,"
+CspDirective = Annotated[str, Meta(pattern=r"^(?!frame-ancestors)[a-z-]+$", description=_CSP)]
+CspSources = Annotated[str, Meta(pattern=r"^[!-+\--:<-~]+( [!-+\--:<-~]+)*$", description=_CSP)]
 SocketOrigin = Annotated[
     str,
     Meta(
@@ -42,6 +52,10 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the service may be reachable from other machines although no plugin authenticates callers."""
     origins: tuple[WebOrigin, ...] = ()
     """Other sites whose pages may use the service, such as `https://example.com`. Its own page always may."""
+    frame_ancestors: tuple[FrameAncestor, ...] = ()
+    """Other sites that may show the page in a frame. `talk.js` needs `origins` alone."""
+    csp: dict[CspDirective, CspSources] = field(default_factory=dict)
+    """Directives of the Content-Security-Policy in place of the strict ones, for a page of the operator's own."""
     trusted_proxies: tuple[Name, ...] = ()
     """Addresses or networks of the proxies whose forwarding headers are trusted; `*` trusts any."""
     queue: Annotated[int, Meta(ge=0, le=1000)] = 32

@@ -7,6 +7,7 @@ import time
 import urllib.request
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -47,6 +48,8 @@ class Served:
 
     folder: Path
     port: int
+    site_port: int = 0
+    """Where another site may be, whose pages may use the service."""
     process: ForkServerProcess | None = None
 
     @property
@@ -73,21 +76,28 @@ class Served:
             self.process.join()
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Two slots, one place in the queue, a password."""
     folder = tmp_path_factory.mktemp("served")
+    ports = free_ports(2)
     config = {
-        "server": {"queue": 1},
+        "server": {"queue": 1, "origins": [f"http://127.0.0.1:{ports[1]}"]},
         "engine": {"name": "nano", "slots": 2, "device": "cpu"},
         "personas": {"custom": True},
         "plugins": {"options": {"password": {"password": PASSWORD}}},
     }
     (folder / "config.yaml").write_text(json.dumps(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Served(folder, port)
+    server = Served(folder, *ports)
     server.start()
     yield server
     server.kill()
