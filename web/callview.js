@@ -2,7 +2,7 @@
 
 import { hue } from "./avatar.js";
 import { Call } from "./call.js";
-import { ECHO_HINT, HELD, HOLD_TO_TALK, LOST_MICROPHONE, TURNS, WORDS } from "./callwords.js";
+import { ECHO_HINT, HELD, HOLD_TO_TALK, LOST_MICROPHONE, TURNS, WORDS, queuedAt } from "./callwords.js";
 import { Dock } from "./dock.js";
 import { announce, button, clockTime, element, note, showView, starterLine } from "./dom.js";
 import { Readout } from "./readout.js";
@@ -181,7 +181,7 @@ export class CallView {
     document.body.dataset.call = state;
     this.#shape.waiting = state !== "live";
     const [words, detail] = WORDS[state];
-    this.#state.textContent = state === "queued" ? `${words}: you are number ${place}` : words;
+    this.#state.textContent = state === "queued" ? queuedAt(place) : words;
     this.#detail.textContent = detail;
     if (words) announce(`${this.#state.textContent}. ${detail}`);
     if (state === "waking") this.#wakingAt = performance.now();

@@ -26,6 +26,8 @@ export const TURNS = {
   both: ["Both are speaking", "You are both heard."],
   muted: ["You are muted", "Nothing is heard from you."],
 };
+/** @param {number} place */
+export const queuedAt = (place) => `You are number ${place} in line`;
 export const HOLD_TO_TALK = "Hold the space bar or the button to talk.";
 /** What the system holds, and what is said then. @type {Record<import("./audio.js").Held, [string, string]>} */
 export const HELD = {

@@ -3,7 +3,7 @@
 import { ApiError, getPersonas, getSession } from "./api.js";
 import { avatar, hue } from "./avatar.js";
 import { Call } from "./call.js";
-import { HELD, TURNS, WORDS } from "./callwords.js";
+import { HELD, TURNS, WORDS, queuedAt } from "./callwords.js";
 import { button, element } from "./dom.js";
 import { loadSettings } from "./settings.js";
 import { Shape } from "./shape.js";
@@ -72,7 +72,7 @@ function start() {
   const listener = {
     state: (state, place) => {
       painted.waiting = state !== "live";
-      says.textContent = state === "queued" ? `${WORDS.queued[0]}: you are number ${place}.` : `${WORDS[state][0]}.`;
+      says.textContent = `${state === "queued" ? queuedAt(place) : WORDS[state][0]}.`;
       turn = "";
       tell(state);
     },

@@ -2,7 +2,7 @@
  * A button for calls on any site, as a custom element:
  *
  *   <personaplex-call persona="hotel" label="Front desk" ticket-url="/voice-ticket"></personaplex-call>
- *   <script type="module" src="https://talk.example.com/talk.js"></script>
+ *   <script type="module" src=".../talk.js"></script>
  *
  * It is a frame with a page of the service, which has the call to itself; the site is named in the service's
  * `server.origins`. Where the service wants to know its callers, `ticket-url` is an address of the site that answers a POST

@@ -92,7 +92,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     ports = free_ports(2)
     config = {
         "server": {"queue": 1, "origins": [f"http://127.0.0.1:{ports[1]}"]},
-        "engine": {"name": "nano", "slots": 2, "device": "cpu"},
+        "engine": {"name": "nano", "slots": 2, "device": "cpu", "cache": "cache"},
         "personas": {"custom": True},
         "plugins": {"options": {"password": {"password": PASSWORD}}},
     }
