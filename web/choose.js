@@ -236,7 +236,7 @@ export class Chooser {
     this.#prompt.required = !persona;
     this.#count();
     const [own] = this.#voice.options;
-    own.textContent = persona ? `${this.#label(persona.voice)} (its own)` : "The server's choice";
+    own.textContent = persona ? `${this.#label(persona.voice)} (own)` : "The server's choice";
     if (remember) this.#voice.value = "";
     this.#voiceChosen();
     if (!remember) return;

@@ -50,7 +50,7 @@ def test_a_voice_is_heard_before_it_is_chosen(tabs: Callable[..., Tab]) -> None:
     tab = tabs("?persona=hotel", script=SOUNDS).choose()
     page = tab.page
     voice, hear = page.get_by_label("Voice", exact=True), page.locator("#hear")
-    expect(voice.locator("option").first).to_have_text("Natural, female 2 (its own)")
+    expect(voice.locator("option").first).to_have_text("Natural, female 2 (own)")
     hear.click()
     expect(hear).to_have_accessible_name("Stop", timeout=60_000)  # nano says the sentence first
     assert page.evaluate("!sound.paused && sound.duration > 2")
@@ -87,7 +87,7 @@ def test_the_sound_is_checked(tabs: Callable[..., Tab]) -> None:
     page.get_by_role("button", name="Play a tone").click()
     expect(says).to_contain_text("Your microphone hears your speaker", timeout=15_000)
     page.keyboard.press("Escape")
-    assert page.evaluate("ear.stream.getTracks().every((track) => track.readyState === 'ended')")
+    page.wait_for_function("ear.stream.getTracks().every((track) => track.readyState === 'ended')")
     expect(first).to_be_hidden()
     page.reload()
     page.locator(".card:not(.ghost)").first.wait_for()

@@ -20,7 +20,7 @@ SHIFTS = """() => new Promise((resolve) => {
   setTimeout(() => resolve(sum), 300);
 })"""
 LOADED = """() => [performance.getEntriesByType("navigation"), performance.getEntriesByType("resource")]
-  .flat().map(({ name, encodedBodySize }) => [name, encodedBodySize])"""
+  .flat().map(({ encodedBodySize, decodedBodySize }) => [encodedBodySize, decodedBodySize])"""
 
 
 def violations(tab: Tab) -> list[str]:
@@ -284,6 +284,7 @@ def test_looks(tabs: Callable[..., Tab], tmp_path: Path, scheme: str, width: int
 
 def test_weight(tabs: Callable[..., Tab]) -> None:
     """What goes over the wire until a persona can be chosen."""
-    loaded = dict(tabs().choose().page.evaluate(LOADED))
-    assert sum(loaded.values()) < 60_000
+    loaded = tabs().choose().page.evaluate(LOADED)
+    assert sum(encoded for encoded, _ in loaded) < 60_000
+    assert sum(decoded for _, decoded in loaded) < 150_000
     assert len(loaded) < 45
