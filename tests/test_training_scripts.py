@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
-from training.numbers import in_words, speak
 from training.scripts import (
     KINDS,
     Episode,
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.training
 SPOKEN = re.compile(r"[A-Za-z][A-Za-z' ,.?]*[.?]")
 FREE = {"unknown", "joke", "robot", "weather", "lesson", "hello", "how_are_you", "thanks", "yes", "no", "goodbye"}
 """Kinds of answers that need nothing of the prompt."""
-NUMBERS = {word for number in range(200) for word in in_words(number).split()}
+NUMBERS = {word for number in range(200) for word in number_in_words(str(number)).split()}
 COMMON = {"I", "I'm", "Would", "Doctor"}
 
 
@@ -109,7 +109,7 @@ def test_names_of_the_greeting_stand_in_the_prompt(episodes: list[Episode], ship
 
 def test_answers_take_their_facts_from_the_prompt(episodes: list[Episode], shipped: dict[str, Episode]) -> None:
     for one in episodes:
-        told = set(re.findall(r"[A-Za-z']+", speak(one.prompt)))
+        told = set(re.findall(r"[A-Za-z']+", spell_numbers(one.prompt)))
         for exchange in one.exchanges:
             if exchange.kind in FREE or one.kind == "teacher":
                 continue
@@ -119,8 +119,8 @@ def test_answers_take_their_facts_from_the_prompt(episodes: list[Episode], shipp
                 said_fact = re.sub(r"^.*? (?:call us at|is|at|are open|are|am|come|us) ", "", exchange.answer).rstrip(
                     "."
                 )
-                assert said_fact in speak(one.prompt), exchange
-    told_by_personas = {key: set(re.findall(r"[A-Za-z']+", speak(one.prompt))) for key, one in shipped.items()}
+                assert said_fact in spell_numbers(one.prompt), exchange
+    told_by_personas = {key: set(re.findall(r"[A-Za-z']+", spell_numbers(one.prompt))) for key, one in shipped.items()}
     for key, one in shipped.items():
         for exchange in one.exchanges:
             assert key == "assistant" or exchange.kind in FREE or facts(exchange) & NUMBERS <= told_by_personas[key]
@@ -140,7 +140,7 @@ def test_a_price_is_asked_and_told_for_the_same_thing(episodes: list[Episode]) -
         for exchange in one.exchanges:
             if exchange.kind == "price":
                 price = re.split(r" (?:costs?|is|are) ", exchange.answer)[-1].rstrip(".")
-                assert price in speak(one.prompt)
+                assert price in spell_numbers(one.prompt)
 
 
 def test_a_wording_has_one_answer_only(episodes: list[Episode]) -> None:
@@ -205,4 +205,4 @@ def test_callers_have_many_phrases() -> None:
     ],
 )
 def test_numbers_are_spoken(written: str, said: str) -> None:
-    assert speak(written) == said
+    assert spell_numbers(written) == said

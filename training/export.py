@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED
 from core.engine.call import FRAME_SAMPLES
-from core.engine.checkpoint import EXTENSION
+from core.engine.checkpoint import EXTENSION, SPOKEN
 from core.engine.prompt import Voice
 from core.media.voices import write_voice
 from training.dialogues import VOICE_FRAMES
@@ -63,7 +63,7 @@ def export(
     special = special_codes(mimi)
     config = dict(FIXED) | shape.architecture.to_config() | {"dep_q": AGENT_CODEBOOKS, "delays": list(DELAYS)}
     config |= {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json"}
-    config[EXTENSION] = {"name": "nano", "notice": NOTICE, **asdict(special), "sampling": SAMPLING}
+    config[EXTENSION] = {"name": "nano", "notice": NOTICE, "text": SPOKEN, **asdict(special), "sampling": SAMPLING}
     (making / "config.json").write_text(json.dumps(config, indent=1))
     (making / "mimi.json").write_text(json.dumps(shape.mimi, indent=1))
     shutil.copy(folder / "tokenizer.model", making / TEXT_TOKENIZER_NAME)

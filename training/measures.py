@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from core.engine.call import FRAME_S, FRAME_SAMPLES, SAMPLE_RATE
-from training.numbers import speak
+from core.engine.spoken_numbers import spell_numbers
 from training.spectra import mel_filters
 from training.teachers import Samples
 
@@ -35,7 +35,7 @@ SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missis", "dr": "doctor", "til
 def words_of(text: str) -> list[str]:
     """The words of a text as they sound: small, numbers spelt out, no marks."""
     text = re.sub(r"\b([ap])\.m\b\.?", r"\1m", text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("-", " "))
-    spoken = re.findall(r"[a-z0-9']+", speak(text).lower())
+    spoken = re.findall(r"[a-z0-9']+", spell_numbers(text).lower())
     return " ".join(SPELLINGS.get(word, word) for word in spoken).split()
 
 

@@ -5,10 +5,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Episode, Exchange
 from training.goods import Good, all_goods, capital, money, some_goods
-from training.numbers import speak, with_dollar_signs
+from training.numbers import with_dollar_signs
 from training.phrases import Groups, chosen, phrases, pick, small_talk, some, some_phrases, unknown
 from training.texts import choices, table
 
@@ -70,13 +71,13 @@ def service(rng: random.Random, held_out: bool = False, playful: bool = False) -
     facts = _facts(rng, trade, held_out, target=rng.randint(24, 66) - len(opening.split()))
     prompt = " ".join((opening, *(fact.tell for fact in facts)))
     if rng.random() >= _DIGITS_SHARE:
-        prompt = speak(prompt)
+        prompt = spell_numbers(prompt)
     elif rng.random() < 0.5:
         prompt = with_dollar_signs(prompt)
     groups = [group for fact in facts for group in fact.groups]
     groups += _small_talk(rng, fields)
     exchanges = (*chosen(rng, groups, _ANSWER_WORDS), _goodbye(rng, fields))
-    exchanges = tuple(Exchange(exchange.kind, exchange.asks, speak(exchange.answer)) for exchange in exchanges)
+    exchanges = tuple(Exchange(exchange.kind, exchange.asks, spell_numbers(exchange.answer)) for exchange in exchanges)
     greeting = _greeting(rng, trade, fields)
     kind = "playful" if playful else "service"
     return Episode(kind, prompt, person.name, person.first, company, greeting, exchanges, some_phrases(rng, "sorry"))

@@ -2,10 +2,10 @@
 
 import random
 
+from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Episode, Exchange
 from training.goods import article
-from training.numbers import speak
 from training.phrases import Groups, answer, chosen, pick, small_talk, some, some_phrases, unknown
 from training.texts import choices, table
 
@@ -132,7 +132,7 @@ def _fact(rng: random.Random, fact: str, job: str) -> tuple[str, Exchange]:
         "morning": f"{rng.randint(5, 10)} am",
         "job": job,
     }
-    tell, asks, told = speak(fact.format(**fields).replace(f" a {job}", f" {article(job)} {job}")).split(" | ")
+    tell, asks, told = spell_numbers(fact.format(**fields).replace(f" a {job}", f" {article(job)} {job}")).split(" | ")
     return tell, Exchange("fact", some(rng, choices(asks)), told)
 
 

@@ -118,7 +118,7 @@ def load_engine(
             model = warm_model(slots)
             step_ms = time_steps(model, frames)
     with timed("prompts_s", seconds):
-        tokenizer = SentencePieceTokenizer(checkpoint.tokenizer)
+        tokenizer = SentencePieceTokenizer(checkpoint.tokenizer, checkpoint.spell)
         cache = PrefixCache(checkpoint.architecture, config.prompt_cache_mb << 20, device, dtype)
         prefill = Prefill(lm, tokenizer, special, encode_voice, cache)
         prefill.warm_up()

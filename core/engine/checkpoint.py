@@ -13,7 +13,9 @@ from core.engine.weights import read_json
 from core.errors import CheckpointError, SamplingError
 
 EXTENSION = "personaplex"
-"""The key of `config.json` for settings beyond Moshi's: name, notice, silence and sine codes, sampling."""
+"""The key of `config.json` for settings beyond Moshi's: name, notice, text, silence and sine codes, sampling."""
+WRITTEN, SPOKEN = "written", "spoken"
+"""How prompts give numbers: as they are written, or as one says them, for a model that was trained without digits."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Checkpoint:
     mimi: Path
     mimi_config: dict[str, Any] | None
     tokenizer: Path
+    spell: bool
+    """Whether numbers in prompts are to be written as one says them."""
     special: SpecialCodes | None
     sampling: Sampling
 
@@ -56,6 +60,7 @@ class Checkpoint:
             mimi=folder / mimi_name,
             mimi_config=None if mimi_config is None else read_json(folder / str(mimi_config)),
             tokenizer=folder / str(config.get("tokenizer_name", TEXT_TOKENIZER_NAME)),
+            spell=_spells(extension, str(source)),
             special=special_codes(extension, str(source), standard=mimi_name == MIMI_NAME),
             sampling=usual_sampling(extension, str(source)),
         )
@@ -69,6 +74,13 @@ def folder_name(folder: Path) -> str:
     """The default name of the checkpoint in a folder: its own, or NAME in `models--OWNER--NAME/snapshots/COMMIT`."""
     repository = folder.parent.parent.name.rpartition("--")[2]
     return repository if folder.parent.name == "snapshots" and repository else folder.name
+
+
+def _spells(extension: dict[str, Any], source: str) -> bool:
+    text = extension.get("text", WRITTEN)
+    if text not in (WRITTEN, SPOKEN):
+        raise CheckpointError(f"{source}: {EXTENSION}.text must be {WRITTEN} or {SPOKEN}, not {text!r}.")
+    return bool(text == SPOKEN)
 
 
 def special_codes(extension: dict[str, Any], source: str, standard: bool) -> SpecialCodes | None:

@@ -10,6 +10,7 @@ import sentencepiece
 
 from core.engine.architecture import END_OF_PADDING, PADDING
 from core.engine.prompt import SYSTEM_TAG, Tokens, without_system_tags
+from core.engine.spoken_numbers import spell_numbers
 from core.errors import CheckpointError, SayError
 
 MAX_PIECES = 16
@@ -37,25 +38,32 @@ class Tokenizer(Protocol):
 
 
 class SentencePieceTokenizer:
-    """The checkpoint's own SentencePiece model. Raises CheckpointError when the file holds none."""
+    """The checkpoint's own SentencePiece model. Raises CheckpointError when the file holds none.
 
-    def __init__(self, path: Path) -> None:
+    With `spell`, numbers in prompts and sentences are written as one says them: the model was trained without digits.
+    """
+
+    def __init__(self, path: Path, spell: bool = False) -> None:
+        self._spell = spell
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as error:
             raise CheckpointError(f"{path} is not a SentencePiece model: {error}") from error
 
     def prompt(self, text: str) -> Tokens:
-        words = without_system_tags(text)
+        words = self._spelled(without_system_tags(text))
         if not words:
             return np.empty(0, dtype=np.int64)
         return np.array(self._processor.encode(f"{SYSTEM_TAG} {words} {SYSTEM_TAG}"), dtype=np.int64)
 
     def words(self, text: str) -> list[list[int]]:
-        words: list[list[int]] = self._processor.encode(text.split())
+        words: list[list[int]] = self._processor.encode(self._spelled(text).split())
         if any(token in (END_OF_PADDING, PADDING) or self._processor.is_unknown(token) for token in chain(*words)):
             raise SayError("A sentence has characters that this model's vocabulary cannot spell: leave them out.")
         return [word[start : start + MAX_PIECES] for word in words for start in range(0, len(word), MAX_PIECES)]
+
+    def _spelled(self, text: str) -> str:
+        return spell_numbers(text) if self._spell else text
 
     def detokenizer(self) -> "SentencePieceDetokenizer":
         return SentencePieceDetokenizer(self._processor)
