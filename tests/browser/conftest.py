@@ -89,15 +89,15 @@ def free_ports(count: int) -> list[int]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Two slots, one place in the queue, a password."""
     folder = tmp_path_factory.mktemp("served")
-    ports = free_ports(2)
+    port, site_port = free_ports(2)
     config = {
-        "server": {"queue": 1, "origins": [f"http://127.0.0.1:{ports[1]}"]},
+        "server": {"queue": 1, "origins": [f"http://127.0.0.1:{site_port}"]},
         "engine": {"name": "nano", "slots": 2, "device": "cpu", "cache": "cache"},
         "personas": {"custom": True},
         "plugins": {"options": {"password": {"password": PASSWORD}}},
     }
     (folder / "config.yaml").write_text(json.dumps(config))
-    server = Served(folder, *ports)
+    server = Served(folder, port, site_port)
     server.start()
     yield server
     server.kill()

@@ -3,13 +3,14 @@
 import re
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, expect
 
-from tests.browser.conftest import PASSWORD, Served
+from tests.browser.conftest import PASSWORD, Served, Tab
+from tests.browser.test_page import violations
 from tests.documents import ROOT
 
 TICKETS = """() => {{ document.querySelector("personaplex-call").getTicket = async () => {} }}"""
@@ -96,6 +97,17 @@ def test_a_button_on_another_site(visitor: Page, site: str) -> None:
     visitor.evaluate(TICKETS.format('"caller.forged"'))
     frame.get_by_role("button", name="Talk to Front desk").click()
     says(frame, "You are no longer logged in")
+
+
+def test_the_page_in_the_frame_is_accessible(tabs: Callable[..., Tab]) -> None:
+    """Opened by itself, where its caller is logged in."""
+    tab = tabs("embed.html?persona=hotel")
+    tab.page.get_by_role("button", name="Talk to Hotel front desk").click()
+    expect(tab.page.locator("#says")).to_contain_text("speaking", timeout=60_000)
+    assert violations(tab) == []
+    tab.page.get_by_role("button", name="End the call").click()
+    expect(tab.page.get_by_role("button", name="Talk to Hotel front desk")).to_be_focused()
+    assert violations(tab) == []
 
 
 def test_no_other_site_may_frame_it(visitor: Page, site: str, served: Served) -> None:
