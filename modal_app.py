@@ -195,19 +195,19 @@ class Page:
     @modal.enter(snap=True)
     def load(self) -> None:
         """Before the picture is taken: the imports, which are most of a start."""
-        import core.boot.remote_engine
+        import core.boot.page_engine
         import core.http.app  # noqa: F401
 
     @modal.enter(snap=False)
     def start(self) -> None:
         """In every container: settings as they are now, plugins, and the app."""
-        from core.boot.remote_engine import RemoteEngine
+        from core.boot.page_engine import PageEngine
 
         if not modal.is_local():
             volume.reload()
         config = configured("page", socket=address(Gpu().web).replace("http", "ws", 1))
         with on_the_volume():
-            self.service = served(config, RemoteEngine.find(config.engine, print))
+            self.service = served(config, PageEngine.find(config.engine, print))
 
     @modal.asgi_app()
     def web(self) -> Any:
@@ -227,9 +227,9 @@ class Page:
 )
 def download() -> None:
     """`modal run modal_app.py::download`: put the checkpoint on the Volume, and its voices as safetensors."""
-    from core.boot.remote_engine import RemoteEngine
+    from core.boot.page_engine import PageEngine
 
-    engine = RemoteEngine.find(configured("all").engine, print)
+    engine = PageEngine.find(configured("all").engine, print)
     if not modal.is_local():
         volume.commit()
     print(f"On the Volume {NAME}: {engine.info.name}, with the voices {', '.join(engine.voices())}")

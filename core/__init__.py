@@ -16,15 +16,22 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.engine.call import Frame as Frame
     from core.engine.prompt import Voice as Voice
     from core.engine.sampling import Sampling as Sampling
+    from core.errors import AudioError as AudioError
     from core.errors import ConfigError as ConfigError
+    from core.errors import ControlError as ControlError
     from core.errors import PluginError as PluginError
+    from core.errors import ProtocolError as ProtocolError
     from core.errors import RefusedError as RefusedError
+    from core.errors import SayError as SayError
+    from core.errors import SessionOverError as SessionOverError
     from core.errors import VoiceError as VoiceError
+    from core.events import CallerText as CallerText
     from core.events import CallRefused as CallRefused
     from core.events import EndReason as EndReason
     from core.events import FirstAudio as FirstAudio
     from core.events import FramesDropped as FramesDropped
     from core.events import FrameTimed as FrameTimed
+    from core.events import HandlerFailed as HandlerFailed
     from core.events import Identity as Identity
     from core.events import Limit as Limit
     from core.events import PluginFailed as PluginFailed
@@ -47,12 +54,30 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.http.signed_tokens import SigningKeys as SigningKeys
     from core.media.flac import FlacWriter as FlacWriter
     from core.media.voices import VoiceFolder as VoiceFolder
+    from core.plugin.acting import AgentText as AgentText
+    from core.plugin.acting import Line as Line
+    from core.plugin.acting import SessionControl as SessionControl
+    from core.plugin.acting import SessionHandler as SessionHandler
+    from core.plugin.doors import AcceptedCall as AcceptedCall
+    from core.plugin.doors import CallEnded as CallEnded
+    from core.plugin.doors import CallerSound as CallerSound
+    from core.plugin.doors import CallRequest as CallRequest
+    from core.plugin.doors import Calls as Calls
+    from core.plugin.doors import ClientMessage as ClientMessage
+    from core.plugin.doors import Transport as Transport
     from core.plugin.hookspecs import Transform as Transform
     from core.plugin.hookspecs import hookimpl as hookimpl
     from core.plugin.persona_images import PersonaImage as PersonaImage
     from core.plugin.personas import Persona as Persona
     from core.plugin.personas import PersonaFolder as PersonaFolder
     from core.plugin.personas import load_personas as load_personas
+    from core.plugin.server_messages import PluginMessage as PluginMessage
+    from core.plugin.server_messages import Preparing as Preparing
+    from core.plugin.server_messages import Queued as Queued
+    from core.plugin.server_messages import Ready as Ready
+    from core.plugin.server_messages import ServerMessage as ServerMessage
+    from core.plugin.server_messages import Stats as Stats
+    from core.plugin.server_messages import Warned as Warned
     from core.plugin.store import MemoryStore as MemoryStore
     from core.plugin.store import Store as Store
     from core.session.addresses import client_address as client_address
@@ -65,6 +90,26 @@ _PUBLIC = {
     # Hooks and what they return
     "hookimpl": "core.plugin.hookspecs",
     "Transform": "core.plugin.hookspecs",
+    # Acting in a session
+    "SessionControl": "core.plugin.acting",
+    "SessionHandler": "core.plugin.acting",
+    "AgentText": "core.plugin.acting",
+    "Line": "core.plugin.acting",
+    # Doors
+    "Calls": "core.plugin.doors",
+    "CallRequest": "core.plugin.doors",
+    "AcceptedCall": "core.plugin.doors",
+    "Transport": "core.plugin.doors",
+    "CallerSound": "core.plugin.doors",
+    "ClientMessage": "core.plugin.doors",
+    "CallEnded": "core.plugin.doors",
+    "ServerMessage": "core.plugin.server_messages",
+    "Queued": "core.plugin.server_messages",
+    "Preparing": "core.plugin.server_messages",
+    "Ready": "core.plugin.server_messages",
+    "Stats": "core.plugin.server_messages",
+    "Warned": "core.plugin.server_messages",
+    "PluginMessage": "core.plugin.server_messages",
     # Audio and the model
     "Frame": "core.engine.call",
     "FRAME_SAMPLES": "core.engine.call",
@@ -99,8 +144,10 @@ _PUBLIC = {
     "FirstAudio": "core.events",
     "FrameTimed": "core.events",
     "TextSaid": "core.events",
+    "CallerText": "core.events",
     "FramesDropped": "core.events",
     "TransformFailed": "core.events",
+    "HandlerFailed": "core.events",
     "SessionWarned": "core.events",
     "SessionEnded": "core.events",
     "EndReason": "core.events",
@@ -119,6 +166,11 @@ _PUBLIC = {
     "PluginError": "core.errors",
     "RefusedError": "core.errors",
     "VoiceError": "core.errors",
+    "ControlError": "core.errors",
+    "SayError": "core.errors",
+    "SessionOverError": "core.errors",
+    "AudioError": "core.errors",
+    "ProtocolError": "core.errors",
     "get_logger": "core.settings.log",
 }
 """Every public name and the module that defines it."""

@@ -63,7 +63,15 @@ class PromptError(EngineError):
     """A prompt cannot be used: it is too long for the context, or its voice belongs to another checkpoint."""
 
 
-class SayError(PersonaplexError):
+class ControlError(PersonaplexError):
+    """What a plugin asks of a session cannot be done: it is no such thing, or it comes too often."""
+
+
+class SessionOverError(ControlError):
+    """What a plugin asks of a session cannot be done: the session is over."""
+
+
+class SayError(ControlError):
     """A sentence cannot be said: its text cannot be used, too many are waiting, or the call has ended."""
 
 

@@ -29,11 +29,11 @@ class SessionInfo:
     """The persona's id, or "custom"."""
     voice: str
     route: str
-    """`/ws/chat` or `/api/chat`."""
+    """`/ws/chat`, `/api/chat`, or the door of a plugin by which the caller came."""
     address: str
     """The client's IP address as the server sees it."""
     audio: str
-    """`opus` or `pcm`."""
+    """How sound is coded on the way: `opus`, `pcm`, or a word of the door's own."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,16 @@ class TextSaid:
 
 
 @dataclass(frozen=True)
+class CallerText:
+    """The caller has said this, as a plugin has understood it. It must not be logged."""
+
+    text: str
+    start_ms: float
+    """In milliseconds of the caller's sound from the handshake on."""
+    end_ms: float
+
+
+@dataclass(frozen=True)
 class FramesDropped:
     """The `count` oldest waiting frames of the caller's were dropped to bound the lag."""
 
@@ -100,6 +110,14 @@ class FramesDropped:
 @dataclass(frozen=True)
 class TransformFailed:
     """A plugin's audio transform failed or was too slow, and is left out for the rest of the session."""
+
+    plugin: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class HandlerFailed:
+    """The handler that a plugin has for this session failed or fell behind, and is called no more."""
 
     plugin: str
     reason: str
@@ -129,6 +147,7 @@ EndReason = Literal[
     "too_many_calls",  # this caller has as many calls as one may have
     "prompt",  # the prompt was not ready in time
     "shutdown",  # the server is stopping
+    "plugin",  # a plugin ended it
     "engine",  # the engine failed
     "fault",  # anything else failed in the server; the log has the traceback
 ]
@@ -147,6 +166,8 @@ class SessionEnded:
     frames_out: int
     dropped: int
     error: str = ""
+    detail: str = ""
+    """Where a plugin ended it: the plugin's name and its word for the reason, such as `billing: empty`."""
 
 
 SessionEvent = (
@@ -156,8 +177,10 @@ SessionEvent = (
     | FirstAudio
     | FrameTimed
     | TextSaid
+    | CallerText
     | FramesDropped
     | TransformFailed
+    | HandlerFailed
     | SessionWarned
     | SessionEnded
 )

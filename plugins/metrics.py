@@ -27,6 +27,7 @@ from core import (
     FirstAudio,
     FramesDropped,
     FrameTimed,
+    HandlerFailed,
     PluginFailed,
     ServiceEvent,
     SessionEnded,
@@ -160,6 +161,8 @@ class Plugin:
                 self._dropped.inc(count)
             case TransformFailed(plugin=plugin):
                 self._faults.labels(plugin, "transform").inc()
+            case HandlerFailed(plugin=plugin):
+                self._faults.labels(plugin, "handler").inc()
             case SessionEnded(reason=reason, seconds=lasted):
                 self._waiting.discard(session.id)
                 if session.id in self._active:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from core import (
     FRAME_SAMPLES,
     SAMPLE_RATE,
+    CallerText,
     Config,
     ConfigError,
     FlacWriter,
@@ -64,10 +65,10 @@ class _Item:
     """A frame, a text or an event of a call, queued for the writer thread."""
 
     session: SessionInfo
-    kind: Literal["ready", "caller", "agent", "text", "lost", "end"]
+    kind: Literal["ready", "caller", "agent", "text", "caller_text", "lost", "end"]
     content: Any = None
-    """int16[1920] for `caller` and `agent`, a text for `text`, the end reason for `end`; for `lost` the number of items
-    of each kind that were left out, or why no more come."""
+    """int16[1920] for `caller` and `agent`, a text for `text`, a CallerText for `caller_text`, the end reason for `end`;
+    for `lost` the number of items of each kind that were left out, or why no more come."""
 
 
 class Plugin:
@@ -131,6 +132,8 @@ class Plugin:
                 self._writer.put(_Item(session, "lost", failed))
             case TextSaid(text=text):
                 self._writer.put(_Item(session, "text", text))
+            case CallerText():
+                self._writer.put(_Item(session, "caller_text", event))
             case SessionEnded(reason=reason):
                 self._writer.put(_Item(session, "end", reason))
 
@@ -225,6 +228,8 @@ class Writer:
             self._ended.append(id_)
         elif item.kind == "text":
             self._try(id_, lambda recording: recording.say(item.content))
+        elif item.kind == "caller_text":
+            self._try(id_, lambda recording: recording.understand(item.content))
         elif item.kind == "lost":
             self._log.error("recording incomplete", session=id_, lost=item.content)
             self._try(id_, lambda recording: recording.lose(item.content))
@@ -296,6 +301,11 @@ class Recording:
     def say(self, text: str) -> None:
         """Add a piece of the agent's text, which belongs to the agent's last frame."""
         self._note(type="text", at=self._seconds(self._said[1] - FRAME_SAMPLES), text=text)
+
+    def understand(self, said: CallerText) -> None:
+        """Add words of the caller, as a plugin has understood them. Both times count from the handshake."""
+        start, end = round(said.start_ms / 1000, 2), round(said.end_ms / 1000, 2)
+        self._note(type="caller_text", at=start, until=end, text=said.text)
 
     def keep_up(self) -> None:
         """Fill up with silence a side from which nothing came."""

@@ -14,6 +14,7 @@ from core import (
     CallRefused,
     FirstAudio,
     FrameTimed,
+    HandlerFailed,
     ServiceEvent,
     SessionEnded,
     SessionEvent,
@@ -84,6 +85,8 @@ class Plugin:
                 log.debug("session warned", limit=limit, seconds=seconds)
             case TransformFailed(plugin=plugin, reason=reason):
                 log.warning("transform left out", plugin=plugin, reason=reason)
+            case HandlerFailed(plugin=plugin, reason=reason):
+                log.warning("handler left out", plugin=plugin, reason=reason)
             case SessionEnded():
                 self._running.pop(session.id, None)
                 summary = {name: round(value) for name, value in running.times.items()}
@@ -100,5 +103,6 @@ class Plugin:
                     frames_out=event.frames_out,
                     dropped=event.dropped,
                     **({"error": event.error} if event.error else {}),
+                    **({"detail": event.detail} if event.detail else {}),
                     **summary,
                 )

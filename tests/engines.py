@@ -20,6 +20,7 @@ from core.engine.prefix_cache import PrefixCache
 from core.engine.prompt import Prompt, SpecialCodes, Tokens, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
+from core.engine.voice_codes import EncodeVoice
 from core.engine.weights import load_language_model, stored_name
 
 FRAMES = 12
@@ -143,12 +144,13 @@ def tiny_engine(
     blocks: int | None = None,
     sampling: Sampling = USUAL,
     cache_dtype: torch.dtype | None = None,
+    encode_voice: EncodeVoice = no_recordings,
 ) -> SlotEngine:
     """The engine that serves calls, around the golden model."""
     model = tiny_model(folder, context, slots, steps, blocks, cache_dtype)
     tokenizer = NumbersAsText()
     cache = PrefixCache(model.lm.architecture, budget, CPU, torch.float32)
-    prefill = Prefill(model.lm, tokenizer, SpecialCodes(), no_recordings, cache)
+    prefill = Prefill(model.lm, tokenizer, SpecialCodes(), encode_voice, cache)
     info = EngineInfo(name="tiny", notice="", device="cpu", slots=slots, sampling=sampling)
     return SlotEngine(info, model, prefill, tokenizer, load_voice=lambda name: None, max_lag_ms=max_lag_ms)
 

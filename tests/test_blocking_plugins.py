@@ -304,8 +304,8 @@ class Endless:
 
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.session.session.HANGING_S", 0.6)
-    monkeypatch.setattr("core.session.call_service.CODING_S", 0.2)
+    monkeypatch.setattr("core.session.codec_threads.HANGING_S", 0.6)
+    monkeypatch.setattr("core.session.codec_threads.CODING_S", 0.2)
     monkeypatch.setattr("core.plugin.hook_calls.LIMIT_S", 0.6)
     monkeypatch.setattr("core.plugin.hook_calls.LIMITS_S", {"shutdown": 0.6})
 

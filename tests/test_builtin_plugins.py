@@ -1,5 +1,6 @@
 """The built-in plugins, as the host uses them."""
 
+import asyncio
 import io
 import json
 import logging
@@ -31,11 +32,13 @@ from core.events import (
     TextSaid,
     TransformFailed,
 )
+from core.media.sound_files import write_wav
 from core.media.voices import write_voice
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.settings.log import configure_logging, get_logger
 from core.settings.sections import LogConfig
+from core.testing import EchoEngine
 from plugins import loudness, session_log
 
 CALLER = Identity("caller")
@@ -141,6 +144,29 @@ async def test_the_operators_voices_come_before_the_packaged_ones(tmp_path: Path
         len(voice.codes) for name in ("NATF2", "new", "own") if (voice := await host.load_voice(name)).codes is not None
     ]
     assert frames == [4, 5, 9]
+
+
+async def test_recordings_on_offer_are_prepared_and_again_after_an_edit(tmp_path: Path) -> None:
+    for folder in ("personas", "voices"):
+        (tmp_path / folder).mkdir()
+    speech = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 72_000)).astype(np.float32)
+    for name in ("own", "other"):
+        write_wav(tmp_path / "voices" / f"{name}.wav", speech)
+    (tmp_path / "voices" / "broken.wav").write_bytes(b"RIFF")
+    write_voice(tmp_path / "voices" / "coded.safetensors", Voice("coded", codes=np.zeros((9, 8), np.int64)))
+    host, engine = settings_in(tmp_path, "voices: {allow: [ow*, coded, broken]}"), EchoEngine()
+
+    async def prepared(number: int) -> None:
+        async with asyncio.timeout(30):
+            while len({voice.fingerprint for voice in engine.prepared}) < number:  # noqa: ASYNC110 - by a thread
+                await asyncio.sleep(0.02)
+
+    await host.startup(engine)
+    await prepared(1)
+    write_wav(tmp_path / "voices" / "own.wav", -speech)
+    await prepared(2)
+    assert {voice.name for voice in engine.prepared} == {"own"}
+    await host.shutdown()
 
 
 # session_log

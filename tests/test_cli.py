@@ -18,8 +18,13 @@ from click.testing import CliRunner, Result
 
 from core.cli.main import main
 from core.cli.offline import converse
+from core.engine.call import FRAME_SAMPLES, Frame
 from core.errors import AudioError
+from core.events import CallerText
 from core.media.sound_files import check_writable, read_sound, to_stereo, write_wav
+from core.plugin.acting import Line, SessionControl
+from core.plugin.discovery import find_plugins, object_candidate
+from core.plugin.hookspecs import hookimpl
 from core.plugin.host import PluginHost
 from core.settings.config import load_config
 from core.testing import EchoEngine
@@ -234,6 +239,43 @@ async def test_converse_uses_the_persona_and_the_transforms(tmp_path: Path) -> N
     np.testing.assert_allclose(heard.agent[: len(samples)], samples, atol=1e-6)
     assert steps[-1] == (13, 13)
     assert engine.calls == []
+    await host.shutdown()
+
+
+class Acts:
+    """Greets, understands one word, answers it, mutes, and hangs up."""
+
+    def __init__(self, control: SessionControl) -> None:
+        self.control = control
+        self.frames = 0
+        control.say("Good morning.")
+
+    async def caller_frame(self, _frame: Frame) -> None:
+        self.frames += 1
+        if self.frames == 5:
+            self.control.caller_said("Goodbye.", 0, 400)
+
+    async def caller_text(self, said: CallerText) -> None:
+        self.control.end("goodbye", "Goodbye to you.")
+
+
+async def test_plugins_act_in_a_conversation_without_a_server(tmp_path: Path) -> None:
+    class Plugin:
+        @hookimpl
+        def open_session(self, control: SessionControl) -> Acts:
+            return Acts(control)
+
+    config = load_config(write_config(tmp_path, {"plugins": {"disabled": ["loudness"]}}), {})
+    host, engine = PluginHost.load(config, [*find_plugins(config), object_candidate("acts", Plugin())]), EchoEngine()
+    await host.startup(engine)
+    heard = await converse(engine, host, speech(10.0), persona="", voice=None, seed=None)
+    assert heard.ended == "Goodbye to you."
+    assert 1 <= len(heard.agent) // FRAME_SAMPLES < 100
+    assert len(heard.agent) == len(heard.caller)
+    assert "".join(word.text for word in heard.words).startswith(" Good morning.")
+    assert Line("caller", "Goodbye.", 0.0, 400.0) in heard.transcript
+    assert any(line.text.startswith("Good morning.") for line in heard.transcript)
+    assert not heard.failures
     await host.shutdown()
 
 

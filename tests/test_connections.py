@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from core.http.connection_limits import ConnectionLimits
-from core.http.rate_limits import BURST_S, LONGEST_DELAY_S, MOST_ADDRESSES, RequestPace, TokenBucket
+from core.http.rate_limits import BURST_S, LONGEST_DELAY_S, MOST_ADDRESSES, RequestPace
 from core.session.protocol import CloseCode
+from core.session.token_bucket import TokenBucket
 from core.settings.sections import ServerConfig
 from tests.caller import FRAME, dial, get, is_fine
 from tests.conftest import Running, Serve, speech, write_config
@@ -234,13 +235,13 @@ def test_the_pace_of_an_address_and_its_memory() -> None:
 def test_a_budget_refills_with_the_clock() -> None:
     clock = Clock()
     budget = TokenBucket(10, 20, clock)
-    assert budget.take(20)
-    assert not budget.take(1)
+    assert budget.take(20) == 0
+    assert budget.take(1) == pytest.approx(0.1)
     clock.now += 1
-    assert budget.take(9)
+    assert budget.take(9) == 0
     clock.now += 100
-    assert budget.take(20)
-    assert not budget.take(1)
+    assert budget.take(20) == 0
+    assert budget.take(5) == pytest.approx(0.5)
 
 
 # Frames.

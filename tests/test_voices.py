@@ -323,6 +323,12 @@ def test_a_folder_follows_its_files(tmp_path: Path) -> None:
     assert changed is not None
     assert changed.codes is not None
     assert len(changed.codes) == 6
+    path.write_bytes(b"half of it")
+    for _ in range(2):
+        with pytest.raises(VoiceError, match="not a whole safetensors file"):
+            folder.load("mine")
+    write_voice(path, Voice("mine", codes=codes(7)))
+    assert folder.load("mine") is not None
     path.unlink()
     assert folder.load("mine") is None
 

@@ -22,10 +22,12 @@ from core.plugin.store import MemoryStore, Numbers, Store
 from core.session.admission import Caller, TooManyCallsError
 from core.settings.config import Config
 from core.settings.sections import EngineConfig, ServerConfig
-from core.workers import messages
+from core.testing import EchoEngine
+from core.workers import envelopes
 from core.workers.connection import Connection
-from core.workers.engine_server import WorkerLink
-from core.workers.messages import ENVELOPE, MAX_BODY_BYTES, Ask, Failure, Message, SentPrompt, State
+from core.workers.engine_server import EngineServer, WorkerLink
+from core.workers.envelopes import ENVELOPE, MAX_BODY_BYTES
+from core.workers.messages import Ask, Failure, Message, SentPrompt, State
 from core.workers.remote_call import CREDIT, EngineLink, RemoteCall
 from core.workers.voice_files import MOST_FILES, VoiceFiles
 
@@ -69,16 +71,16 @@ def test_workers_follow_slots_and_cores() -> None:
 def test_frames_and_messages_cross_as_they_are() -> None:
     rng = np.random.default_rng(0)
     pcm = rng.uniform(-1, 1, FRAME_SAMPLES).astype(np.float32)
-    call, frame = messages.decode_caller_frame(memoryview(messages.encode_caller_frame(2**40, pcm))[ENVELOPE.size :])
+    call, frame = envelopes.decode_caller_frame(memoryview(envelopes.encode_caller_frame(2**40, pcm))[ENVELOPE.size :])
     assert call == 2**40
     np.testing.assert_array_equal(frame, pcm)
     output = OutputFrame(7, pcm, " Grüße 👋", np.arange(-1, 8), 1.5, 20.25)
-    call, answer = messages.decode_agent_frame(memoryview(messages.encode_agent_frame(3, output))[ENVELOPE.size :])
+    call, answer = envelopes.decode_agent_frame(memoryview(envelopes.encode_agent_frame(3, output))[ENVELOPE.size :])
     assert (call, answer.index, answer.text, answer.wait_ms, answer.step_ms) == (3, 7, " Grüße 👋", 1.5, 20.25)
     np.testing.assert_array_equal(answer.pcm, pcm)
     np.testing.assert_array_equal(answer.tokens, output.tokens)
     ask = Ask(1, Caller("ann", "::1"), SentPrompt("Hi", None, None), Sampling(top_k=5, seed=2**62), 30.0)
-    assert messages.decode(memoryview(messages.encode(ask))[ENVELOPE.size :]) == ask
+    assert envelopes.decode(memoryview(envelopes.encode(ask))[ENVELOPE.size :]) == ask
     for error in (EngineBusyError("a"), TooManyCallsError("b"), PromptError("c"), EngineError("d")):
         again = Failure.of(error).error()
         assert (type(again), str(again)) == (type(error), str(error))
@@ -153,7 +155,7 @@ async def test_messages_come_whole_however_they_are_cut_and_nonsense_ends_the_co
     async with connected(Recorder, Recorder) as (receiver, sender):
         assert isinstance(receiver, Recorder)
         state = State((), 5)
-        for byte in messages.encode(state) + messages.encode(state):
+        for byte in envelopes.encode(state) + envelopes.encode(state):
             receiver.data_received(bytes([byte]))
         assert receiver.messages == [state, state]
         sender.send(state)
@@ -183,7 +185,7 @@ async def test_a_call_at_a_distance_bounds_what_waits_on_either_side() -> None:
             pass
 
         def framed(self, kind: int, body: memoryview) -> None:
-            sent.append(int(messages.decode_caller_frame(body)[1][0]))
+            sent.append(int(envelopes.decode_caller_frame(body)[1][0]))
 
     async with connected(Silent, EngineLink) as (engine, link):
         assert isinstance(link, EngineLink)
@@ -193,7 +195,7 @@ async def test_a_call_at_a_distance_bounds_what_waits_on_either_side() -> None:
         assert dropped == [0] * (CREDIT + MOST_FRAMES) + [1] * 6  # a burst may wait, but not without end
         await until(lambda: len(sent) == CREDIT)
         output = OutputFrame(0, np.zeros(FRAME_SAMPLES, np.float32), "", np.zeros(9, np.int64), 0, 1)
-        engine.send_bytes(messages.encode_agent_frame(1, output))
+        engine.send_bytes(envelopes.encode_agent_frame(1, output))
         answers = call.frames()
         first = await anext(answers)
         assert (first.index, first.position) == (0, 0)
@@ -204,6 +206,20 @@ async def test_a_call_at_a_distance_bounds_what_waits_on_either_side() -> None:
             await anext(answers)
         with pytest.raises(ValueError, match="float32"):
             call.push(np.zeros(3, np.float32))
+
+
+async def test_a_recording_reaches_the_engine_once_to_be_encoded_ahead(tmp_path: Path) -> None:
+    engine, files = EchoEngine(), VoiceFiles(tmp_path)
+    server = EngineServer(engine, VoiceFiles(tmp_path))
+    async with connected(lambda: WorkerLink(server), EngineLink) as (_, link):
+        assert isinstance(link, EngineLink)
+        for voice in (own := Voice("own", pcm=np.ones(9, np.float32)), own, Voice("new", pcm=np.zeros(9, np.float32))):
+            link.prepare(voice.name, files.put(voice))
+        link.prepare("gone", "no such file")
+        async with asyncio.timeout(10):
+            while len(engine.prepared) < 2:  # noqa: ASYNC110 - a thread of the engine's does it
+                await asyncio.sleep(0.01)
+    assert {voice.name: voice.fingerprint for voice in engine.prepared}["own"] == own.fingerprint
 
 
 def test_devices_that_cannot_be_are_refused() -> None:

@@ -231,6 +231,33 @@ async def test_limits_hold_across_workers_and_sigterm_lets_calls_end(tmp_path: P
         assert all(gone(pid) for pid in parts.values())
 
 
+async def test_an_identity_has_so_many_calls_in_all_workers_together(tmp_path: Path) -> None:
+    options = {"password": {"named": {"ann": "sesame", "bob": "open it"}}}
+    server, engine = {"calls_per_identity": 1}, {"slots": 4}
+    plugins = {"disabled": ["loudness"], "options": options}
+    async with several_processes(tmp_path, server=server, engine=engine, plugins=plugins) as service:
+        tickets = [
+            json.loads((await service.get("/ticket", "POST", Authorization=f"Bearer {password}"))[1])["ticket"]
+            for password in ("sesame", "sesame", "open it", "sesame")
+        ]
+        first, second, other, again = (f"/ws/chat?audio=pcm&ticket={ticket}" for ticket in tickets)
+        async with service.dial_at(1, first) as ann:
+            await ann.shake_hands()
+            async with service.dial_at(2, second) as twice:
+                assert await twice.end() == CloseCode.BUSY
+                assert "You have 1 call already" in twice.error
+            async with service.dial_at(2, other) as bob:
+                await bob.shake_hands()
+                await asyncio.gather(echoes(ann), echoes(bob))
+
+        async def free() -> bool:
+            return bool((await service.health())[1]["engine"]["busy"] == 0)
+
+        await until(free)
+        async with service.dial_at(2, again) as ann:
+            await ann.shake_hands()
+
+
 async def test_a_second_signal_ends_calls_at_once(tmp_path: Path) -> None:
     async with several_processes(tmp_path, server={"drain_s": 600}) as service, service.dial_at(1) as caller:
         await caller.shake_hands()

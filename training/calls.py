@@ -1,24 +1,19 @@
-"""Calls for evaluation: a scripted caller talks with the engine, waits for its answers, and at last is silent."""
+"""Calls for evaluation with what training's own scripts say: a caller who says its lines and is silent at last."""
 
 import random
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 
-from core.engine.call import FRAME_S, FRAME_SAMPLES, Engine, Frame, frames_of
+from core.engine.call import FRAME_SAMPLES, Engine, Frame
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
+from core.evaluation.callers import Line
+from core.evaluation.calls import CallerFrames, hold_call
+from core.evaluation.script import Caller
+from core.evaluation.speech import Samples
 from training.episodes import Episode
-from training.measures import LOUD
-from training.teachers import Samples
 
-QUIET_S = 0.8
-"""After so long a silence the agent has finished, and the caller speaks."""
-BEGINS_S = 4.0
-"""How long the caller waits for the agent to begin."""
-LONGEST_S = 12.0
-"""How long the caller listens at most, to an agent who does not end."""
 SILENCE_S = 4.0
 """The silent stretch at the end."""
 NOISY = 0.35
@@ -26,19 +21,10 @@ NOISY = 0.35
 
 
 @dataclass(frozen=True)
-class CallerLine:
-    """Something the caller says: an exchange's `kind`, or `recording`."""
-
-    kind: str
-    text: str
-    pcm: Samples
-
-
-@dataclass(frozen=True)
 class CallerTurn:
     """When a line was said, in frames."""
 
-    line: CallerLine
+    line: Line
     begin: int
     end: int
 
@@ -68,76 +54,38 @@ class CallRecord:
         return "".join(self.text[part[0] : part[1]])
 
 
-class ScriptedCaller:
+class ScriptedCaller(Caller):
     """Says its lines one after the other, each when the agent has finished."""
 
-    def __init__(self, lines: list[CallerLine], rng: random.Random) -> None:
+    def __init__(self, lines: list[Line], rng: random.Random) -> None:
+        super().__init__()
         self._lines = lines
         self._noise = np.random.default_rng(rng.randrange(2**32))
         self._level = 10 ** (rng.uniform(-60, -38) / 20) if rng.random() < NOISY else 0.0
-        self._count = 0
         self.turns: list[CallerTurn] = []
         self.silent_from = 0
 
-    def frames(self) -> Generator[Frame, bool, None]:
+    def frames(self) -> CallerFrames:
         """The caller's frames; each wants to be sent whether the agent spoke meanwhile."""
-        yield from self._listen()
+        yield from self.listen()
         for line in self._lines:
-            begin = self._count
-            for frame in frames_of(line.pcm):
-                yield self._sound(frame)
-            self.turns.append(CallerTurn(line, begin, self._count))
-            yield from self._listen()
-        self.silent_from = self._count
-        for _ in range(round(SILENCE_S / FRAME_S)):
-            yield self._sound()
+            begin = self.count
+            yield from self.play(line.pcm)
+            self.turns.append(CallerTurn(line, begin, self.count))
+            yield from self.listen()
+        self.silent_from = self.count
+        yield from self.wait(SILENCE_S)
 
-    def _listen(self) -> Generator[Frame, bool, None]:
-        """Silence until the agent has spoken and is quiet, or does not begin, or does not end."""
-        begun, quiet = False, 0.0
-        for frame in range(round(LONGEST_S / FRAME_S)):
-            speaks = yield self._sound()
-            begun |= speaks
-            quiet = 0.0 if speaks else quiet + FRAME_S
-            if quiet >= QUIET_S and (begun or frame * FRAME_S >= BEGINS_S):
-                return
-
-    def _sound(self, frame: Frame | None = None) -> Frame:
-        self._count += 1
+    def sound(self, frame: Frame | None = None) -> Frame:
+        """The caller's next frame, with its noise."""
         noise = self._level * self._noise.standard_normal(FRAME_SAMPLES)
-        return (noise if frame is None else frame + noise).astype(np.float32)
+        return np.asarray(super().sound(frame) + noise, dtype=np.float32)
 
 
-async def hold_call(
+async def record_call(
     engine: Engine, episode: Episode, voice: str, caller: ScriptedCaller, sampling: Sampling
 ) -> CallRecord:
-    """Have the caller talk with an agent from the begin to the end."""
-    call = engine.open(Prompt(episode.prompt, engine.voice(voice)), sampling)
-    heard: list[Frame] = []
-    spoken: list[Frame] = []
-    text: list[str] = []
-    try:
-        await call.ready()
-        answers, frames = call.frames(), caller.frames()
-        frame = next(frames, None)
-        while frame is not None:
-            call.push(frame)
-            output = await anext(answers)
-            heard.append(frame)
-            spoken.append(output.pcm)
-            text.append(output.text)
-            try:
-                frame = frames.send(bool(np.sqrt((output.pcm**2).mean()) > LOUD))
-            except StopIteration:
-                frame = None
-    finally:
-        await call.close()
-    return CallRecord(
-        episode,
-        voice,
-        np.concatenate(spoken),
-        np.concatenate(heard),
-        tuple(text),
-        tuple(caller.turns),
-        caller.silent_from,
-    )
+    """Have the caller talk with an agent from the beginning to the end."""
+    prompt = Prompt(episode.prompt, engine.voice(voice))
+    held = await hold_call(engine, prompt, caller.frames(), sampling)
+    return CallRecord(episode, voice, held.agent, held.caller, held.text, tuple(caller.turns), caller.silent_from)

@@ -17,11 +17,11 @@ import sentencepiece
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.prompt import SpecialCodes, Tokens, Voice, lay_out
+from core.evaluation.speech import Samples
 from training.encoded import SHIFTS, AgentLine, Lines
 from training.episodes import Episode
 from training.renaming import RENAMED, renaming
 from training.scripts import conversation
-from training.teachers import Samples
 
 PADDING, END_OF_PADDING = 3, 0
 LEAD = 0.24

@@ -11,8 +11,8 @@ from moshi.models.compression import MimiModel
 from torch import Tensor
 
 from core.engine.call import FRAME_SAMPLES
+from core.evaluation.speech import Samples
 from training.shards import Line
-from training.teachers import Samples
 
 SHIFTS = 4
 """A line is encoded at this many places within a frame, and so heard in as many ways."""

@@ -20,12 +20,15 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Engine, frames_of
 from core.engine.checkpoint import Checkpoint
 from core.engine.sampling import Sampling
 from core.engine.weights import load_mimi
+from core.evaluation.callers import Line
+from core.evaluation.figures import Figure
+from core.evaluation.speech import activity, stretches
+from core.evaluation.words import WordErrors
 from core.media.voice_clips import read_voice_clip
 from core.settings.sections import Device, EngineConfig
-from training.calls import CallerLine, CallRecord, ScriptedCaller, hold_call
-from training.figures import Figure, Heard, figures_of, hear
-from training.judge import Judge, WordErrors
-from training.measures import activity, stretches
+from training.calls import CallRecord, ScriptedCaller, record_call
+from training.figures import Heard, figures_of, hear
+from training.judge import judge as make_judge
 from training.scripts import conversation, episode
 from training.teachers import Espeak, Kokoro
 from training.voices import AGENTS, caller
@@ -79,7 +82,7 @@ class Evaluation(msgspec.Struct, frozen=True):
 def evaluate(options: Options, report: Report) -> Evaluation:
     """Hold all calls, and measure them."""
     check(options.checkpoint)
-    judge = Judge()
+    judge = make_judge()
     config = EngineConfig(
         name="personaplex", checkpoint=str(options.checkpoint), device=options.device, kv_cache=options.kv_cache
     )
@@ -114,11 +117,11 @@ async def hold_calls(engine: Engine, options: Options, report: Report) -> list[C
         rng = random.Random(f"evaluate {number}")
         persona, speaker = episode(rng, held_out=True), caller(rng, kokoro=False)
         asks = [turn for turn in conversation(rng, persona) if turn.side == "caller"][:ASKS]
-        lines = [CallerLine(turn.kind, turn.text, espeak.say(turn.text, speaker).pcm) for turn in asks]
+        lines = [Line(turn.kind, turn.text, espeak.say(turn.text, speaker).pcm) for turn in asks]
         lines += recorded if number % RECORDED == 0 else []
         async with free:
             scripted = ScriptedCaller(lines, rng)
-            record = await hold_call(engine, persona, voice, scripted, replace(options.sampling, seed=number))
+            record = await record_call(engine, persona, voice, scripted, replace(options.sampling, seed=number))
         report(f"call {number}, {voice}: {record.said(record.parts()[0]).strip()}")
         return record
 
@@ -126,13 +129,13 @@ async def hold_calls(engine: Engine, options: Options, report: Report) -> list[C
     return await asyncio.gather(*(hold(number, voice) for number, voice in enumerate(chosen)))
 
 
-def recorded_lines(path: Path | None) -> list[CallerLine]:
+def recorded_lines(path: Path | None) -> list[Line]:
     """What is said in a recording, each stretch between pauses by itself."""
     if path is None:
         return []
     pcm = read_voice_clip(path)
     return [
-        CallerLine("recording", "", pcm[begin * FRAME_SAMPLES : end * FRAME_SAMPLES])
+        Line("recording", "", pcm[begin * FRAME_SAMPLES : end * FRAME_SAMPLES])
         for begin, end in stretches(activity(pcm), PAUSE_S)
     ]
 
@@ -159,7 +162,7 @@ def evaluate_codec(options: Options, teacher: Path, lines: int, report: Report) 
     check(options.checkpoint)
     Kokoro.unpack(teacher)
     checkpoint, device = Checkpoint.read(options.checkpoint), pick_device(options.device)
-    judge, kokoro, espeak = Judge(), Kokoro(teacher, device), Espeak()
+    judge, kokoro, espeak = make_judge(), Kokoro(teacher, device), Espeak()
     mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device)
     before, after, rng = WordErrors(), WordErrors(), random.Random("codec")
     for number, speaker in enumerate(islice(cycle(AGENTS.values()), lines)):

@@ -3,43 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from core.engine.call import FRAME_S, FRAME_SAMPLES
+from core.engine.call import FRAME_S
+from core.evaluation.evaluate import spoken
+from core.evaluation.figures import Figure, share
+from core.evaluation.speech import activity, answer_delay, is_talked_over
+from core.evaluation.voices import told_apart
+from core.evaluation.whisper import Whisper
+from core.evaluation.words import WordErrors, mentions
 from training.calls import CallRecord
-from training.judge import Judge, WordErrors
-from training.measures import activity, answer_delay, is_talked_over, mentions, stretches, told_apart
-from training.teachers import Samples
 
 PROMPT_S = 1.2
 """An answer that begins within this time is prompt."""
-AROUND = 2
-"""Frames around what the agent says that the judge hears too."""
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """A share or a rate, over so many cases, and the bounds it should lie in; `value` is None without any case."""
-
-    name: str
-    value: float | None
-    cases: int
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def met(self) -> bool:
-        """Whether it lies within its bounds."""
-        if self.value is None:
-            return False
-        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
-
-    def row(self) -> str:
-        """A line of the table."""
-        shown = "-" if self.value is None else f"{self.value:.1%}"
-        bounds = [f"at least {self.least:.0%}"] if self.least is not None else []
-        bounds += [f"at most {self.most:.0%}"] if self.most is not None else []
-        verdict = ("met" if self.met else "missed") if bounds else ""
-        return f"{self.name:<52} {shown:>7} {self.cases:>7}   {' and '.join(bounds):<14} {verdict}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -50,24 +24,13 @@ class Heard:
     heard: tuple[str, ...]
 
 
-def hear(record: CallRecord, judge: Judge) -> Heard:
+def hear(record: CallRecord, judge: Whisper) -> Heard:
     """Have the judge listen to a call, part by part."""
     parts = record.parts()
     return Heard(
         tuple(record.said(part).strip() for part in parts),
-        tuple(judge.hear(sound) if len(sound := spoken(record, part)) else "" for part in parts),
+        tuple(judge.hear(sound) if len(sound := spoken(record.agent, *part)) else "" for part in parts),
     )
-
-
-def spoken(record: CallRecord, part: tuple[int, int]) -> Samples:
-    """The agent's sound from where it begins to speak to where it ends, or nothing."""
-    begin, end = part
-    sound = record.agent[begin * FRAME_SAMPLES : end * FRAME_SAMPLES]
-    whole = stretches(activity(sound), gap_s=float("inf"))
-    if not whole:
-        return sound[:0]
-    first, last = whole[0]
-    return sound[max(0, first - AROUND) * FRAME_SAMPLES : (last + AROUND) * FRAME_SAMPLES]
 
 
 def figures_of(records: Sequence[CallRecord], heard: Sequence[Heard]) -> list[Figure]:
@@ -109,8 +72,3 @@ def conduct(records: Sequence[CallRecord]) -> list[Figure]:
         share("Turns of the recording listened to, then answered", real),
         Figure("Silence kept in a silent stretch", share("", silence).value, round(len(silence) * FRAME_S)),
     ]
-
-
-def share(name: str, cases: Sequence[bool], least: float | None = None) -> Figure:
-    """In how many of the cases something is so."""
-    return Figure(name, sum(cases) / len(cases) if cases else None, len(cases), least=least)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.evaluation.voices import mel_filters
 from training.pool import LABEL_SAMPLES
-from training.spectra import FLOOR, features_apart, frozen, mel_filters, mel_spectrum
+from training.spectra import FLOOR, features_apart, frozen, mel_spectrum
 
 WINDOW, BANDS, HOP = 1024, 80, LABEL_SAMPLES // 2
 """The spectrogram it hears: samples to a window, mel bands, and samples from one window to the next."""

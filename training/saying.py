@@ -14,14 +14,14 @@ from core.boot.local_engine import open_engine
 from core.engine.call import FRAME_S, FRAME_SAMPLES, Call, Engine, Frame, OutputFrame
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
+from core.evaluation.figures import Figure
+from core.evaluation.script import BEGINS_S, LONGEST_S, QUIET_S
+from core.evaluation.speech import LOUD, Samples
+from core.evaluation.words import WordErrors
 from core.settings.sections import Device, EngineConfig
-from training.calls import BEGINS_S, LONGEST_S, QUIET_S
 from training.dialogues import LEAD
-from training.figures import Figure
-from training.judge import Judge, WordErrors
-from training.measures import LOUD
+from training.judge import judge as make_judge
 from training.scripts import episode
-from training.teachers import Samples
 
 SENTENCES = (
     "Your table for two is ready now, and so are we.",
@@ -111,7 +111,7 @@ def evaluate_saying(checkpoint: Path, device: Device, report: Report) -> SayEval
     finally:
         engine.close()
     report("Whisper listens")
-    judge, own_errors, errors, calls = Judge(), WordErrors(), WordErrors(), []
+    judge, own_errors, errors, calls = make_judge(), WordErrors(), WordErrors(), []
     for sentence, (voice, own, said) in zip(SENTENCES, spoken, strict=True):
         own_heard, heard = judge.hear(own.pcm), judge.hear(said.pcm)
         own_errors.add(own.text, own_heard)

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from core.evaluation.speech import Samples
 from training.episodes import Episode
-from training.teachers import Samples, Spoken
+from training.teachers import Spoken
 
 
 class LineRecord(msgspec.Struct, frozen=True):

@@ -3,35 +3,20 @@
 The discriminators are those of EnCodec (arXiv 2210.13438), narrower, as Mimi's are (arXiv 2410.00037, section 3.3).
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from core.evaluation.voices import mel_filters
+
 SAMPLE_RATE = 24_000
 SCALES = ((128, 8), (256, 16), (512, 40), (1024, 80), (2048, 100))
 """Window lengths, and how many mel bands each resolves."""
 FLOOR = 1e-4
-
-
-def mel_filters(window: int, bands: int) -> Tensor:
-    """Triangles, evenly spaced on the mel scale from 0 Hz to the Nyquist frequency: `[bands, window // 2 + 1]`."""
-    top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
-    bins = torch.linspace(0, SAMPLE_RATE / 2, window // 2 + 1)
-    rows = []
-    for (low, middle), (_, high) in pairwise(pairwise(edges.tolist())):
-        width = SAMPLE_RATE / window
-        rising = (bins - low) / max(middle - low, width)
-        falling = (high - bins) / max(high - middle, width)
-        rows.append(torch.minimum(rising, falling).clamp(min=0))
-    filters = torch.stack(rows)
-    return filters / filters.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
 
 def mel_spectrum(sound: Tensor, hann: Tensor, filters: Tensor, hop: int) -> Tensor:

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from core.evaluation import espeak as synthesizer
+from core.evaluation.speech import Samples
 from training.onnx_graph import OnnxGraph
 from training.resampling import resample
 from training.texts import FOLDER
 from training.voices import Speaker
 
 SAMPLE_RATE = 24_000
-Samples = npt.NDArray[np.float32]
 
 DURATIONS = "/encoder/Clip_output_0"
 """Kokoro's own prediction of how long each phoneme lasts, inside the packaged graph."""
@@ -138,67 +138,36 @@ def _on_cpu(path: Path) -> Callable[[dict[str, Any]], list[Any]]:
     return lambda inputs: list(session.run(None, inputs))
 
 
-class _Event(ctypes.Structure):
-    """espeak-ng's `espeak_EVENT` (speak_lib.h); `id` is a union of a number, a pointer and eight characters."""
-
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", ctypes.c_char * 8),
-    )
-
-
 _WORD, _PHONEME = 1, 7
-_SYNCHRONOUS, _PHONEME_EVENTS, _AS_IPA = 2, 1, 2
-_RATE, _PITCH = 1, 3
 _UTF8, _IPA = 1, 2
 PUNCTUATION = re.compile(r"([,.?!;:]+)")
 
 
-class Espeak:
-    """espeak-ng out of the package `espeakng-loader`, with the times of words and phonemes."""
+class Espeak(synthesizer.Espeak):
+    """espeak-ng with the times of words and phonemes."""
 
     def __init__(self) -> None:
-        import espeakng_loader
-
-        self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
-        data = str(espeakng_loader.get_data_path()).encode()
-        self._rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _AS_IPA)
-        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-        self._callback = kind(self._hear)
-        self._library.espeak_SetSynthCallback(self._callback)
-        self._to_phonemes = self._library.espeak_TextToPhonemes
+        super().__init__()
+        self._to_phonemes = self.library.espeak_TextToPhonemes
         self._to_phonemes.restype = ctypes.c_char_p
-        self._chunks: list[Samples] = []
         self._words: dict[int, float] = {}
         self._phones: list[tuple[float, str]] = []
 
-    def _hear(self, wav: Any, count: int, events: Any) -> int:
-        if wav and count > 0:
-            self._chunks.append(np.ctypeslib.as_array(wav, (count,)).astype(np.float32) / 32768.0)
-        place = 0
-        while events[place].type != 0:
-            event = events[place]
-            if event.type == _WORD:
-                self._words.setdefault(event.text_position - 1, event.audio_position / 1000)
-            elif event.type == _PHONEME:
-                symbol = bytes(event.id).decode("utf-8", errors="ignore").strip("\u02c8\u02cc_ ")
-                if symbol:
-                    self._phones.append((event.audio_position / 1000, symbol[0]))
-            place += 1
-        return 0
+    def note(self, event: synthesizer.Event) -> None:
+        """Note when a word or a phoneme begins."""
+        if event.type == _WORD:
+            self._words.setdefault(event.text_position - 1, event.audio_position / 1000)
+        elif event.type == _PHONEME:
+            symbol = bytes(event.id).decode("utf-8", errors="ignore").strip("\u02c8\u02cc_ ")
+            if symbol:
+                self._phones.append((event.audio_position / 1000, symbol[0]))
 
     def read(self, text: str) -> Reading:
         """English to phonemes, as Kokoro wants them: stress marked, punctuation kept.
 
         Words are read together; where some melt into one, each is read alone, so that each has its place.
         """
-        self._library.espeak_SetVoiceByName(b"en-us")
+        self.library.espeak_SetVoiceByName(b"en-us")
         phonemes = "".join(
             part if PUNCTUATION.fullmatch(part) else self._phonemes(part) for part in PUNCTUATION.split(text) if part
         )
@@ -225,14 +194,10 @@ class Espeak:
 
     def say(self, text: str, speaker: Speaker) -> Spoken:
         """Speak a line."""
-        self._chunks, self._words, self._phones = [], {}, []
-        variant = f"en-us+{speaker.variant}" if speaker.variant else "en-us"
-        self._library.espeak_SetVoiceByName(variant.encode())
-        self._library.espeak_SetParameter(_RATE, round(165 * speaker.tempo / speaker.shift), 0)
-        self._library.espeak_SetParameter(_PITCH, speaker.pitch, 0)
-        content = text.encode()
-        self._library.espeak_Synth(content, len(content) + 1, 0, 1, 0, _UTF8, None, None)
-        pcm = resample(np.concatenate(self._chunks), self._rate, SAMPLE_RATE)
+        self._words, self._phones = {}, []
+        voice = f"en-us+{speaker.variant}" if speaker.variant else "en-us"
+        sound = self.synthesize(text, voice, round(165 * speaker.tempo / speaker.shift), speaker.pitch)
+        pcm = resample(sound, self.rate, SAMPLE_RATE)
         words, place, second = [], 0, 0.0
         for word in text.split():
             place = text.index(word, place)

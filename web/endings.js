@@ -51,8 +51,8 @@ const CODES = {
   },
   4002: { title: "Your network is too slow", detail: "The agent's voice could not keep up. Try another network.", next: "again" },
   4003: { title: "The voice took too long to prepare", detail: "The server may be busy. Try again in a moment.", next: "again" },
-  4010: { title: "The call was ended", detail: "Call again whenever you like.", next: "again", calm: true },
   4004: { title: "The server refused the sound", detail: "It came faster than speech. Reload the page and try again.", next: "reload" },
+  4010: { title: "The call was ended", detail: "Call again whenever you like.", next: "again", calm: true },
 };
 
 /** Close codes after which the line is picked up again by itself: lost, server restarting. */

@@ -76,7 +76,7 @@ def check_engine(config: Config) -> None:
     # The engine's libraries take seconds to load.
     from core.boot.checkpoint_source import find_checkpoint, is_local
     from core.boot.devices import pick_device
-    from core.boot.remote_engine import RemoteEngine
+    from core.boot.page_engine import PageEngine
     from core.engine.checkpoint import Checkpoint
     from core.engine.hub import is_cached, require_repository
 
@@ -87,7 +87,7 @@ def check_engine(config: Config) -> None:
         pass
 
     if config.server.role == "page":
-        RemoteEngine.find(offline, quietly)
+        PageEngine.find(offline, quietly)
         return
     device, folder = pick_device(engine.device), Path(engine.checkpoint)
     cache = Path(engine.cache) if engine.cache else None

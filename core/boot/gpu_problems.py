@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 DEVICES = Path("/dev")
+NONE_VISIBLE = "No CUDA GPUs are available"
+"""What torch says where the driver works, and shows it no GPU."""
 INSTALL_TORCH = "https://pytorch.org/get-started/locally says which torch to install"
 
 
@@ -49,16 +51,18 @@ def _has_gpu() -> bool:
 
 
 def _why_not_available() -> str:
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if hidden is not None:
-        return f"CUDA_VISIBLE_DEVICES is {hidden!r}, and torch sees no GPU by it"
     if torch.version.cuda is None:
         return f"this torch ({torch.__version__}) is built for CPUs alone: {INSTALL_TORCH}"
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
-        return f"{_first_sentence(str(error))}. Update the driver, or see what nvidia-smi says"
-    return "torch sees none. See what nvidia-smi says"
+        if NONE_VISIBLE not in str(error):
+            return f"{_first_sentence(str(error))}. Update the driver, or see what nvidia-smi says"
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return "torch sees none. See what nvidia-smi says"
+    # The supervisor sets the variable for each of the engines that `engine.devices` asks for.
+    return f"{chosen!r} was chosen (by engine.devices, or CUDA_VISIBLE_DEVICES), and torch sees no GPU of that number"
 
 
 def _why_not_supported(name: str, capability: tuple[int, int], built_for: list[str]) -> str:

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from core.boot.check import require_protection
 from core.boot.exit_deadline import EXIT_S, exit_within
 from core.boot.local_engine import open_engine
-from core.boot.remote_engine import RemoteEngine
+from core.boot.page_engine import PageEngine
 from core.boot.sizing import carried_callers, count_cores
 from core.boot.summary import summary, warn_of_faults
 from core.engine.call import Engine
@@ -39,7 +39,7 @@ def serve_in_one_process(
 def _open(config: Config, report: Callable[[str], None]) -> Engine:
     """The engine; for a process with the page alone only what there is to know of it, without fetching anything."""
     if config.server.role == "page":
-        return RemoteEngine.find(msgspec.structs.replace(config.engine, offline=True), report)
+        return PageEngine.find(msgspec.structs.replace(config.engine, offline=True), report)
     carried = carried_callers(count_cores(), one_process=True)
     return open_engine(config.engine, report, config.session.longest_s, carried)
 

@@ -15,7 +15,7 @@ CALLERS_PER_PROCESS = 48
 """What one Python process carries, however many cores there are: measured there, 48 callers have a p99 delay of 30 ms
 and hear no gap, 64 one of 71 ms and 35 gaps in 20 s."""
 CALLERS_PER_WORKER = 12
-"""A quarter of that, so that a worker has time to spare: calls do not spread evenly."""
+"""A quarter of that, so that a worker has time to spare."""
 FEW_SLOTS = 12
 """With fewer, one process does everything: a second costs memory and a hop, and gains nothing."""
 NVIDIA_DRIVER = Path("/dev/nvidiactl")

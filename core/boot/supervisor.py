@@ -19,9 +19,10 @@ from core.boot.sizing import Processes, carried_callers, count_cores, count_work
 from core.errors import ConfigError, EngineError
 from core.settings.config import Config
 from core.settings.log import get_logger
+from core.workers.fair_accept import WorkerLoads
 from core.workers.front_desk import FrontDesk
 from core.workers.messages import Broken, Hello, Message, Report, Settings, Silent, Started
-from core.workers.paths import desk_socket, engine_socket, metrics_folder, voices_folder
+from core.workers.paths import desk_socket, engine_socket, loads_file, metrics_folder, voices_folder
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """Between the end of a process and its next start; each start that does not last doubles it."""
@@ -98,6 +99,7 @@ class Supervisor:
                 raise ConfigError([f"{folder}: too long a path for the sockets in it. Set TMPDIR to a shorter one."])
             for inner in (voices_folder(folder), metrics_folder(folder)):
                 inner.mkdir()
+            WorkerLoads.create(loads_file(folder))
             asyncio.run(self._serve(listener, folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 """A process that serves the sockets: `python -m core.boot.worker_process`, for the supervisor.
 
-Workers share the listening socket: whichever is free accepts the next connection.
+Workers share the listening socket: whichever has the fewest connections accepts the next.
 """
 
 import asyncio
@@ -22,8 +22,9 @@ from core.plugin.file_store import FileStore
 from core.plugin.host import PluginHost
 from core.session.call_service import GOODBYE_S, CallService
 from core.settings.log import get_logger
+from core.workers.fair_accept import FairAccept, WorkerLoads
 from core.workers.messages import Broken, Settings, Started
-from core.workers.paths import desk_socket, metrics_folder, store_file
+from core.workers.paths import desk_socket, loads_file, metrics_folder, store_file
 from core.workers.remote_engine import Desk, RemoteAdmission, RemoteEngine
 
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -90,7 +91,8 @@ async def _serve_with(desk: Desk, orders: Orders) -> None:
         await warn_of_faults(service.host)
         about = await summary(engine, service.host)
         listener = socket.socket(fileno=orders.listener)
-        server = WorkerServer(app, config.server, lambda: desk.send(Started(about)), shared=True)
+        accept = FairAccept(WorkerLoads(loads_file(orders.folder), orders.number))
+        server = WorkerServer(app, config.server, lambda: desk.send(Started(about)), accept=accept)
         obeying = asyncio.create_task(server.obey(desk))
         try:
             await server.serve(sockets=[listener])

@@ -9,6 +9,7 @@ import msgspec
 
 from core.cli.bench import bench
 from core.cli.call import call
+from core.cli.evaluate import evaluate
 from core.cli.lists import check, personas, plugins, voices
 from core.cli.options import Commands, config_option
 from core.cli.talk import talk
@@ -37,5 +38,5 @@ def serve(config: Path | None, host: str | None, port: int | None, insecure: boo
     serve_until_stopped(msgspec.structs.replace(loaded, server=msgspec.structs.replace(loaded.server, **changes)))
 
 
-for command in (talk, call, bench, voice, personas, voices, plugins, check):
+for command in (talk, call, bench, evaluate, voice, personas, voices, plugins, check):
     main.add_command(command)

@@ -15,7 +15,7 @@ from core.cli.offline import Conversation, converse
 from core.cli.options import config_option, seed_option, silence_option, sound_in, sound_out, stereo_option
 from core.engine.call import FRAME_S, SAMPLE_RATE
 from core.errors import AudioError, PersonaError
-from core.events import OPERATOR
+from core.events import OPERATOR, TransformFailed
 from core.media.audio_codecs import Samples
 from core.media.sound_files import check_writable, read_sound, to_stereo, write_wav
 from core.media.voices import voice_name
@@ -59,8 +59,11 @@ def talk(
     if transcript is not None:
         _write_transcript(transcript, conversation)
     for failure in conversation.failures:
-        console.print(f"The transform of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
-    click.echo("".join(word.text for word in conversation.words).strip())
+        what = "transform" if isinstance(failure, TransformFailed) else "handler"
+        console.print(f"The {what} of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
+    if conversation.ended:
+        console.print(f"A plugin ended the call: {conversation.ended}", markup=False)
+    click.echo(_said(conversation))
 
 
 async def _check_persona(config: Config, persona: str) -> None:
@@ -112,6 +115,13 @@ def _converse(
             return asyncio.run(run())
     finally:
         engine.close()
+
+
+def _said(conversation: Conversation) -> str:
+    """The agent's words, or a line for each side's where the caller's are known."""
+    if all(line.side == "agent" for line in conversation.transcript):
+        return "".join(word.text for word in conversation.words).strip()
+    return "\n".join(f"{line.start_ms / 1000:6.2f}  {line.side}: {line.text}" for line in conversation.transcript)
 
 
 def _write_transcript(path: Path, conversation: Conversation) -> None:

@@ -175,6 +175,13 @@ class Engine(Protocol):
     def voice(self, name: str) -> Voice | None:
         """Read a packaged voice, or return None when the checkpoint has none of that name. Blocks on the disk."""
 
+    def prepare(self, voice: Voice) -> None:
+        """Have a recording encoded while nobody talks, so that the first call in this voice need not wait for that.
+
+        Other voices need nothing of the kind, and one that is known already is not encoded again. Returns before it is
+        done. May block on the disk; from any thread but the event loop's.
+        """
+
     def open(self, prompt: Prompt, sampling: Sampling, longest_s: float | None = None) -> Call:
         """Occupy a slot and start the prefill of its prompt. Raises EngineBusyError at once when none is free.
 

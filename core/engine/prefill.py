@@ -4,26 +4,24 @@ A prompt's keys and values depend on voice, text and checkpoint alone, so they g
 with the same persona copies them.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 import numpy as np
 import torch
 
 from core.engine.architecture import STREAMS
-from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Frame
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.kv_cache import PrefillCache
 from core.engine.lm import LanguageModel
 from core.engine.prefix_cache import PrefixCache, PrefixCacheEntry
-from core.engine.prompt import GAP_FRAMES, Prompt, PromptLayout, SpecialCodes, Tokens, Voice, lay_out
+from core.engine.prompt import GAP_FRAMES, Prompt, PromptLayout, SpecialCodes, Voice, lay_out
 from core.engine.tokenizer import Tokenizer
+from core.engine.voice_codes import EncodeVoice, VoiceCodes
 
 CHUNK_POSITIONS = 128
 """Positions prefilled between two steps."""
 WARM_UP_LENGTHS = (CHUNK_POSITIONS, 32, 16, 1)
 """Lengths of chunks between which libraries switch from kernels for many rows to kernels for few."""
-
-EncodeVoice = Callable[[Frame], Generator[None, None, Tokens]]
-"""Encodes a recording, float32[samples], to the agent's codes, int64[frames, 8], yielding now and then."""
 
 
 class Prefill:
@@ -39,6 +37,7 @@ class Prefill:
     ) -> None:
         self._lm, self._tokenizer, self._special, self._encode_voice = lm, tokenizer, special, encode_voice
         self._cache = cache
+        self.voice_codes = VoiceCodes(encode_voice)
 
     def length(self, prompt: Prompt) -> int:
         """The number of positions that a prompt takes."""
@@ -56,7 +55,7 @@ class Prefill:
             return cached
         voice = prompt.voice
         if voice is not None and voice.pcm is not None:
-            codes = yield from self._encode_voice(voice.pcm)
+            codes = yield from self.voice_codes.codes(voice.fingerprint, voice.pcm)
             voice = Voice(voice.name, codes=codes)
         layout = lay_out(voice, text, self._special, self._lm.architecture)
         entry = yield from self._forward(layout)

@@ -94,6 +94,12 @@ class SlotEngine:
     def voice(self, name: str) -> Voice | None:
         return self._load_voice(name) if name in self._voice_names else None
 
+    def prepare(self, voice: Voice) -> None:
+        """See Engine. The recording is encoded while there is no call."""
+        if self._prefill.voice_codes.ask(voice):
+            with self._wake:
+                self._wake.notify()
+
     def open(self, prompt: Prompt, sampling: Sampling, longest_s: float | None = None) -> SlotCall:
         """Occupy a slot; call this from a running event loop.
 
@@ -167,12 +173,15 @@ class SlotEngine:
                 self._release_closed()
                 batch = {slot: call.inputs.pop() for slot, call in self._waiting().items()}
                 arrival = self._arrivals[0] if self._arrivals else None
+                may_prepare = self._may_prepare()
             self._busy_since = time.monotonic()
             try:
                 if arrival:
                     self._prefill_chunk(*arrival)
                 if batch:
                     self._step(batch)
+                if may_prepare:
+                    self._prefill.voice_codes.advance()
             except BaseException as error:  # also a panic of a library in Rust
                 self._recover(error)
             self._busy_since = None
@@ -181,7 +190,12 @@ class SlotEngine:
             self._release_closed()
 
     def _has_work(self) -> bool:
-        return bool(self._stopping or self._closing or self._arrivals or self._waiting() or self._abandoned())
+        calls = self._closing or self._arrivals or self._waiting() or self._abandoned()
+        return bool(self._stopping or calls or self._may_prepare())
+
+    def _may_prepare(self) -> bool:
+        """Whether a voice can be encoded ahead without holding up any call."""
+        return not self._calls and self._prefill.voice_codes.waiting
 
     def _abandoned(self) -> list[SlotCall]:
         """Calls whose event loop is gone, so that nobody can close them any more."""

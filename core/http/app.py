@@ -108,6 +108,9 @@ class _Api:
     async def health(self, request: Request) -> Response:
         """`GET /health`: 200 while calls are taken and the engine serves, else 503. Open to everybody.
 
+        `status` is `full` while another caller would be refused, since every slot and every place in the queue is
+        taken. To who watches the process this is health, so 200; a balancer asks for `?full=503`.
+
         `problems` is the number of other things that are wrong, such as an edit of the settings that was rejected;
         authenticated callers get a sentence for each in `details`.
         """
@@ -117,7 +120,10 @@ class _Api:
         headers = {"access-control-allow-origin": origin, "vary": "origin"} if origin and known else None
         health = engine.health()
         problems = [*self._service.reloader.problems, *host.problems()]
-        status = "failed" if health.problem else "stopping" if self._service.stopping else "ok"
+        waiting = self._service.admission.waiting
+        full = 0 < health.slots <= health.busy and waiting >= host.config.server.queue
+        status = "failed" if health.problem else "stopping" if self._service.stopping else "full" if full else "ok"
+        well = status == "ok" or (status == "full" and request.query_params.get("full") != "503")
         body: dict[str, Any] = {
             "status": status,
             "engine": {
@@ -127,7 +133,7 @@ class _Api:
                 "slots": health.slots,
                 "busy": health.busy,
             },
-            "waiting": self._service.admission.waiting,
+            "waiting": waiting,
             "version": _version(),
         }
         if problems:
@@ -137,7 +143,7 @@ class _Api:
                 body["details"] = problems
         if health.problem:
             body["problem"] = health.problem
-        return JSONResponse(body, status_code=200 if status == "ok" else 503, headers=headers)
+        return JSONResponse(body, status_code=200 if well else 503, headers=headers)
 
     async def session(self, request: Request) -> Response:
         """`GET /session`: what the page needs before it can request anything else. Open to everybody."""

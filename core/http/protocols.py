@@ -22,8 +22,8 @@ from websockets.server import ServerProtocol
 
 from core.http.connection_limits import ConnectionLimits
 from core.http.headers import HEADERS
-from core.http.rate_limits import TokenBucket
 from core.session.protocol import CloseCode
+from core.session.token_bucket import TokenBucket
 from core.settings.log import get_logger
 
 LAST_BYTES_S = 5.0
@@ -207,7 +207,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
         After our own close frame the client's is waited for, and the budget is what keeps it from sending on and on.
         """
-        if self._frame_budget.take(len(self.conn.events)):
+        if self._frame_budget.take(len(self.conn.events)) == 0:
             super().handle_events()
         elif self.close_sent:
             self.transport.abort()

@@ -1,8 +1,7 @@
-"""How often somebody may ask: a budget that refills with the clock, and the pace of one address's requests."""
+"""How often one address may ask: the pace of its requests."""
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,32 +9,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.errors import RefusedError
 from core.session.addresses import client_address, neighbourhood
 from core.session.refusal import refuse
+from core.session.token_bucket import Clock
 
 BURST_S = 4.0
 """As many requests may come at once as an address may make in so many seconds: a page asks for all its files."""
 LONGEST_DELAY_S = 10.0
 """A request that would have to wait for longer is refused."""
 MOST_ADDRESSES = 10_000
-Clock = Callable[[], float]
-"""Seconds from any fixed point."""
-
-
-class TokenBucket:
-    """A budget that refills at a steady rate up to a most."""
-
-    def __init__(self, rate: float, most: float, clock: Clock = time.monotonic) -> None:
-        """`rate` is what comes back in a second; it begins full, with `most`."""
-        self._rate = rate
-        self._most = self._left = most
-        self._clock = clock
-        self._last = clock()
-
-    def take(self, amount: float) -> bool:
-        """Spend `amount`. False when there is not so much left; it is spent all the same."""
-        now = self._clock()
-        self._left = min(self._left + (now - self._last) * self._rate, self._most) - amount
-        self._last = now
-        return self._left >= 0
 
 
 class RequestPace:

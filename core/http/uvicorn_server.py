@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -27,6 +27,11 @@ STOP_S = 25.0
 plugins to shut down."""
 
 
+Accept = Callable[[socket.socket, Callable[[], asyncio.Protocol], Callable[[], int]], Coroutine[Any, Any, None]]
+"""Accepts the connections of a socket that listens until it is cancelled. It is given what makes the protocol of each,
+and what says how many there are."""
+
+
 class GracefulServer(uvicorn.Server):
     """uvicorn's server, which at SIGTERM, SIGHUP and Ctrl-C lets calls end, says goodbye, and only then cuts them."""
 
@@ -37,20 +42,21 @@ class GracefulServer(uvicorn.Server):
         ready: Callable[[], None] = lambda: None,
         exit_within: Callable[[float], None] = lambda _: None,
         *,
-        shared: bool = False,
+        accept: Accept | None = None,
     ) -> None:
         """`ready` is called once, when callers can connect. The app's lifespan is for the caller to run.
 
         `exit_within` is called with each signal, and must see to it that the process ends in so many seconds.
 
-        `shared`: other processes listen on the same socket. Each then accepts one connection at a time, so that a busy
-        one leaves the next to the others.
+        `accept` accepts the connections, in place of the event loop.
         """
         self._exit_within = exit_within
         self._stop_s = config.drain_s + STOP_S
         self._service: CallService = app.state.service
         self._ready = ready
         self._limits = ConnectionLimits(config)
+        self._accept = accept
+        self._accepting: list[asyncio.Task[None]] = []
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # below, it prints queries: prompts, tickets
         http: Any = partial(HttpProtocol, limits=self._limits)
         websocket: Any = partial(WebSocketProtocol, limits=self._limits, messages_per_s=self._messages_per_s)
@@ -60,7 +66,7 @@ class GracefulServer(uvicorn.Server):
                 lifespan="off",
                 http=http,
                 ws=websocket,
-                backlog=1 if shared else BACKLOG,
+                backlog=BACKLOG,
                 ws_max_size=config.max_message_bytes,
                 ws_per_message_deflate=False,
                 ws_ping_interval=HEARTBEAT_S,
@@ -99,9 +105,12 @@ class GracefulServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
         asyncio.get_running_loop().set_exception_handler(self._limits.loop_failed)
+        if self._accept is not None:
+            for listener in sockets or ():
+                accepting = self._accept(listener, self._protocol, lambda: len(self._limits))
+                self._accepting.append(asyncio.create_task(accepting, name="accept"))
+            sockets = []
         await super().startup(sockets)
-        for listener in sockets or ():
-            listener.listen(BACKLOG)  # asyncio takes one number for this and for how many it accepts at a time
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -111,7 +120,18 @@ class GracefulServer(uvicorn.Server):
             await asyncio.wait([draining], timeout=0.1)
         draining.cancel()
         await self._service.end_calls()
+        for accepting in self._accepting:
+            accepting.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """What uvicorn makes for each connection."""
+        http: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = http(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     def _messages_per_s(self) -> int:
         return self._service.config.session.max_messages_per_s

@@ -27,7 +27,7 @@ STREAM_START_SAMPLES = FRAME_SAMPLES
 AudioFormat = Literal["opus", "pcm"]
 Samples = npt.NDArray[np.float32]
 """float32[n], mono, 24 kHz, full scale at 1.0."""
-_NOTHING: Samples = np.empty(0, np.float32)
+NO_SAMPLES: Samples = np.empty(0, np.float32)
 
 
 class AudioReader(Protocol):
@@ -101,7 +101,7 @@ class OpusReader:
             samples += len(pieces[-1])
             if samples > MAX_MESSAGE_SAMPLES:
                 raise _message_too_long()
-        return pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, _NOTHING])
+        return pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, NO_SAMPLES])
 
     def skip(self, data: bytes) -> None:
         """See AudioReader."""

@@ -121,7 +121,8 @@ class VoiceFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._read: dict[str, tuple[tuple[str, int, int], Voice]] = {}
+        self._read: dict[str, tuple[tuple[str, int, int, int], Voice | VoiceError]] = {}
+        """What came of the last look at each file, and which file that was."""
 
     def names(self) -> list[str]:
         """The names of the voices that are in the folder now, sorted; none when the folder does not exist."""
@@ -139,13 +140,17 @@ class VoiceFolder:
             status = path.stat()
         except OSError as error:
             raise VoiceError(f"{path}: cannot be read: {error.strerror or error}.") from error
-        stamp = (path.name, status.st_mtime_ns, status.st_size)
+        stamp = (path.name, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         known = self._read.get(name)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        voice = read_voice(path)
-        self._read[name] = (stamp, voice)
-        return voice
+        if known is None or known[0] != stamp:
+            try:
+                known = (stamp, read_voice(path))
+            except VoiceError as error:
+                known = (stamp, error)
+            self._read[name] = known
+        if isinstance(known[1], VoiceError):
+            raise VoiceError(str(known[1]))
+        return known[1]
 
     def problems(self) -> list[str]:
         """One sentence for each file that looks like a voice and cannot be offered. Blocks on the disk."""

@@ -57,6 +57,16 @@ class PluginThreads:
         """The threads of a plugin."""
         return self._threads.setdefault(plugin, WorkerThreads(f"plugin {plugin}", THREADS_PER_PLUGIN))
 
+    async def run(self, plugin: str, what: str, work: Callable[[], Any], limit_s: float) -> Any:
+        """What `work` returns, the plugin's hook or method `what`, in a thread of that plugin.
+
+        Raises HangingError when it has not returned within its limit, or when every thread of the plugin hangs.
+        """
+        hanging = self.hanging(plugin)
+        if hanging >= THREADS_PER_PLUGIN:
+            raise HangingError(f"is not called, since {hanging} calls of this plugin have not returned")
+        return await self.of(plugin).run(work, limit_s, partial(self.report_hanging, plugin, what))
+
     def report_hanging(self, plugin: str, what: str, job: Job[Any]) -> None:
         """Log that a plugin's hook, or the `process` of its transform, has not returned, and remember it."""
         self._hanging.append((plugin, what, job))
@@ -112,7 +122,7 @@ class HookCaller:
         began = perf_counter()
         with foreign_code():
             result = _call(hook, arguments)
-        self._watch_loop(hook, perf_counter() - began)
+        self._watch_loop(hook.plugin_name, _hook_name(hook), perf_counter() - began)
         if inspect.isawaitable(result):
             if inspect.iscoroutine(result):
                 result.close()
@@ -125,38 +135,34 @@ class HookCaller:
         Raises CrashError, HangingError when it has not returned within its limit, and every Exception that the plugin
         raises.
         """
-        limit_s = LIMITS_S.get(_hook_name(hook), self._limit_s)
-        if inspect.iscoroutinefunction(hook.function):
-            result = _call(hook, arguments)
-        else:
-            result = await self._call_in_thread(hook, arguments, limit_s)
-        return await self._await(hook, result, limit_s) if inspect.isawaitable(result) else result
+        name, work = _hook_name(hook), partial(_call, hook, arguments)
+        limit_s = LIMITS_S.get(name, self._limit_s)
+        return await self.run(hook.plugin_name, name, work, inspect.iscoroutinefunction(hook.function), limit_s)
 
-    async def _call_in_thread(self, hook: HookImpl, arguments: dict[str, Any], limit_s: float) -> Any:
-        plugin, name = hook.plugin_name, _hook_name(hook)
-        hanging = self.threads.hanging(plugin)
-        if hanging >= THREADS_PER_PLUGIN:
-            raise HangingError(f"is not called, since {hanging} calls of this plugin have not returned")
-        on_hanging = partial(self.threads.report_hanging, plugin, name)
-        return await self.threads.of(plugin).run(partial(_call, hook, arguments), limit_s, on_hanging)
+    async def run(self, plugin: str, what: str, work: Callable[[], Any], is_async: bool, limit_s: float) -> Any:
+        """Run work of a plugin, its hook or method `what`: on the event loop where that is `async`, else in a thread.
 
-    async def _await(self, hook: HookImpl, result: Awaitable[Any], limit_s: float) -> Any:
+        Raises as `call` does.
+        """
+        result = work() if is_async else await self.threads.run(plugin, what, work, limit_s)
+        if not inspect.isawaitable(result):
+            return result
         try:
             async with asyncio.timeout(None if math.isinf(limit_s) else limit_s) as limit:
                 with foreign_code():
-                    return await _timed(result, partial(self._watch_loop, hook))
+                    return await _timed(result, partial(self._watch_loop, plugin, what))
         except TimeoutError:
             if not limit.expired():
                 raise
             raise HangingError(f"has not returned for {limit_s:.0f} s") from None
 
-    def _watch_loop(self, hook: HookImpl, seconds: float) -> None:
-        """Name an implementation that has kept the event loop waiting, the first time that it does."""
-        if seconds > SLOW_S and self._is_first(hook.plugin_name, _hook_name(hook), "slow"):
+    def _watch_loop(self, plugin: str, what: str, seconds: float) -> None:
+        """Name a hook or method that has kept the event loop waiting, the first time that it does."""
+        if seconds > SLOW_S and self._is_first(plugin, what, "slow"):
             self._log.warning(
                 "plugin keeps every call waiting: hand slow work to a thread",
-                plugin=hook.plugin_name,
-                hook=_hook_name(hook),
+                plugin=plugin,
+                hook=what,
                 ms=round(seconds * 1000),
             )
 
@@ -203,7 +209,7 @@ class HookCaller:
     def log_failure(self, hook: HookImpl, error: BaseException, *, hide_text: bool = False) -> None:
         """Log what an implementation raised; with `hide_text` only its type and line, since it may hold a password."""
         text = type(original(error)).__name__ if hide_text else describe_error(error)
-        self._log.error("plugin failed", plugin=hook.plugin_name, hook=_hook_name(hook), error=text, at=_line_of(error))
+        self._log.error("plugin failed", plugin=hook.plugin_name, hook=_hook_name(hook), error=text, at=line_of(error))
 
     def _send_plugin_failed(self, hook: HookImpl, error: BaseException) -> None:
         kind = type(original(error)).__name__
@@ -251,7 +257,7 @@ def _hook_name(hook: HookImpl) -> str:
     return str(getattr(hook.function, "__name__", "?"))
 
 
-def _line_of(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     """The file and line where an error was raised, such as `gain.py:7`."""
     frames = traceback.extract_tb(original(error).__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -26,6 +26,8 @@ from starlette.routing import BaseRoute
 from core.engine.call import Engine, Frame
 from core.engine.prompt import Voice
 from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo
+from core.plugin.acting import SessionControl, SessionHandler
+from core.plugin.doors import Calls
 from core.plugin.store import Store
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ SYNC_HOOKS = (
     "login_path",
     "transform_input",
     "transform_output",
+    "open_session",
     "session_event",
     "service_event",
 )
@@ -66,10 +69,11 @@ class Transform(Protocol):
 
 
 @hookspec
-def startup(config: "Config", engine: Engine | None, shared: Store) -> Awaitable[None] | None:
+def startup(config: "Config", engine: Engine | None, shared: Store, calls: Calls | None) -> Awaitable[None] | None:
     """Prepare the plugin. Called once, before the first caller. `engine` is None where only settings are checked.
 
     `shared` keeps what must outlive an edit of the plugin's options, or be the same in all processes of a service.
+    `calls` opens sessions for a door of the plugin's own; None where nobody can call, such as where `engine` is None.
     """
 
 
@@ -148,6 +152,14 @@ def transform_input(session: SessionInfo) -> Transform | None:
 @hookspec
 def transform_output(session: SessionInfo) -> Transform | None:
     """A transform of the agent's frames for this session, or None. Transforms run in the order of their plugins."""
+
+
+@hookspec
+def open_session(control: SessionControl) -> SessionHandler | None:
+    """Act in a session: keep its control, and return an object that hears what happens in it, or None.
+
+    Called once for each session, when its request has been accepted and before it waits for a slot.
+    """
 
 
 @hookspec

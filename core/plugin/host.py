@@ -10,11 +10,13 @@ What happens when a plugin raises or returns an invalid result:
 - personas, voices: it is logged and the next plugin is called; when none has a result, this caller gets an error.
 - any hook that does not return in the time that it has: as if it had raised; the log and `problems` name it.
 - audio: the transform is left out for this session, which gets a TransformFailed event.
+- `open_session`: the handler is left out for this session, which gets a HandlerFailed event.
 - `session_event`, `service_event`: it is logged, the first time.
 - `notices`, `problems`: it is logged, and the sentences of the other plugins are shown.
 - `login_path`: it is logged, and the next plugin is called.
 
-Every failure of a hook is also a PluginFailed event for `service_event`; a transform's is a TransformFailed event.
+Every failure of a hook is also a PluginFailed event for `service_event`; a transform's is a TransformFailed event for
+`session_event`, and a handler's a HandlerFailed event.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,16 +30,18 @@ from starlette.routing import BaseRoute
 from core.engine.call import Engine
 from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError, PluginError, RefusedError
-from core.events import OPERATOR, Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
+from core.events import OPERATOR, HandlerFailed, Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
+from core.plugin.acting import SessionControl
 from core.plugin.catalogue import Catalogue
 from core.plugin.discovery import Candidate, find_plugins
+from core.plugin.doors import Calls
+from core.plugin.handlers import Handler, open_handlers
 from core.plugin.hook_calls import HookCaller, describe_error
-from core.plugin.hookspecs import Transform
 from core.plugin.loading import PluginInfo, PluginSet, load_plugins, reload_plugins
 from core.plugin.personas import Persona
 from core.plugin.store import MemoryStore, Store
-from core.plugin.transforms import Chain
-from core.plugin.worker_threads import HangingError, Job
+from core.plugin.transforms import Chain, open_chain
+from core.plugin.worker_threads import Job
 from core.settings.config import Config
 from core.settings.log import get_logger
 
@@ -69,6 +73,7 @@ class PluginHost:
         self._plugins = plugins
         self._manager = plugins.manager
         self._hooks = HookCaller(plugins.manager, plugins.threads, config.session.auth_s)
+        self._budget_ms = config.session.transform_budget_ms
         self._catalogue = Catalogue(config, self._hooks)
         self._lifetimes = {one.info.name: one.lifetime for one in plugins.loaded if one.plugin is not None}
 
@@ -107,16 +112,16 @@ class PluginHost:
         """Every plugin that was found, in order of precedence."""
         return [one.info for one in self._plugins.loaded]
 
-    async def startup(self, engine: Engine | None) -> None:
+    async def startup(self, engine: Engine | None, calls: Calls | None = None) -> None:
         """Start every plugin that no host has started, and check the personas and voices. `engine` is None where only
-        settings are checked.
+        settings are checked, and `calls` where nobody can call.
 
         Raises PluginError naming the plugin that failed, or ConfigError with every problem, after shutting down the
         plugins that this call started.
         """
         try:
             problems: list[str] = []
-            for failure in await self._start(engine):
+            for failure in await self._start(engine, calls):
                 if isinstance(failure, PluginError):
                     raise failure
                 problems.extend(failure.problems)
@@ -142,7 +147,7 @@ class PluginHost:
         except PluginError as error:
             problems.append(str(error))
         try:
-            for failure in await host._start(None):
+            for failure in await host._start(None, None):
                 problems.extend(failure.problems if isinstance(failure, ConfigError) else [f"{failure}."])
             problems.extend(await host._catalogue.check())
             problems.extend(await host._catalogue.faults(complete=False))
@@ -157,7 +162,7 @@ class PluginHost:
         """What a call would be refused for now, a sentence each. Reads every voice that is on offer."""
         return await self._catalogue.faults(complete=True)
 
-    async def _start(self, engine: Engine | None) -> list[ConfigError | PluginError]:
+    async def _start(self, engine: Engine | None, calls: Calls | None) -> list[ConfigError | PluginError]:
         """Start every plugin that no host has started, and return what kept some from starting."""
         starts = self._hooks.implementations("startup")
         with_startup = {hook.plugin_name for hook in starts}
@@ -170,7 +175,7 @@ class PluginHost:
             if lifetime.started:
                 continue
             try:
-                await self._hooks.call(hook, config=self.config, engine=engine, shared=self._shared)
+                await self._hooks.call(hook, config=self.config, engine=engine, shared=self._shared, calls=calls)
             except ConfigError as error:
                 failures.append(error)
             except Exception as error:
@@ -332,11 +337,18 @@ class PluginHost:
 
     def input_chain(self, session: SessionInfo, on_failure: Callable[[TransformFailed], None]) -> Chain:
         """New transforms for the caller's frames in this session. `on_failure` is called for each one that fails."""
-        return self._chain("transform_input", session, on_failure)
+        return open_chain(self._hooks, "transform_input", session, self._budget_ms, on_failure)
 
     def output_chain(self, session: SessionInfo, on_failure: Callable[[TransformFailed], None]) -> Chain:
         """New transforms for the agent's frames in this session. `on_failure` is called for each one that fails."""
-        return self._chain("transform_output", session, on_failure)
+        return open_chain(self._hooks, "transform_output", session, self._budget_ms, on_failure)
+
+    def open_session(
+        self, control: Callable[[str], SessionControl], on_failure: Callable[[HandlerFailed], None]
+    ) -> list[Handler]:
+        """The handlers that plugins have for a new session. `control` makes the control that a plugin gets by its name;
+        `on_failure` is called for each handler that fails."""
+        return open_handlers(self._hooks, control, on_failure)
 
     def report_hanging(self, plugin: str, job: Job[Any]) -> None:
         """Log that the `process` of a plugin's transform does not return. New calls go without the transform."""
@@ -349,21 +361,3 @@ class PluginHost:
     def service_event(self, event: ServiceEvent) -> None:
         """Send an event of the service to every plugin. What a plugin raises is logged, never raised here."""
         self._hooks.notify("service_event", event=event)
-
-    def _chain(self, hook_name: str, session: SessionInfo, on_failure: Callable[[TransformFailed], None]) -> Chain:
-        transforms: list[tuple[str, Transform]] = []
-        for hook in self._hooks.implementations(hook_name):
-            try:
-                if self._hooks.threads.hanging(hook.plugin_name, "process"):
-                    raise HangingError("is left out, since it has not returned in another call")
-                transform = self._hooks.call_on_loop(hook, session=session)
-                if transform is None:
-                    continue
-                if not callable(getattr(transform, "process", None)):
-                    raise TypeError(f"{type(transform).__name__} has no method process(frame)")
-            except Exception as error:
-                self._hooks.log_failure(hook, error)
-                on_failure(TransformFailed(hook.plugin_name, describe_error(error)))
-            else:
-                transforms.append((hook.plugin_name, transform))
-        return Chain(transforms, self.config.session.transform_budget_ms, on_failure)

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.engine.call import Engine
 from core.errors import ConfigError, PersonaplexError
 from core.events import SettingsReloaded
+from core.plugin.doors import Calls
 from core.plugin.host import PluginHost
 from core.settings.config import Config, read_config
 from core.settings.log import get_logger
@@ -47,7 +48,10 @@ _log = get_logger("settings")
 class Reloader:
     """The plugin host that new calls use, and the earlier ones that running calls still use."""
 
-    def __init__(self, host: PluginHost, engine: Engine, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, host: PluginHost, engine: Engine, environ: Mapping[str, str] = os.environ, calls: Calls | None = None
+    ) -> None:
+        """`engine` and `calls` are for the plugins' `startup`."""
         self.host = host
         """The host for the next call."""
         self.problems: tuple[str, ...] = ()
@@ -55,6 +59,7 @@ class Reloader:
         self.on_applied: Callable[[Config], None] = lambda _config: None
         """Called with the settings in force after each edit that took effect."""
         self._engine = engine
+        self._doors = calls
         self._environ = environ
         self._path = Path(host.config.source)
         self._file = host.config
@@ -76,7 +81,7 @@ class Reloader:
 
     async def start(self) -> None:
         """Start the plugins. Raises PluginError or ConfigError."""
-        await self.host.startup(self._engine)
+        await self.host.startup(self._engine, self._doors)
 
     async def catch_up(self) -> None:
         """Take the file as it is now, also if the last edit was before this process began: `host` may have older
@@ -201,7 +206,7 @@ class Reloader:
                 [f"{self._path}: nobody would have to log in any more. Restart the service to allow that."]
             )
         host.routes()
-        await host.startup(self._engine)
+        await host.startup(self._engine, self._doors)
         replaced, self.host = self.host, host
         self._replaced.add(replaced)
         self._shut_down_unless_used(replaced)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from core.engine.call import FRAME_SAMPLES, Frame
-from core.events import TransformFailed
+from core.events import SessionInfo, TransformFailed
 from core.plugin.foreign_code import foreign_code
-from core.plugin.hook_calls import describe_error
+from core.plugin.hook_calls import HookCaller, describe_error
 from core.plugin.hookspecs import Transform
+from core.plugin.worker_threads import HangingError
 
 Times = tuple[tuple[str, float], ...]
 """Names of plugins, each with the milliseconds of CPU time that its transform took for one frame."""
@@ -104,6 +105,32 @@ class Chain:
     def _leave_out(self, stage: _Stage, reason: str) -> None:
         self._stages.remove(stage)
         self._on_failure(TransformFailed(stage.plugin, reason))
+
+
+def open_chain(
+    hooks: HookCaller,
+    hook_name: str,
+    session: SessionInfo,
+    budget_ms: float,
+    on_failure: Callable[[TransformFailed], None],
+) -> Chain:
+    """New transforms of all plugins that have one for this session, by `transform_input` or `transform_output`."""
+    transforms: list[tuple[str, Transform]] = []
+    for hook in hooks.implementations(hook_name):
+        try:
+            if hooks.threads.hanging(hook.plugin_name, "process"):
+                raise HangingError("is left out, since it has not returned in another call")
+            transform = hooks.call_on_loop(hook, session=session)
+            if transform is None:
+                continue
+            if not callable(getattr(transform, "process", None)):
+                raise TypeError(f"{type(transform).__name__} has no method process(frame)")
+        except Exception as error:
+            hooks.log_failure(hook, error)
+            on_failure(TransformFailed(hook.plugin_name, describe_error(error)))
+        else:
+            transforms.append((hook.plugin_name, transform))
+    return Chain(transforms, budget_ms, on_failure)
 
 
 def _problem_with(frame: Any) -> str:

@@ -1,25 +1,14 @@
-"""How a conversation ends: the exception that ends it, and what each error and each limit means to the caller."""
+"""How a conversation ends: what each error and each limit means to the caller."""
 
 from typing import Literal
 
 from core.errors import AudioError, EngineBusyError, EngineError, PromptError, ProtocolError
-from core.events import EndReason
+from core.plugin.doors import CallEnded
 from core.session.admission import TooManyCallsError
 from core.session.protocol import CloseCode
 
 TimeLimit = Literal["time", "idle"]
 """The limits that end a call by the clock: its longest duration, and the caller's longest silence."""
-
-
-class CallEnded(Exception):  # noqa: N818 - an ending, not an error
-    """The conversation is over. The first one raised in a session decides how it ends."""
-
-    def __init__(self, reason: EndReason, code: int, message: str = "") -> None:
-        """`code` closes the WebSocket; `message` tells the caller what happened and what to do, "" sends nothing."""
-        self.reason = reason
-        self.code = code
-        self.message = message
-        super().__init__(reason)
 
 
 def from_error(error: Exception) -> CallEnded:

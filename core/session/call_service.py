@@ -1,51 +1,52 @@
-"""What all calls of one running app share, and how a WebSocket becomes a session."""
+"""What all calls of one running app share, and how a request becomes a session, whichever door it comes by."""
 
 import asyncio
 import contextlib
-import os
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from core.engine.call import Engine
-from core.errors import RefusedError
-from core.events import CallRefused, SessionInfo
+from core.errors import ProtocolError, RefusedError
+from core.events import CallRefused, Identity, SessionEnded, SessionInfo
+from core.plugin.doors import CallRequest, Transport
 from core.plugin.host import PluginHost
 from core.plugin.reload import Reloader
-from core.plugin.worker_threads import WorkerThreads
 from core.session import call_end
 from core.session.addresses import client_address
 from core.session.admission import Admission, EngineAdmission
-from core.session.chat_request import ChatRequest, resolve_request
+from core.session.chat_request import ResolvedRequest, authenticate, is_web_client, parse_query, resolve_request
+from core.session.codec_threads import CodecThreads
 from core.session.protocol import NVIDIA_ROUTE, OUR_ROUTE
 from core.session.refusal import refuse
 from core.session.session import Session
-from core.session.wire import Wire
+from core.session.websocket_transport import WebSocketTransport
 from core.settings.config import Config
 from core.settings.log import get_logger
 
 ROUTES = (OUR_ROUTE, NVIDIA_ROUTE)
-CODING_S = 1.0
-"""A thread that codes and transforms a frame for longer than this is lost; another takes its place."""
 GOODBYE_S = 5.0
 """How long running calls have to end when the server stops."""
 _log = get_logger("service")
 
 
 class CallService:
-    """Takes the calls of one app: an engine, its plugins, the queue and the sessions.
+    """Takes the calls of one app: an engine, its plugins, the queue and the sessions. To plugins it is `Calls`.
 
     Made by `create_app`, whose lifespan calls `start` and `stop`.
     """
 
     def __init__(self, config: Config, engine: Engine, host: PluginHost, admission: Admission | None = None) -> None:
         """`admission` None is a queue of this process before `engine`."""
-        self.reloader = Reloader(host, engine)
+        self.reloader = Reloader(host, engine, calls=self)
         self.engine = engine
         self.admission = admission or EngineAdmission(engine, config.server)
-        self._codec_threads = WorkerThreads("audio", min(8, os.cpu_count() or 1), replace_s=CODING_S)
+        self._codec_threads = CodecThreads()
         self._sessions: set[Session] = set()
         self._all_ended = asyncio.Event()
         """Set when the last session has ended."""
@@ -97,20 +98,26 @@ class CallService:
 
     def refused(self, connection: HTTPConnection, refusal: RefusedError) -> None:
         """Report a call that was refused to the plugins; refusals of other requests are not reported."""
-        route = connection.scope["path"]
-        if route in ROUTES:
-            self.host.service_event(CallRefused(refusal.reason, refusal.status, route, client_address(connection)))
+        if connection.scope["path"] in ROUTES:
+            self._report(connection, refusal)
 
     async def chat(self, websocket: WebSocket) -> None:
         """The endpoint of both WebSocket routes: refuse the request over HTTP, or accept it and converse."""
         async with self.reloader.call() as host:
             try:
-                request = await self._resolve(websocket, host)
+                async with self._looking_up(host):
+                    identity = await authenticate(websocket, host)
+                    query = parse_query(websocket.query_params)
+                    call = await self._accept(websocket, query, identity, host)
             except RefusedError as refusal:
                 self.refused(websocket, refusal)
                 await refuse(websocket.scope, websocket.receive, websocket.send, refusal)
-            else:
-                await self._converse(websocket, host, request)
+                return
+            await websocket.accept()
+            metadata, impatient = websocket.url.path == OUR_ROUTE, is_web_client(websocket)
+            await call.run(
+                WebSocketTransport(websocket, query.audio, self._codec_threads, metadata=metadata, impatient=impatient)
+            )
 
     async def upgrade_required(self, request: Request) -> Response:
         """The endpoint of both routes for a request that is no WebSocket's. Raises RefusedError."""
@@ -123,45 +130,103 @@ class CallService:
         self.refused(request, refusal)
         raise refusal
 
-    async def _resolve(self, websocket: WebSocket, host: PluginHost) -> ChatRequest:
+    async def accept(self, connection: HTTPConnection | None, request: CallRequest) -> "ResolvedCall":
+        """See `core.plugin.doors.Calls`."""
+        async with self.reloader.call() as host:
+            try:
+                async with self._looking_up(host):
+                    identity = request.identity or await _caller_of(connection, host)
+                    return await self._accept(connection, request, identity, host)
+            except RefusedError as refusal:
+                self._report(connection, refusal)
+                raise
+
+    async def converse(
+        self, connection: HTTPConnection | None, request: CallRequest, transport: Transport
+    ) -> SessionEnded:
+        """See `core.plugin.doors.Calls`."""
+        return await (await self.accept(connection, request)).run(transport)
+
+    async def hold(self, call: "ResolvedCall", transport: Transport) -> SessionEnded:
+        """Hold the session of a call that was accepted. Returns how it ended."""
+        async with self.reloader.call() as host:
+            resolved = call.request
+            info = SessionInfo(
+                id=secrets.token_hex(8),
+                identity=resolved.identity,
+                persona=resolved.persona.id,
+                voice=resolved.persona.voice,
+                route=transport.route or call.path,
+                address=call.address,
+                audio=transport.audio,
+            )
+            session = Session(
+                info,
+                resolved,
+                transport,
+                admission=self.admission,
+                host=host,
+                engine=self.engine.info,
+                threads=self._codec_threads,
+                config=host.config.session,
+            )
+            self._sessions.add(session)
+            self._all_ended.clear()
+            if self.stopping:
+                session.end(call_end.from_shutdown())
+            try:
+                return await session.run()
+            finally:
+                self._sessions.discard(session)
+                if not self._sessions:
+                    self._all_ended.set()
+
+    @asynccontextmanager
+    async def _looking_up(self, host: PluginHost) -> AsyncIterator[None]:
+        """Around what finds out who calls, and what for. Raises RefusedError where that takes too long."""
         if self.stopping:
             raise RefusedError(503, call_end.from_shutdown().message, reason="shutdown")
         try:
             async with asyncio.timeout(host.config.session.auth_s):
-                return await resolve_request(websocket, host, host.config.personas)
+                yield
         except TimeoutError:
             raise RefusedError(503, "The service took too long to look you up. Try again.", reason="timeout") from None
+        except ProtocolError as error:
+            raise RefusedError(400, str(error)) from None
 
-    async def _converse(self, websocket: WebSocket, host: PluginHost, request: ChatRequest) -> None:
-        config = host.config
-        await websocket.accept()
-        route = websocket.url.path
-        info = SessionInfo(
-            id=secrets.token_hex(8),
-            identity=request.identity,
-            persona=request.persona.id,
-            voice=request.persona.voice,
-            route=route,
-            address=client_address(websocket),
-            audio=request.audio,
-        )
-        session = Session(
-            info,
-            request,
-            Wire(websocket, config.session.send_s, metadata=route == OUR_ROUTE),
-            admission=self.admission,
-            host=host,
-            engine=self.engine.info,
-            codec_threads=self._codec_threads,
-            config=config.session,
-        )
-        self._sessions.add(session)
-        self._all_ended.clear()
-        if self.stopping:
-            session.end(call_end.from_shutdown())
-        try:
-            await session.run()
-        finally:
-            self._sessions.discard(session)
-            if not self._sessions:
-                self._all_ended.set()
+    async def _accept(
+        self, connection: HTTPConnection | None, request: CallRequest, identity: Identity, host: PluginHost
+    ) -> "ResolvedCall":
+        resolved = await resolve_request(request, identity, host)
+        if connection is None:
+            return ResolvedCall(self, resolved, "", request.address)
+        return ResolvedCall(self, resolved, connection.url.path, client_address(connection))
+
+    def _report(self, connection: HTTPConnection | None, refusal: RefusedError) -> None:
+        path, address = ("", "") if connection is None else (connection.scope["path"], client_address(connection))
+        self.host.service_event(CallRefused(refusal.reason, refusal.status, path, address))
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedCall:
+    """See `core.plugin.doors.AcceptedCall`."""
+
+    service: CallService
+    request: ResolvedRequest
+    path: str
+    """Of the request that it came by; "" where there was none."""
+    address: str
+
+    async def run(self, transport: Transport) -> SessionEnded:
+        """See `core.plugin.doors.AcceptedCall`. Raises TypeError for what is no Transport."""
+        if not isinstance(transport, Transport):
+            raise TypeError(f"A call runs over a core.Transport, not over {type(transport).__name__}.")
+        return await self.service.hold(self, transport)
+
+
+async def _caller_of(connection: HTTPConnection | None, host: PluginHost) -> Identity:
+    """Who is calling over a door. Raises RefusedError."""
+    if connection is None:
+        raise RefusedError(401, "Nobody says who is calling: a door without a connection has to.")
+    known = getattr(connection.state, "identity", None)  # found before a plugin's route was reached: a ticket is used
+    return known if isinstance(known, Identity) else await authenticate(connection, host)

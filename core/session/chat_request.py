@@ -17,10 +17,10 @@ from core.errors import PersonaError, PluginError, ProtocolError, RefusedError, 
 from core.events import Identity
 from core.media.audio_codecs import AudioFormat
 from core.media.voices import voice_name
+from core.plugin.doors import CallRequest
 from core.plugin.host import PluginHost
 from core.plugin.personas import Persona
 from core.session.protocol import NVIDIA_ROUTE
-from core.settings.sections import PersonasConfig
 
 CUSTOM = "custom"
 """The id of a persona whose prompt the caller sends."""
@@ -30,28 +30,20 @@ WEB_CLIENT_PARAMETERS = frozenset({"pad_mult", "repetition_penalty", "repetition
 
 
 @dataclass(frozen=True)
-class ChatQuery:
+class ChatQuery(CallRequest):
     """The parsed query; None where a parameter is absent. Of one that is repeated, the last counts."""
 
-    persona: str | None
-    voice: str | None
-    prompt: str | None
-    audio: AudioFormat
-    sampling: Mapping[str, Any]
-    """The fields of Sampling that were given."""
+    audio: AudioFormat = "opus"
 
 
 @dataclass(frozen=True)
-class ChatRequest:
+class ResolvedRequest:
     """A request that was accepted."""
 
     identity: Identity
     persona: Persona
     """With the voice and the sampling that the caller chose."""
     prompt: Prompt
-    audio: AudioFormat
-    web_client: bool = False
-    """Whether this is NVIDIA's web client, which has to hear something every 10 s while it waits."""
 
 
 def parse_query(query: Mapping[str, str]) -> ChatQuery:
@@ -87,29 +79,31 @@ def parse_query(query: Mapping[str, str]) -> ChatQuery:
     return ChatQuery(
         persona=persona[1].strip() if persona else None,
         voice=voice_name(voice[1].strip()) if voice else None,
-        prompt=None if prompt is None else without_system_tags(" ".join(prompt.split())),
+        prompt=prompt,
         audio=cast(AudioFormat, audio),
         sampling={name: value for name, value in numbers.items() if value is not None},
     )
 
 
-async def resolve_request(connection: HTTPConnection, host: PluginHost, personas: PersonasConfig) -> ChatRequest:
+def is_web_client(connection: HTTPConnection) -> bool:
+    """Whether this is NVIDIA's web client, which has to hear something every 10 s while it waits."""
+    return "origin" in connection.headers and connection.query_params.keys() >= WEB_CLIENT_PARAMETERS
+
+
+async def resolve_request(request: CallRequest, identity: Identity, host: PluginHost) -> ResolvedRequest:
     """The persona, prompt and voice for a caller who may call. Raises RefusedError."""
-    identity = await authenticate(connection, host)
     try:
-        query = parse_query(connection.query_params)
         voices = await host.list_voices()
-        persona = await _persona(query, identity, voices, host, personas)
+        persona = await _persona(request, identity, voices, host)
         persona = replace(
             persona,
-            voice=query.voice or persona.voice,
-            sampling=Sampling(**{**asdict(persona.sampling), **query.sampling}),
+            voice=request.voice or persona.voice,
+            sampling=_sampling(persona.sampling, request.sampling),
         )
         if not await host.authorize(identity, persona):
             raise RefusedError(403, f"You may not talk with {persona.name}.")
         voice = await host.load_voice(persona.voice, voices)
-        web_client = "origin" in connection.headers and connection.query_params.keys() >= WEB_CLIENT_PARAMETERS
-        return ChatRequest(identity, persona, Prompt(persona.prompt, voice), query.audio, web_client)
+        return ResolvedRequest(identity, persona, Prompt(persona.prompt, voice))
     except (ProtocolError, SamplingError) as error:
         raise RefusedError(400, str(error)) from None
     except (PersonaError, VoiceError) as error:
@@ -145,21 +139,28 @@ def _challenges(connection: HTTPConnection) -> tuple[str, ...]:
     return ("Bearer",)
 
 
-async def _persona(
-    query: ChatQuery, identity: Identity, voices: Sequence[str], host: PluginHost, personas: PersonasConfig
-) -> Persona:
-    if query.prompt and not personas.custom:
+def _sampling(usual: Sampling, given: Mapping[str, Any]) -> Sampling:
+    """A persona's sampling with what a caller gives. Raises SamplingError."""
+    if unknown := given.keys() - asdict(usual).keys():
+        raise SamplingError(f"There is no sampling value {min(unknown)!r}.")
+    return Sampling(**{**asdict(usual), **given})
+
+
+async def _persona(request: CallRequest, identity: Identity, voices: Sequence[str], host: PluginHost) -> Persona:
+    personas = host.config.personas
+    prompt = None if request.prompt is None else without_system_tags(" ".join(request.prompt.split()))
+    if prompt and not personas.custom:
         raise RefusedError(
             403, "Prompts of your own are not allowed here: choose a persona, or set personas.custom in config.yaml."
         )
-    if query.prompt and query.persona:
+    if prompt and request.persona:
         raise RefusedError(400, "Give either a persona or a prompt, not both.")
-    if query.prompt is not None and query.persona is None and personas.custom:
-        if len(query.prompt) > personas.max_prompt_chars:
+    if prompt is not None and request.persona is None and personas.custom:
+        if len(prompt) > personas.max_prompt_chars:
             raise RefusedError(
-                400, f"The prompt has {len(query.prompt)} characters; at most {personas.max_prompt_chars} are allowed."
+                400, f"The prompt has {len(prompt)} characters; at most {personas.max_prompt_chars} are allowed."
             )
-        if not query.voice and not voices:
+        if not request.voice and not voices:
             raise RefusedError(404, "No voice is offered here.")
-        return Persona(CUSTOM, "Custom", "", query.voice or voices[0], query.prompt, Sampling())
-    return await host.resolve_persona(query.persona or "", identity, voices)
+        return Persona(CUSTOM, "Custom", "", request.voice or voices[0], prompt, Sampling())
+    return await host.resolve_persona(request.persona or "", identity, voices)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from core.engine.call import FRAME_S, OutputFrame
 from core.events import FrameTimed
 from core.plugin.transforms import Times
-from core.session.audio_streams import EncodedFrame
+from core.session.outgoing import EncodedFrame
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,16 @@
 """The limits of one conversation: its duration, the caller's silence, and the rate of messages and audio."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from core.engine.call import SAMPLE_RATE, Frame
-from core.session.call_end import CallEnded, TimeLimit
+from core.plugin.doors import CallEnded
+from core.session.call_end import TimeLimit
 from core.session.protocol import CloseCode
+from core.session.token_bucket import Clock, TokenBucket
 from core.settings.sections import SessionConfig
-
-Clock = Callable[[], float]
-"""Seconds from any fixed point."""
 
 SPEECH_RMS = 10 ** (-46 / 20)
 """A frame louder than -46 dBFS counts as speech: quiet talk is above it, the hum of a muted room below."""
@@ -85,11 +83,11 @@ class RateLimits:
 
     def __init__(self, config: SessionConfig, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._last = clock()
         self._rate = config.max_messages_per_s
         self._patience_s = config.max_ahead_s
-        self._messages = self._rate * BURST_S
-        self._work_s = WORK_RATE * BURST_S
+        self._messages = TokenBucket(self._rate, self._rate * BURST_S, clock)
+        self._work = TokenBucket(WORK_RATE, WORK_RATE * BURST_S, clock)
+        """In seconds of sound."""
         self._too_fast: tuple[float, float] | None = None
         """When it began to be too fast, and when it last was."""
 
@@ -98,21 +96,19 @@ class RateLimits:
 
         Returns for how many seconds the client is not to be read. Raises CallEnded.
         """
-        now = self._clock()
-        passed, self._last = now - self._last, now
         sound_s = max(samples / SAMPLE_RATE, size / MOST_BYTES_PER_S)
-        self._messages = min(self._messages + passed * self._rate, self._rate * BURST_S) - 1
-        self._work_s = min(self._work_s + passed * WORK_RATE, WORK_RATE * BURST_S) - sound_s - overhead / SAMPLE_RATE
-        if self._messages >= 0 and self._work_s >= 0:
+        messages_s = self._messages.take(1)
+        hold_s = max(messages_s, self._work.take(sound_s + overhead / SAMPLE_RATE))
+        if hold_s == 0:
             return 0.0
         if samples == 0:
             raise _too_fast(
                 f"More than {self._rate} messages a second. Put more audio in each."
-                if self._messages < 0
+                if messages_s > 0
                 else "Too much came that is no sound: empty pages, or streams begun again and again."
             )
         self.too_fast()
-        return max(-self._messages / self._rate, -self._work_s / WORK_RATE)
+        return hold_s
 
     def too_fast(self) -> None:
         """Note that audio came faster than it can have been spoken. Raises CallEnded when that goes on and on."""

@@ -4,12 +4,18 @@ The first byte of a binary message is its kind. Kinds 0-6 are those of NVIDIA's 
 ignored. Clients of `/api/chat` do not know kind 4, so METADATA goes to `/ws/chat` only.
 """
 
+from dataclasses import asdict
 from enum import IntEnum
 from typing import Annotated
 
 import msgspec
 
-from core.events import Limit
+from core.errors import ProtocolError
+from core.events import CallerText
+from core.plugin.doors import ClientMessage
+from core.plugin.server_messages import PluginMessage, Preparing, Queued, Ready, ServerMessage, Stats, Warned
+
+_json = msgspec.json.Encoder()
 
 OUR_ROUTE = "/ws/chat"
 """Its clients know METADATA; those of NVIDIA's route do not."""
@@ -29,7 +35,7 @@ class Kind(IntEnum):
     CONTROL = 3
     """Reserved by NVIDIA's protocol; ignored."""
     METADATA = 4
-    """Both ways, `/ws/chat` only: JSON, see ServerMetadata and ClientMetadata."""
+    """Both ways, `/ws/chat` only: JSON, see `encode_metadata` and `decode_metadata`."""
     ERROR = 5
     """Server: what went wrong and what to do, UTF-8; a close follows."""
     PING = 6
@@ -64,72 +70,45 @@ class CloseCode(IntEnum):
     """The prompt could not be prepared in time."""
     TOO_FAST = 4004
     """More messages or audio than a conversation has."""
+    PLUGIN = 4010
+    """A plugin ended the call; the message before says why."""
 
 
-class _Metadata(msgspec.Struct, frozen=True, tag_field="type"):
-    """A METADATA message: a JSON object whose `type` says which one it is."""
-
-
-class Queued(_Metadata, frozen=True, tag="queued"):
-    """Every slot is taken. Sent again whenever the place changes."""
-
-    place: int
-    """The place in the queue, from 1."""
-
-
-class Preparing(_Metadata, frozen=True, tag="preparing"):
-    """The caller has a slot, and the prompt is being prefilled."""
-
-
-class ReadyEngine(msgspec.Struct, frozen=True):
-    """The model that answers."""
-
-    name: str
-    notice: str
-    """A sentence that callers must be told about this model, or ""."""
-
-
-class Ready(_Metadata, frozen=True, tag="ready"):
-    """What the conversation will be like. Sent just before the handshake."""
-
-    session: str
-    """The id under which the session stands in the server's log."""
-    persona: str
-    """The persona's id, or "custom"."""
-    voice: str
-    engine: ReadyEngine
-    seed: int
-    """The seed in use, also when none was asked for."""
-    max_s: float
-    """The longest duration of the call, in seconds."""
-
-
-class Stats(_Metadata, frozen=True, tag="stats"):
-    """How the call goes. Sent each second from the handshake on."""
-
-    input_lag_ms: int
-    """How much of the caller's audio waits for its answer."""
-    dropped: int
-    """How many of the caller's frames were dropped so far to bound that lag."""
-    frames: int
-    """How many frames of the agent were sent so far."""
-
-
-class Warned(_Metadata, frozen=True, tag="warning"):
-    """A limit will end the call soon."""
-
-    limit: Limit
-    seconds: float
-    """What is left."""
-
-
-class Echo(_Metadata, frozen=True, tag="echo"):
+class Echo(msgspec.Struct, frozen=True, tag="echo", tag_field="type"):
     """A client sends it and gets it back at once, which measures the round trip of the network."""
 
     id: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 ServerMetadata = Queued | Preparing | Ready | Stats | Warned | Echo
-"""What the server sends as METADATA."""
-ClientMetadata = Echo
-"""What a client may send as METADATA; other JSON is ignored."""
+"""What the server itself sends as METADATA; a caller's words and the messages of plugins come beside it."""
+
+
+def encode_metadata(message: ServerMessage | Echo) -> bytes:
+    """The payload of a METADATA message."""
+    match message:
+        case CallerText():
+            return _json.encode({"type": "caller_text", **asdict(message)})
+        case PluginMessage():
+            return _json.encode({"type": message.type, **message.data})
+    return _json.encode(message)
+
+
+def decode_metadata(payload: bytes) -> Echo | ClientMessage:
+    """A client's METADATA. One that the protocol does not have is of type "", which is for nobody.
+
+    Raises ProtocolError when it is not JSON.
+    """
+    try:
+        data = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ProtocolError("A METADATA message is not JSON.") from None
+    type_ = data.pop("type", "") if isinstance(data, dict) else ""
+    if type_ == "echo":
+        try:
+            return msgspec.convert({"type": "echo", **data}, Echo)
+        except msgspec.ValidationError:
+            return ClientMessage(size=len(payload))
+    if not isinstance(type_, str) or "." not in type_:
+        return ClientMessage(size=len(payload))
+    return ClientMessage(type_, data, len(payload))

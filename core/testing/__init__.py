@@ -14,7 +14,7 @@ replaced. This is a whole test, for pytest with pytest-asyncio:
 
 - `PluginHarness`: a host with one plugin, an engine and the app around them. `harness.host` calls single hooks.
 - `SessionDriver`: one session; the test sends the caller's frames and gets the agent's frames, the events, and how the
-  session ended.
+  session ended. `session.control` does what another plugin would, such as `caller_said`.
 - `EchoEngine`: an engine that answers each frame with the same frame, with faults on demand.
 - `EventRecorder`: a plugin that keeps every event.
 

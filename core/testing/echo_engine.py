@@ -79,6 +79,8 @@ class EchoEngine:
     opened: int = 0
     """How many calls have been opened so far."""
     closed: bool = False
+    prepared: list[Voice] = field(default_factory=list)
+    """The voices that `prepare` was called with."""
 
     def __post_init__(self) -> None:
         self.prompts = asyncio.Event()
@@ -106,6 +108,10 @@ class EchoEngine:
     def voice(self, name: str) -> Voice | None:
         """See Engine."""
         return Voice(name, codes=np.zeros((10, 8), np.int64)) if name in VOICES else None
+
+    def prepare(self, voice: Voice) -> None:
+        """See Engine. An echo needs no codes; `prepared` has the voices."""
+        self.prepared.append(voice)
 
     def open(
         self,

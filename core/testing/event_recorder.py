@@ -1,4 +1,4 @@
-"""A plugin that keeps every event."""
+"""A plugin that keeps every event, and the control of every session."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from core.events import ServiceEvent, SessionEnded, SessionEvent, SessionInfo
+from core.plugin.acting import SessionControl
 from core.plugin.hookspecs import hookimpl
 
 _Event = TypeVar("_Event")
@@ -19,7 +20,13 @@ class EventRecorder:
 
     events: list[tuple[SessionInfo, SessionEvent]] = field(default_factory=list)
     service_events: list[ServiceEvent] = field(default_factory=list)
+    controls: dict[str, SessionControl] = field(default_factory=dict)
+    """Its control of each session, by the session's id: so a test can do what another plugin would."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @hookimpl
+    def open_session(self, control: SessionControl) -> None:
+        self.controls[control.info.id] = control
 
     @hookimpl
     def session_event(self, session: SessionInfo, event: SessionEvent) -> None:

@@ -2,17 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
 from starlette.types import ASGIApp, Message
 
-from core.engine.call import Frame
+from core.engine.call import FRAME_SAMPLES, Frame
 from core.errors import PersonaplexError, RefusedError
 from core.events import SessionEnded, SessionEvent, SessionInfo
 from core.media.audio_codecs import PcmReader, PcmWriter
+from core.plugin.acting import SessionControl
 from core.session.protocol import Kind
 from core.testing.event_recorder import PATIENCE_S, EventRecorder
 
@@ -54,6 +56,11 @@ class SessionDriver:
         return next(info for info, _ in self._recorder.events if info.id == self._session_id)
 
     @property
+    def control(self) -> SessionControl:
+        """A control of this session, as a plugin has it: such as to tell by `caller_said` what the caller says."""
+        return self._recorder.controls[self._session_id]
+
+    @property
     def events(self) -> list[SessionEvent]:
         """The events of this session so far, in order."""
         return [event for info, event in self._recorder.events if info.id == self._session_id]
@@ -74,6 +81,20 @@ class SessionDriver:
         while self._closed is None and not self._from_service.empty():  # the text that belongs to the frame follows it
             await self._receive_any()
         return answer
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Be silent, a frame at a time, until the condition holds: what plugins do takes its time beside the call.
+
+        Raises SessionClosedError when the service has ended the session, and TimeoutError after PATIENCE_S.
+        """
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await self.exchange(np.zeros(FRAME_SAMPLES, np.float32))
+
+    def tell(self, type: str, **data: Any) -> None:
+        """Send METADATA, as a client does: of type `PLUGIN.TYPE` it is for that plugin's handler."""
+        payload = json.dumps({"type": type, **data}).encode()
+        self._to_service.put_nowait({"type": "websocket.receive", "bytes": bytes([Kind.METADATA]) + payload})
 
     async def run(self, app: ASGIApp, headers: Mapping[str, str], query: Mapping[str, str]) -> None:
         """Hold the session as the service's side of the queues does. Returns when it is over."""

@@ -6,8 +6,9 @@ from typing import cast
 import msgspec
 
 from core.settings.log import get_logger
-from core.workers import messages
-from core.workers.messages import ENVELOPE, MAX_BODY_BYTES, MESSAGE, Message
+from core.workers import envelopes
+from core.workers.envelopes import ENVELOPE, MAX_BODY_BYTES, MESSAGE
+from core.workers.messages import Message
 
 HIGH_WATER_BYTES = 1 << 20
 """Beyond so much unsent, `writable` waits: the other side does not read."""
@@ -37,7 +38,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Send a message; on an ended connection it is dropped."""
-        self.send_bytes(messages.encode(message))
+        self.send_bytes(envelopes.encode(message))
 
     def send_bytes(self, envelope: bytes) -> None:
         """Send an envelope. All that is sent in one turn of the event loop goes out in one write."""
@@ -90,7 +91,7 @@ class Connection(asyncio.Protocol):
                         break
                     with view[start + ENVELOPE.size : end] as body:
                         if kind == MESSAGE:
-                            self.received(messages.decode(body))
+                            self.received(envelopes.decode(body))
                         else:
                             self.framed(kind, body)
                     start = end

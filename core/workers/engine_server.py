@@ -1,14 +1,15 @@
 """An engine behind sockets: the front desk opens and closes its calls, workers exchange their frames."""
 
 import asyncio
+import contextlib
 
 from core.engine.call import Call, Engine, Frame
-from core.errors import EngineError, SayError, VoiceError
+from core.errors import EngineError, PromptError, SayError, VoiceError
 from core.settings.log import get_logger
-from core.workers import messages
+from core.workers import envelopes
 from core.workers.connection import Connection
+from core.workers.envelopes import CALLER_FRAME
 from core.workers.messages import (
-    CALLER_FRAME,
     HEARTBEAT_S,
     Attach,
     Close,
@@ -25,6 +26,7 @@ from core.workers.messages import (
     Open,
     Opened,
     Prefilled,
+    Prepare,
     Say,
     Started,
     Stop,
@@ -151,10 +153,12 @@ class WorkerLink(Connection):
                     call.hush()
             case FindVoice(name=name):
                 self._start(self._find_voice(name))
+            case Prepare(voice=name, fingerprint=fingerprint):
+                self._start(self._prepare(name, fingerprint))
 
     def framed(self, kind: int, body: memoryview) -> None:
         if kind == CALLER_FRAME:
-            number, frame = messages.decode_caller_frame(body)
+            number, frame = envelopes.decode_caller_frame(body)
             call = self._server.call(number)
             if call is not None:
                 call.push(frame)
@@ -179,6 +183,13 @@ class WorkerLink(Connection):
         except (VoiceError, OSError) as error:
             _log.error("a packaged voice cannot be read", voice=name, error=str(error))
         self.send(FoundVoice(name, fingerprint))
+
+    async def _prepare(self, name: str, fingerprint: str) -> None:
+        def prepare() -> None:
+            self._server.engine.prepare(self._server.voices.get(name, fingerprint))
+
+        with contextlib.suppress(PromptError):  # the file is gone: a call brings it again
+            await asyncio.to_thread(prepare)
 
 
 class _HostedCall:
@@ -220,7 +231,7 @@ class _HostedCall:
             await call.ready()
             worker.send(Prefilled(self._number))
             async for output in call.frames():
-                worker.send_bytes(messages.encode_agent_frame(self._number, output))
+                worker.send_bytes(envelopes.encode_agent_frame(self._number, output))
                 await worker.writable()  # what a worker leaves unread waits in the call, which bounds it
         except EngineError as error:
             worker.send(Failed(self._number, Failure.of(error)))

@@ -23,6 +23,11 @@ def metrics_folder(folder: Path) -> Path:
     return folder / "metrics"
 
 
+def loads_file(folder: Path) -> Path:
+    """How many connections each worker has."""
+    return folder / "loads"
+
+
 def store_file(folder: Path) -> Path:
     """What plugins of all workers remember together."""
     return folder / "store"

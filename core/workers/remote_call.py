@@ -12,10 +12,10 @@ from core.engine.call import FRAME_SAMPLES, MAX_SENTENCES, Frame, OutputFrame
 from core.engine.input_queue import InputQueue, WaitingFrame
 from core.engine.speech_queue import check_sentence
 from core.errors import EngineError, SayError
-from core.workers import messages
+from core.workers import envelopes
 from core.workers.connection import Connection
+from core.workers.envelopes import AGENT_FRAME
 from core.workers.messages import (
-    AGENT_FRAME,
     Attach,
     Failed,
     FindVoice,
@@ -23,6 +23,7 @@ from core.workers.messages import (
     Hush,
     Message,
     Prefilled,
+    Prepare,
     Say,
     Unsaid,
 )
@@ -42,6 +43,7 @@ class EngineLink(Connection):
         super().__init__()
         self._calls: dict[int, RemoteCall] = {}
         self._finding: dict[str, asyncio.Future[str | None]] = {}
+        self._prepared: set[str] = set()
 
     def attach(self, call: int, seed: int, max_waiting: int) -> "RemoteCall":
         """The call of that number, which the desk has opened. Raises EngineError when the engine is gone."""
@@ -62,6 +64,12 @@ class EngineLink(Connection):
             self.send(FindVoice(name))
         return await asyncio.shield(self._finding[name])
 
+    def prepare(self, name: str, fingerprint: str) -> None:
+        """Have the engine encode a recording of the voice files ahead, once."""
+        if fingerprint not in self._prepared:
+            self._prepared.add(fingerprint)
+            self.send(Prepare(name, fingerprint))
+
     def received(self, message: Message) -> None:
         match message:
             case Prefilled(call=number) if number in self._calls:
@@ -75,7 +83,7 @@ class EngineLink(Connection):
 
     def framed(self, kind: int, body: memoryview) -> None:
         if kind == AGENT_FRAME:
-            number, output = messages.decode_agent_frame(body)
+            number, output = envelopes.decode_agent_frame(body)
             if number in self._calls:
                 self._calls[number].answer(output)
 
@@ -184,4 +192,4 @@ class RemoteCall:
         while self._held and len(self._sent) < self._credit:
             waiting = self._held.pop()
             self._sent.append(waiting)
-            self._link.send_bytes(messages.encode_caller_frame(self._number, waiting.frame))
+            self._link.send_bytes(envelopes.encode_caller_frame(self._number, waiting.frame))

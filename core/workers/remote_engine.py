@@ -165,6 +165,11 @@ class RemoteEngine:
             del self._fingerprints[name]
             raise
 
+    def prepare(self, voice: Voice) -> None:
+        """From any thread but the event loop's. Every engine encodes it."""
+        if voice.pcm is not None:
+            asyncio.run_coroutine_threadsafe(self._prepare(voice.name, self.files.put(voice)), self._loop)
+
     def open(
         self,
         prompt: Prompt,  # noqa: ARG002 - see the class
@@ -198,6 +203,11 @@ class RemoteEngine:
         state = self._desk.state
         up = [n for n, engine in enumerate(state.engines if state else ()) if engine and not engine.device.problem]
         return await (await self._link(up[0] if up else 0)).find_voice(name)
+
+    async def _prepare(self, voice: str, fingerprint: str) -> None:
+        for engine in range(len(self._desk.state.engines) if self._desk.state else 0):
+            with contextlib.suppress(EngineError):  # it is being started; the plugin asks again
+                (await self._link(engine)).prepare(voice, fingerprint)
 
     def _states(self) -> list[EngineState]:
         state = self._desk.state

@@ -17,7 +17,7 @@ GPU = torch.device("cuda")
 """The device of the other process, which decides on the checkpoint; this process never uses it."""
 
 
-class RemoteEngine:
+class PageEngine:
     """An `Engine` that knows a checkpoint's name and voices from its folder, and opens no calls."""
 
     def __init__(self, info: EngineInfo, voices: VoiceFolder) -> None:
@@ -25,7 +25,7 @@ class RemoteEngine:
         self._voices = voices
 
     @classmethod
-    def find(cls, config: EngineConfig, report: Callable[[str], None]) -> "RemoteEngine":
+    def find(cls, config: EngineConfig, report: Callable[[str], None]) -> "PageEngine":
         """Read the folder of the checkpoint that `config` asks for, downloading it if need be; weights are not loaded.
 
         Blocks. Raises CheckpointError.
@@ -46,6 +46,9 @@ class RemoteEngine:
 
     def voice(self, name: str) -> Voice | None:
         return self._voices.load(name)
+
+    def prepare(self, voice: Voice) -> None:
+        """Nothing to do: no call is served here."""
 
     def open(
         self,

@@ -1,0 +1,49 @@
+"""What was said and what was heard of it, word by word."""
+
+import re
+from collections.abc import Sequence
+
+from core.engine.spoken_numbers import spell_numbers
+
+SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missis", "dr": "doctor", "til": "until", "goodbye": "good bye"}
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text as they sound: small, numbers spelt out, no marks."""
+    text = re.sub(r"\b([ap])\.m\b\.?", r"\1m", text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("-", " "))
+    spoken = re.findall(r"[a-z0-9']+", spell_numbers(text).lower())
+    return " ".join(SPELLINGS.get(word, word) for word in spoken).split()
+
+
+def word_errors(said: Sequence[str], heard: Sequence[str]) -> int:
+    """How many words must be put in, taken out or replaced to make what was heard out of what was said."""
+    row = list(range(len(heard) + 1))
+    for number, word in enumerate(said, 1):
+        above = row
+        row = [number]
+        for column, other in enumerate(heard, 1):
+            row.append(min(above[column] + 1, row[-1] + 1, above[column - 1] + (word != other)))
+    return row[-1]
+
+
+def mentions(text: str, name: str) -> bool:
+    """Whether a text holds a name, word for word."""
+    return f" {' '.join(words_of(name))} " in f" {' '.join(words_of(text))} "
+
+
+class WordErrors:
+    """Adds up a word error rate."""
+
+    def __init__(self) -> None:
+        self.errors = self.words = 0
+
+    def add(self, said: str, heard: str) -> None:
+        """Count one text against what was heard of it."""
+        words = words_of(said)
+        self.errors += word_errors(words, words_of(heard))
+        self.words += len(words)
+
+    @property
+    def rate(self) -> float | None:
+        """Errors to each word that was said; None where none was."""
+        return self.errors / self.words if self.words else None
