@@ -42,6 +42,28 @@ SILENT, LOUD = 1e-3, 1e-2
 """RMS below which nothing is heard (-60 dB), and above which somebody speaks."""
 
 
+GARDEN = '''"""Hears one sentence of whoever calls the night gardener, tells the page something, and ends the call."""
+from core import hookimpl
+
+class Ears:
+    def __init__(self, control):
+        self.control, self.frames = control, 0
+
+    def agent_frame(self, frame):
+        self.frames += 1
+        if self.frames == 10:
+            self.control.caller_said("Do the moonflowers bloom?", 200, 1400)
+            self.control.tell("bloom", flowers=3)
+        if self.frames == 30:
+            self.control.end("dawn", "The garden closes at dawn.")
+
+@hookimpl
+def open_session(control):
+    return Ears(control) if control.persona.id == "night-gardener" else None
+'''
+"""A plugin of the service."""
+
+
 @dataclass
 class Served:
     """`personaplex serve` in a process of its own, to be killed and started again."""
@@ -97,6 +119,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "plugins": {"options": {"password": {"password": PASSWORD}}},
     }
     (folder / "config.yaml").write_text(json.dumps(config))
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "garden.py").write_text(GARDEN)
     server = Served(folder, port, site_port)
     server.start()
     yield server

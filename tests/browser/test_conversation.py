@@ -94,6 +94,17 @@ def test_both_sides_in_their_order_and_what_is_left(tabs: Callable[..., Tab], tm
     tab.end()
 
 
+def test_a_plugin_that_hears_the_caller_and_ends_the_call(tabs: Callable[..., Tab]) -> None:
+    tab = tabs().choose("Night gardener").call()
+    words = tab.page.locator(".passage.you.heard")
+    expect(words).to_contain_text("Do the moonflowers bloom?", timeout=60_000)
+    tab.until("ended")
+    tab.says("The call was ended")
+    tab.says("The garden closes at dawn.")
+    assert tab.page.evaluate("document.body.dataset.outcome") == "calm"
+    expect(words).to_have_count(1)
+
+
 def test_who_is_interrupted_ends_with_a_dash(tabs: Callable[..., Tab]) -> None:
     """The voices are real; the agent's words are given, so that they end in mid-sentence."""
     tab = tabs(script=REPORTING + SPEAKING + "window.wordless = true;").choose("Good company").call()
