@@ -49,9 +49,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.events import TransformFailed as TransformFailed
     from core.http.login_throttle import LoginThrottle as LoginThrottle
     from core.http.plugin_routes import public as public
-    from core.http.signed_tokens import ReplayCache as ReplayCache
-    from core.http.signed_tokens import SignedTokens as SignedTokens
-    from core.http.signed_tokens import SigningKeys as SigningKeys
     from core.media.flac import FlacWriter as FlacWriter
     from core.media.voices import VoiceFolder as VoiceFolder
     from core.plugin.acting import AgentText as AgentText
@@ -67,6 +64,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.plugin.doors import Transport as Transport
     from core.plugin.hookspecs import Transform as Transform
     from core.plugin.hookspecs import hookimpl as hookimpl
+    from core.plugin.logins import Login as Login
+    from core.plugin.logins import Logins as Logins
     from core.plugin.persona_images import PersonaImage as PersonaImage
     from core.plugin.personas import Persona as Persona
     from core.plugin.personas import PersonaFolder as PersonaFolder
@@ -128,10 +127,9 @@ _PUBLIC = {
     "Identity": "core.events",
     "public": "core.http.plugin_routes",
     "client_address": "core.session.addresses",
+    "Login": "core.plugin.logins",
+    "Logins": "core.plugin.logins",
     "LoginThrottle": "core.http.login_throttle",
-    "SignedTokens": "core.http.signed_tokens",
-    "SigningKeys": "core.http.signed_tokens",
-    "ReplayCache": "core.http.signed_tokens",
     # What outlives an edit of a plugin's options
     "Store": "core.plugin.store",
     "MemoryStore": "core.plugin.store",

@@ -10,8 +10,8 @@ In config.yaml:
           named: {ann: {env: ANNS_PASSWORD}, phone-bridge: {env: BRIDGE_TOKEN}}
 
 A caller sends it as `Authorization: Bearer`, as HTTP Basic (with any user name), or in the page, which gets a signed
-cookie; `POST /ticket` issues a ticket for one WebSocket (`?ticket=`) to a caller who is logged in. Changing or removing
-a password ends the cookies and tickets that came of it. Wrong passwords are answered ever more slowly.
+cookie. Changing or removing a password ends the cookies and tickets that came of it. Wrong passwords are answered ever
+more slowly.
 """
 
 import base64
@@ -23,21 +23,20 @@ import re
 from typing import Annotated
 from urllib.parse import parse_qs
 
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from core import (
     FromEnvironment,
     Identity,
+    Login,
+    Logins,
     LoginThrottle,
     MemoryStore,
     RefusedError,
-    ReplayCache,
     Secret,
-    SignedTokens,
-    SigningKeys,
     Store,
     client_address,
     get_logger,
@@ -45,18 +44,16 @@ from core import (
     public,
 )
 
-COOKIE = "personaplex"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ANYBODY = "caller"
 """The name, in log and metrics, of everybody who uses the shared password."""
 LONGEST_FORM = 4096
-DAY_S = 86_400
 
 
 class Plugin:
-    """Authenticates callers by password, or by a signed cookie or ticket that was issued for one.
+    """Authenticates callers by password, and lets them in from the page.
 
-    Counts of wrong passwords, used tickets and signing keys are in the `Store`, so they outlive an edit of the options.
+    Counts of wrong passwords are in the `Store`, so they outlive an edit of the options.
     """
 
     class Options(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,8 +63,6 @@ class Plugin:
         """The password that all callers share. Its default is the environment variable PERSONAPLEX_PASSWORD."""
         named: dict[str, Secret | None] = field(default_factory=dict)
         """Passwords of single callers, by name. A name without a password is ignored."""
-        cookie_days: Annotated[float, Meta(gt=0, le=366)] = 7
-        ticket_s: Annotated[float, Meta(gt=0, le=3600)] = 30
 
         def __post_init__(self) -> None:
             for name in self.named:
@@ -87,42 +82,46 @@ class Plugin:
     def __init__(self, options: Options) -> None:
         self._passwords = options.passwords()
         self.enabled = bool(self._passwords)
-        self._cookie_s = options.cookie_days * DAY_S
-        self._ticket_s = options.ticket_s
         self._hashes = {name: _hash(password.reveal().encode()) for name, password in self._passwords.items()}
         self._log = get_logger("password")
-        self.startup(MemoryStore())
+        self._throttle = LoginThrottle(MemoryStore(), "password")
 
     @hookimpl
-    def startup(self, shared: Store) -> None:
-        self._tokens = SignedTokens(SigningKeys(self._passwords, shared.local("password keys")))
-        self._used_tickets = ReplayCache(shared, "password tickets")
-        self._throttle = LoginThrottle(shared, "password")
+    def startup(self, shared: Store, logins: Logins) -> None:
+        self._throttle, self._logins = LoginThrottle(shared, "password"), logins
 
     @hookimpl
     async def authenticate(self, connection: HTTPConnection) -> Identity | None:
-        """Who is calling: by cookie, ticket or `Authorization` header, in this order.
-
-        The header comes last, since a proxy may send one of its own, which must not count as a wrong password.
-        """
-        name = await self._by_cookie(connection) or await self._by_ticket(connection) or self._by_header(connection)
-        return Identity(name) if name else None
+        """Who is calling, by the password in the `Authorization` header. Raises RefusedError while the address must
+        wait."""
+        given = credentials(connection.headers.get("authorization", ""))
+        if given is None:
+            return None
+        address, name = client_address(connection), self._holder(given)
+        if self._throttle.wait_s(address) and not self._throttle.lets_through(address, name):
+            self._refuse_while_waiting(address)
+        if name is None:
+            self._count_failure(address)
+            return None
+        self._throttle.succeeded(address, name)
+        return Identity(name)
 
     @hookimpl
-    def login_path(self) -> str:
-        """Where the page's login form is sent."""
-        return "/login"
+    def login(self) -> Login:
+        """The page's form."""
+        return Login("password", "/login")
+
+    @hookimpl
+    def login_secret(self, name: str) -> Secret | None:
+        """The caller's own password."""
+        return self._passwords.get(name)
 
     @hookimpl
     def register_routes(self) -> list[BaseRoute]:
-        return [
-            Route("/login", self.login, methods=["POST"]),
-            Route("/logout", self.logout, methods=["POST"]),
-            Route("/ticket", self.ticket, methods=["POST"]),
-        ]
+        return [Route("/login", self.log_in, methods=["POST"])]
 
     @public
-    async def login(self, request: Request) -> Response:
+    async def log_in(self, request: Request) -> Response:
         """`POST /login` with a form field `password`: 204 and a cookie, 401, or 429 with `Retry-After`."""
         address = client_address(request)
         given = await _password_in(request)
@@ -133,50 +132,8 @@ class Plugin:
             raise RefusedError(401, "That is not the password.", headers={"www-authenticate": "Bearer"})
         self._log.info("logged in", identity=name, address=address)
         response = Response(status_code=204)
-        self._set_cookie(request, response, await self._tokens.issue("cookie", name), self._cookie_s)
+        await self._logins.admit(request, response, Identity(name))
         return response
-
-    @public
-    async def logout(self, request: Request) -> Response:
-        """`POST /logout`: delete the browser's cookie."""
-        response = Response(status_code=204)
-        self._set_cookie(request, response, "", 0)
-        return response
-
-    async def ticket(self, request: Request) -> Response:
-        """`POST /ticket`: issue a ticket for one WebSocket, for clients that can send it neither cookie nor header."""
-        name = request.state.identity.name
-        if name not in self._passwords:  # somebody whom another plugin knows
-            raise RefusedError(403, "Tickets are only for those who have a password here.")
-        return JSONResponse({"ticket": await self._tokens.issue("ticket", name), "seconds": self._ticket_s})
-
-    def _by_header(self, connection: HTTPConnection) -> str | None:
-        """The holder of the password in the `Authorization` header. Raises RefusedError while the address must wait."""
-        given = credentials(connection.headers.get("authorization", ""))
-        if given is None:
-            return None
-        address, name = client_address(connection), self._holder(given)
-        if self._throttle.wait_s(address) and not self._throttle.lets_through(address, name):
-            self._refuse_while_waiting(address)
-        if name is None:
-            self._count_failure(address)
-        else:
-            self._throttle.succeeded(address, name)
-        return name
-
-    async def _by_cookie(self, connection: HTTPConnection) -> str | None:
-        found = await self._tokens.check("cookie", connection.cookies.get(COOKIE, ""), self._cookie_s)
-        return found.holder if found else None
-
-    async def _by_ticket(self, connection: HTTPConnection) -> str | None:
-        """The holder of the ticket in the query, which is then used up.
-
-        Only WebSockets take tickets: other requests' URLs end up in histories and logs.
-        """
-        if connection.scope["type"] != "websocket":
-            return None
-        found = await self._tokens.check("ticket", connection.query_params.get("ticket", ""), self._ticket_s)
-        return found.holder if found and self._used_tickets.first_use(found, self._ticket_s) else None
 
     def _holder(self, given: bytes) -> str | None:
         """The holder of this password, or None when it is nobody's."""
@@ -199,17 +156,6 @@ class Plugin:
     def _count_failure(self, address: str) -> None:
         tries = self._throttle.failed(address)
         self._log.warning("wrong password", address=address, tries=tries)
-
-    def _set_cookie(self, request: Request, response: Response, value: str, life_s: float) -> None:
-        response.set_cookie(
-            COOKIE,
-            value,
-            max_age=math.ceil(life_s),
-            path=request.scope.get("root_path") or "/",
-            secure=request.url.scheme == "https",
-            httponly=True,
-            samesite="strict",
-        )
 
 
 def credentials(header: str) -> bytes | None:

@@ -67,7 +67,7 @@ class _Item:
     session: SessionInfo
     kind: Literal["ready", "caller", "agent", "text", "caller_text", "lost", "end"]
     content: Any = None
-    """int16[1920] for `caller` and `agent`, a text for `text`, a CallerText for `caller_text`, the end reason for `end`;
+    """int16[1920] for `caller` and `agent`, a text for `text`, a CallerText for `caller_text`, the reason for `end`;
     for `lost` the number of items of each kind that were left out, or why no more come."""
 
 

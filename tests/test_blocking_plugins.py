@@ -229,7 +229,7 @@ class Thrower:
         self.throw()
 
     @hookimpl
-    def login_path(self) -> None:
+    def login(self) -> None:
         self.throw()
 
     @hookimpl

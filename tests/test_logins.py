@@ -1,6 +1,8 @@
 """What logins are made of: signed tokens, the replay cache, the login throttle, their store, and addresses."""
 
 import asyncio
+import base64
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from core.http import signed_tokens
+from core.events import Identity
 from core.http.login_throttle import (
     FORGET_S,
     FREE,
@@ -18,12 +20,13 @@ from core.http.login_throttle import (
     TRUST_S,
     LoginThrottle,
 )
-from core.http.signed_tokens import SKEW_S, ReplayCache, SignedToken, SignedTokens, SigningKeys
+from core.plugin import signed_tokens
+from core.plugin.signed_tokens import SKEW_S, Holder, ReplayCache, SignedToken, SignedTokens, SigningKeys
 from core.plugin.store import MemoryStore
 from core.session.addresses import client_address, is_address, is_loopback, neighbourhood
 from core.settings.yaml_structs import Secret
 
-DERIVED: dict[Any, bytes] = {}
+KEYS = SigningKeys()
 """So that each key is derived once in this file."""
 
 
@@ -38,37 +41,34 @@ class Clock:
 
 def tokens(clock: Clock | None = None, **passwords: str) -> SignedTokens:
     """Of ann and bob, or of those given."""
-    holders = {name: Secret(text) for name, text in (passwords or {"ann": "a", "bob": "b"}).items()}
-    keys = SigningKeys(holders, {pair: DERIVED[pair] for pair in holders.items() if pair in DERIVED})
-    keys._derived = _Shared(keys._derived)
-    return SignedTokens(keys, clock or Clock())
+    secrets = {Holder("door", name): Secret(text) for name, text in (passwords or {"ann": "a", "bob": "b"}).items()}
+    return SignedTokens(secrets.get, KEYS, clock or Clock())
 
 
-class _Shared(dict[Any, bytes]):
-    """Puts what is derived into DERIVED too."""
-
-    def __setitem__(self, key: Any, value: bytes) -> None:
-        DERIVED[key] = value
-        super().__setitem__(key, value)
+async def issued(ours: SignedTokens, kind: str, name: str) -> str:
+    """A token for somebody who has a secret."""
+    token = await ours.issue(kind, "door", Identity(name))
+    assert token is not None
+    return token
 
 
 async def test_a_token_is_good_for_its_kind_and_its_time_only() -> None:
     clock = Clock()
     ours = tokens(clock)
-    text = await ours.issue("ticket", "ann")
+    text = await issued(ours, "ticket", "ann")
     found = await ours.check("ticket", text, 30)
     assert found is not None
-    assert (found.holder, found.issued) == ("ann", clock.now)
+    assert (found.holder, found.identity, found.issued) == (Holder("door", "ann"), Identity("ann"), clock.now)
     assert await ours.check("cookie", text, 30) is None
     clock.now += 30
     assert await ours.check("ticket", text, 30) is not None
     clock.now += 0.1
     assert await ours.check("ticket", text, 30) is None
-    assert await ours.issue("ticket", "ann") != await ours.issue("ticket", "ann")
+    assert await issued(ours, "ticket", "ann") != await issued(ours, "ticket", "ann")
 
 
 async def test_another_process_with_the_same_password_knows_it_also_when_its_clock_is_behind() -> None:
-    text = await tokens(ann="sesame").issue("ticket", "ann")
+    text = await issued(tokens(ann="sesame"), "ticket", "ann")
     late = Clock()
     late.now -= SKEW_S
     assert await tokens(late, ann="sesame").check("ticket", text, 30)
@@ -79,16 +79,28 @@ async def test_another_process_with_the_same_password_knows_it_also_when_its_clo
 
 
 async def test_a_name_in_a_token_cannot_be_changed() -> None:
-    ours = tokens()
-    name, _, signed = (await ours.issue("cookie", "ann")).partition(".")
-    assert name == "ann"
-    assert await ours.check("cookie", f"bob.{signed}", 60) is None
+    ours = tokens(ann="a", bob="a")  # the same secret, so the same key
+    anns, _, signed = (await issued(ours, "cookie", "ann")).partition(".")
+    bobs = (await issued(ours, "cookie", "bob")).partition(".")[0]
+    assert anns != bobs
+    assert await ours.check("cookie", f"{bobs}.{signed}", 60) is None
+
+
+@given(st.text(), st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text(), max_size=3))
+async def test_any_name_and_any_claims_come_back(name: str, claims: dict[str, Any]) -> None:
+    ours = SignedTokens(lambda _: Secret("s"), KEYS)
+    text = await ours.issue("cookie", "door", Identity(name, claims))
+    assert text is not None
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+", text)  # fit for a cookie and a query
+    found = await ours.check("cookie", text, 60)
+    assert found is not None
+    assert found.identity == Identity(name, claims)
 
 
 @given(st.data())
 async def test_a_token_that_was_touched_is_none(data: st.DataObject) -> None:
     ours = tokens()
-    text = await ours.issue("cookie", "ann")
+    text = await issued(ours, "cookie", "ann")
     at = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.characters().filter(lambda character: character != text[at]))
     assert await ours.check("cookie", text[:at] + other + text[at + 1 :], 60) is None
@@ -98,39 +110,36 @@ async def test_a_token_that_was_touched_is_none(data: st.DataObject) -> None:
 @given(st.text(min_size=1, max_size=3) | st.sampled_from(["=", "==", " ", "\n"]))
 async def test_a_token_with_something_after_it_is_none(rest: str) -> None:
     ours = tokens()
-    assert await ours.check("cookie", await ours.issue("cookie", "ann") + rest, 60) is None
+    assert await ours.check("cookie", await issued(ours, "cookie", "ann") + rest, 60) is None
 
 
-@given(st.one_of(st.text(), st.text().map("ann.".__add__), st.binary().map(lambda raw: "ann." + raw.decode("latin-1"))))
+HOLDER = base64.urlsafe_b64encode(b'["door", "ann"]').decode().rstrip("=") + "."
+
+
+@given(st.one_of(st.text(), st.text().map(HOLDER.__add__), st.binary().map(lambda raw: HOLDER + raw.decode("latin-1"))))
 async def test_anything_else_is_no_token(text: str) -> None:
     assert await tokens().check("cookie", text, 60) is None
 
 
-async def test_a_key_is_derived_once_off_the_loop_and_again_only_for_what_changed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_key_is_derived_once_off_the_loop_and_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     derived: list[str] = []
 
-    def signing_key(name: str, password: str) -> bytes:
+    def signing_key(plugin: str, secret: str) -> bytes:
         with pytest.raises(RuntimeError):
             asyncio.get_running_loop()  # in a thread there is none
-        derived.append(name)
-        return f"{name} {password}".encode()
+        derived.append(secret)
+        return f"{plugin} {secret}".encode()
 
     monkeypatch.setattr(signed_tokens, "signing_key", signing_key)
-    memory: dict[Any, bytes] = {}
-    names = [f"n{number}" for number in range(30)]
-    first = SigningKeys({name: Secret("x") for name in names}, memory)
-    assert derived == []
-    await asyncio.gather(*(first.of(name) for name in names * 3))
-    assert sorted(derived) == sorted(names)
-    edited = SigningKeys({name: Secret("y" if name == "n7" else "x") for name in names[1:]}, memory)
-    for name in names[1:]:
-        await edited.of(name)
-    assert derived[30:] == ["n7"]
-    assert len(memory) == 29
-    with pytest.raises(KeyError):
-        await edited.of("n0")
+    monkeypatch.setattr(signed_tokens, "MOST_KEYS", 30)
+    keys, secrets = SigningKeys(), [f"s{number}" for number in range(30)]
+    await asyncio.gather(*(keys.of("door", Secret(secret)) for secret in secrets * 3))
+    assert sorted(derived) == sorted(secrets)
+    for secret in ("s7", "new", "s7"):
+        await keys.of("door", Secret(secret))
+    assert derived[30:] == ["new"]
+    await keys.of("door", Secret(derived[0]))  # the oldest made room
+    assert derived[31:] == [derived[0]]
 
 
 def test_a_ticket_is_used_once_and_the_memory_of_it_is_bounded_for_each_holder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +148,7 @@ def test_a_ticket_is_used_once_and_the_memory_of_it_is_bounded_for_each_holder(m
     used = ReplayCache(MemoryStore(clock), "tickets", clock)
 
     def ticket(id_: str, holder: str = "ann") -> SignedToken:
-        return SignedToken(holder, id_, clock.now)
+        return SignedToken(Holder("door", holder), Identity(holder), id_, clock.now)
 
     assert used.first_use(ticket("a"), 30)
     assert not used.first_use(ticket("a"), 30)

@@ -17,20 +17,19 @@ from websockets.exceptions import InvalidStatus
 
 from core.events import CallRefused, Identity, SessionStarted
 from core.http.login_throttle import FREE
-from core.http.signed_tokens import SignedToken
 from core.plugin.hookspecs import hookimpl
+from core.plugin.logins import COOKIE
+from core.plugin.signed_tokens import Holder, SignedToken
 from core.session.chat_request import BASIC
-from plugins import password
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve
-
-COOKIE = password.COOKIE
 
 
 def passwords(**options: Any) -> dict[str, Any]:
     return {"options": {"password": options}}
 
 
+ANN = Holder("password", "ann")
 ANN_AND_BOB = passwords(named={"ann": "sesame", "bob": "saffron"})
 
 
@@ -76,7 +75,11 @@ async def ticket(running: Running, **headers: str) -> str:
 async def test_the_page_logs_in_and_the_cookie_opens_every_door(serve: Serve) -> None:
     running = await serve(plugins=ANN_AND_BOB)
     session = json.loads((await get(running, "/session"))[2])
-    assert (session["authenticated"], session["protected"], session["login"]) == (False, True, "/login")
+    assert (session["authenticated"], session["protected"], session["logins"]) == (
+        False,
+        True,
+        [{"kind": "password", "path": "/login", "label": ""}],
+    )
     status, headers, _ = await post(running, "/login", {"password": "saffron"})
     assert status == 204
     cookie = SimpleCookie(headers["Set-Cookie"])[COOKIE]
@@ -185,8 +188,9 @@ async def test_a_password_that_is_changed_or_removed_ends_its_cookies(serve: Ser
 async def test_a_cookie_that_was_touched_is_none(serve: Serve) -> None:
     running = await serve(plugins=ANN_AND_BOB)
     value = (await logged_in(running, "sesame")).partition("=")[2]
+    bobs = (await logged_in(running, "saffron")).partition("=")[2].partition(".")[0]
     name, _, signed = value.partition(".")
-    for bad in (f"bob.{signed}", f"ann.{signed[:-2]}", f"{name}.", signed, "ann", ".", f"{value}.{value}", "x" * 3000):
+    for bad in (f"{bobs}.{signed}", value[:-2], f"{name}.", signed, name, ".", f"{value}.{value}", "x" * 5000):
         assert (await get(running, "/personas", Cookie=f"{COOKIE}={bad}"))[0] == 401
         assert (await refused(running, "/ws/chat", additional_headers={"Cookie": f"{COOKIE}={bad}"}))[0] == 401
     assert (await post(running, "/login", {"password": "sesame"}))[0] == 204  # none of these was a try at the password
@@ -278,11 +282,9 @@ async def test_an_edit_keeps_used_tickets_and_the_wait(serve: Serve, tmp_path: P
 
 async def test_one_callers_tickets_end_nobody_elses(serve: Serve) -> None:
     running = await serve(plugins=ANN_AND_BOB)
-    plugin = next(
-        plugin for _, plugin in running.service.host._manager.list_name_plugin() if isinstance(plugin, password.Plugin)
-    )
+    used = running.service.host.authentication.tokens._used_tickets
     for number in range(10_100):
-        assert plugin._used_tickets.first_use(SignedToken("ann", str(number), time.time()), 30)
+        assert used.first_use(SignedToken(ANN, Identity("ann"), str(number), time.time()), 30)
     for who in ("saffron", "sesame"):
         one = await ticket(running, **bearer(who))
         async with dial(running.url(f"/ws/chat?ticket={one}")) as caller:

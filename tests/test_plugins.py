@@ -1,17 +1,20 @@
 """Each hook, and what a plugin that fails can do to others (nothing)."""
 
 import re
+import secrets
 from pathlib import Path
 
 import numpy as np
 import pytest
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.routing import Route
 
 from core.engine.prompt import Voice
 from core.errors import PersonaError, PluginError, VoiceError
 from core.events import CallRefused, FirstAudio, HandlerFailed, Identity, PluginFailed, SessionEnded, SessionInfo
 from core.plugin import hookspecs
+from core.plugin.logins import Login
 from core.plugin.personas import Persona
 from tests.caller import refused
 from tests.conftest import Serve
@@ -99,14 +102,14 @@ def test_hook_register_routes_serves_and_names_who_fails(folder: Folder) -> None
 
 
 async def test_hook_authenticate_asks_one_after_another_and_denies_by_default(folder: Folder) -> None:
-    assert (await folder.load().authenticate(CONNECTION)) == Identity("anonymous")
+    assert (await folder.load().authentication.identify(CONNECTION)) == ("", Identity("anonymous"))
     folder.plugin("a", "@hookimpl\nasync def authenticate(connection): return None")
     host = folder.load()
     assert host.protected
-    assert await host.authenticate(CONNECTION) is None
+    assert await host.authentication.identify(CONNECTION) is None
     folder.plugin("b", "@hookimpl\nasync def authenticate(connection): return Identity('b')")
     folder.plugin("c", "@hookimpl\ndef authenticate(connection): raise RuntimeError")
-    assert await folder.load().authenticate(CONNECTION) == Identity("b")
+    assert await folder.load().authentication.identify(CONNECTION) == ("b", Identity("b"))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ async def test_hook_authenticate_asks_one_after_another_and_denies_by_default(fo
 async def test_hook_authenticate_that_fails_denies(folder: Folder, body: str, caplog: pytest.LogCaptureFixture) -> None:
     folder.plugin("a", f"@hookimpl\ndef authenticate(connection): {body}")
     folder.plugin("b", "@hookimpl\ndef authenticate(connection): return Identity('b')")
-    assert await folder.load().authenticate(CONNECTION) is None
+    assert await folder.load().authentication.identify(CONNECTION) is None
     assert "'plugin': 'a'" in caplog.text
     assert "pw" not in caplog.text
 
@@ -351,7 +354,7 @@ async def test_hook_service_event_tells_of_every_hook_that_raised_and_of_no_secr
     folder.plugin("gate", "@hookimpl\ndef authenticate(connection): raise RuntimeError('the password')")
     folder.plugin("mute", "@hookimpl\ndef session_event(event): raise ValueError('x')")
     host = folder.load()
-    assert await host.authenticate(CONNECTION) is None
+    assert await host.authentication.identify(CONNECTION) is None
     host.event(SESSION, FirstAudio(1))
     faults = [PluginFailed("gate", "authenticate", "RuntimeError"), PluginFailed("mute", "session_event", "ValueError")]
     assert log.read_text().splitlines() == [repr(fault) for fault in faults]
@@ -386,17 +389,39 @@ class Plugin:
     assert [host.problems() for _ in range(3)] == [[], ["The disk is full."], []]
 
 
-def test_hook_login_path_takes_the_first_path_whatever_others_answer(
-    folder: Folder, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder.plugin("a", "@hookimpl\ndef login_path(): raise ValueError('x')")
-    folder.plugin("b", "@hookimpl\ndef login_path(): return 7")
-    folder.plugin("c", "@hookimpl\ndef login_path(): return None")
-    assert folder.load().login_path() is None
-    folder.plugin("d", "@hookimpl\ndef login_path(): return '/sign-in'")
-    folder.plugin("e", "@hookimpl\ndef login_path(): return '/late'")
-    assert folder.load().login_path() == "/sign-in"
+def test_hook_login_tells_every_way_whatever_others_answer(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    folder.plugin("a", "@hookimpl\ndef login(): raise ValueError('x')")
+    folder.plugin("b", "@hookimpl\ndef login(): return '/login'")
+    folder.plugin("c", "@hookimpl\ndef login(): return None")
+    assert folder.load().authentication.ways() == []
+    folder.plugin("d", "from core import Login\n@hookimpl\ndef login(): return Login('password', '/login')")
+    folder.plugin("e", "from core import Login\n@hookimpl\ndef login(): return Login('redirect', '/go', 'Go')")
+    assert folder.load().authentication.ways() == [Login("password", "/login"), Login("redirect", "/go", "Go")]
     assert [f"'plugin': '{name}'" in caplog.text for name in "abcde"] == [True, True, False, False, False]
+
+
+async def test_hook_login_secret_decides_whose_cookies_count(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    folder.plugin("a", "from core import Secret\n@hookimpl\ndef login_secret(name): return Secret(f'of {name}')")
+    folder.plugin("b", "@hookimpl\ndef login_secret(name): return 'of ann'")
+    folder.plugin("c", "@hookimpl\ndef login_secret(name): raise ValueError('of ann')")
+    host = folder.load()
+    assert host.protected
+    response, ann = Response(), Identity("ann", {"team": "blue"})
+    logins = {plugin: host.authentication.logins_of(plugin) for plugin in "abcd"}
+    page = HTTPConnection({"type": "http", "scheme": "http", "path": "/", "headers": [(b"host", b"localhost")]})
+    await logins["a"].admit(page, response, ann)
+    cookie = response.headers["set-cookie"].partition(";")[0]
+    known = HTTPConnection({"type": "http", "headers": [(b"cookie", cookie.encode())]})
+    assert await host.authentication.identify(known) == ("a", ann)
+    folder.plugin("a", "from core import Secret\n@hookimpl\ndef login_secret(name): return Secret('another')")
+    assert await folder.load().authentication.identify(known) is None
+    for plugin in "bcd":  # no Secret, a failure, and no such plugin: nobody is let in
+        with pytest.raises(PluginError, match=f"plugin {plugin}: .*login_secret"):
+            await logins[plugin].admit(page, Response(), ann)
+    for claims in ({"x": object()}, {"x": secrets.token_hex(4000)}):
+        with pytest.raises(PluginError, match=r"plugin a: .*(JSON|too long)"):
+            await logins["a"].admit(page, Response(), Identity("ann", claims))
+    assert "of ann" not in caplog.text
 
 
 # A plugin that fails wherever it can

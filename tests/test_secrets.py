@@ -14,6 +14,7 @@ from core.errors import ConfigError
 from core.events import Identity
 from core.plugin.hookspecs import hookimpl
 from core.plugin.host import PluginHost
+from core.plugin.logins import COOKIE
 from core.session.protocol import Kind
 from core.settings.config import Config, load_config, shipped
 from core.settings.log import configure_logging
@@ -21,7 +22,7 @@ from core.settings.sections import LogConfig
 from core.testing import EchoEngine
 from tests.caller import dial, get, refused
 from tests.conftest import Serve, speech, write_config
-from tests.test_password import COOKIE, bearer, logged_in, post, ticket
+from tests.test_password import bearer, logged_in, post, ticket
 
 RIGHT, TOKEN, WRONG = "right-marker-1", "token-marker-2", "wrong-marker-3"
 PROMPT = "You are the prompt-marker-4."
@@ -74,7 +75,7 @@ def test_the_password_and_the_token_are_those_of_the_environment_whatever_the_fi
 ) -> None:
     settings: dict[str, Any] = {
         "own": {},
-        "own, with other options": {"plugins": {"options": {"password": {"cookie_days": 1}}}},
+        "own, with other options": {"plugins": {"options": {"password": {"named": {"ann": None}}}}},
         "own, with other settings": {"engine": {"name": "nano"}, "plugins": {"strict": True}},
     }
     path = shipped("config.yaml") if folder == "shipped" else write_config(tmp_path, settings[folder])

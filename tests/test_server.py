@@ -172,7 +172,7 @@ async def test_the_json_endpoints(serve: Serve) -> None:
         "authenticated": True,
         "identity": "anonymous",
         "protected": False,
-        "login": None,
+        "logins": [],
         "engine": {"name": "echo", "notice": "This is an echo."},
         "notices": [],
     }

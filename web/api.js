@@ -2,7 +2,8 @@
 
 /**
  * @typedef {{ name: string, notice: string }} EngineInfo
- * @typedef {{ authenticated: boolean, identity: string | null, protected: boolean, login: string | null, engine: EngineInfo, notices: string[], calls?: Remote }} SessionInfo
+ * @typedef {{ kind: "password" | "redirect", path: string, label: string }} Login
+ * @typedef {{ authenticated: boolean, identity: string | null, protected: boolean, logins: Login[], engine: EngineInfo, notices: string[], calls?: Remote }} SessionInfo
  * @typedef {object} Persona
  * @property {string} id
  * @property {string} name

@@ -3,7 +3,7 @@
 import { ApiError, getPersonas, getSession, getVoices } from "./api.js";
 import { Chooser } from "./choose.js";
 import { button, element, make, note, showView } from "./dom.js";
-import { askPassword } from "./login.js";
+import { logIn } from "./login.js";
 import { loadSettings, saveSettings } from "./settings.js";
 import { listenForKeys } from "./shortcuts.js";
 import { SoundDialog } from "./sounddialog.js";
@@ -72,7 +72,7 @@ async function enter(focus = true) {
     describe(session);
     remote = session.calls ?? null;
     if (session.protected && !session.authenticated) {
-      await askPassword(session.login);
+      await logIn(session.logins);
       return enter();
     }
     if (session.calls?.wake === "page") wakeEarly(session.calls.url);

@@ -1,14 +1,20 @@
-/** The password page: asks until the server is content. */
+/** The page on which people log in: with a password, or at the provider to which a button leads. */
 
 import { ApiError, login } from "./api.js";
 import { element, showView } from "./dom.js";
 
 /**
- * Show the password page; resolves when the caller is logged in.
- * @param {string | null} path where to log in; null when the server has no such address
+ * Show the ways to log in; resolves when the caller is logged in here, and never when a button leads elsewhere.
+ * @param {import("./api.js").Login[]} ways
  * @returns {Promise<void>}
  */
-export function askPassword(path) {
+export function logIn(ways) {
+  const path = ways.find((way) => way.kind === "password")?.path ?? null;
+  const elsewhere = ways.filter((way) => way.kind === "redirect");
+  element("login-elsewhere", HTMLElement).replaceChildren(...elsewhere.map(link));
+  element("login-password", HTMLElement).hidden = path === null && elsewhere.length > 0;
+  element("login-why", HTMLElement).textContent =
+    path === null && elsewhere.length ? "This server is for people who log in." : "This server is for people with the password.";
   const form = element("login-form", HTMLFormElement);
   const field = element("password", HTMLInputElement);
   const error = element("login-error", HTMLElement);
@@ -17,6 +23,7 @@ export function askPassword(path) {
   error.textContent = "";
   field.value = "";
   showView("login");
+  if (path === null && elsewhere.length) return new Promise(() => {});
   if (path === null) {
     error.textContent = "This server takes its password in another way than through this page. Ask whoever runs it.";
     allow(false);
@@ -43,6 +50,15 @@ export function askPassword(path) {
     };
     field.oninput = () => field.removeAttribute("aria-invalid");
   });
+}
+
+/** The button to a provider's page. @param {import("./api.js").Login} way */
+function link(way) {
+  const button = document.createElement("a");
+  button.className = "button";
+  button.href = way.path.replace(/^\//, "");
+  button.textContent = way.label || "Log in";
+  return button;
 }
 
 /** @param {unknown} problem */

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from core.http.plugin_routes import PluginRoutes
 from core.http.rate_limits import PacedRequests
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
+from core.plugin.logins import forget
 from core.plugin.reload import ReloadMiddleware
 from core.session.addresses import client_address
 from core.session.admission import Admission
 from core.session.call_service import ROUTES, CallService
-from core.session.chat_request import authenticate
+from core.session.chat_request import authenticate, identify
 from core.session.refusal import refusal_response
 from core.settings.config import Config, shipped
 from core.settings.log import get_logger
@@ -68,6 +70,8 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
             Route("/voices", offers.voices),
             Route("/voices/{name}/sample", offers.sample),
             Route("/session", api.session),
+            Route("/ticket", api.ticket, methods=["POST"]),
+            Route("/logout", api.logout, methods=["POST"]),
         ]
     routes.append(PluginRoutes(lambda: service.host))
     if role != "gpu":
@@ -161,12 +165,26 @@ class _Api:
                 "authenticated": identity is not None,
                 "identity": identity.name if identity else None,
                 "protected": host.protected,
-                "login": host.login_path(),
+                "logins": [asdict(way) for way in host.authentication.ways()],
                 "engine": {"name": info.name, "notice": info.notice},
                 "notices": host.notices(),
             }
             | ({"calls": remote} if server.role == "page" else {})
         )
+
+    async def ticket(self, request: Request) -> Response:
+        """`POST /ticket`: a ticket for one WebSocket, for clients that can send it neither cookie nor header."""
+        tokens = self._service.host.authentication.tokens
+        ticket = await tokens.ticket(*await identify(request, self._service.host))
+        if ticket is None:
+            raise RefusedError(403, "Tickets are only for those who have a password here, or have logged in.")
+        return JSONResponse({"ticket": ticket, "seconds": tokens.ticket_s})
+
+    async def logout(self, request: Request) -> Response:
+        """`POST /logout`: delete the browser's cookie. Open to everybody."""
+        response = Response(status_code=204)
+        forget(request, response)
+        return response
 
 
 async def _error(_request: Request, error: Exception) -> Response:

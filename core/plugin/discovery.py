@@ -43,8 +43,8 @@ class Candidate:
     version: str
     load: Callable[[], Any]
     authenticates: bool
-    """Whether its source mentions `authenticate` or `authorize`, or cannot be read. Such a plugin is never skipped when
-    it fails to load, since skipping it would let everybody in."""
+    """Whether its source mentions a hook that decides who may call, or cannot be read. Such a plugin is never skipped
+    when it fails to load, since skipping it would let everybody in."""
 
 
 def find_plugins(config: Config) -> Iterator[Candidate]:
@@ -169,6 +169,6 @@ def _mentions_authentication(sources: list[Path]) -> bool:
     if not 0 < len(sources) <= MAX_SOURCE_FILES:
         return True
     try:
-        return any(re.search(rb"authenticate|authorize", source.read_bytes()) for source in sources)
+        return any(re.search(rb"authenticate|authorize|login_secret", source.read_bytes()) for source in sources)
     except OSError:
         return True

@@ -28,7 +28,9 @@ from core.engine.prompt import Voice
 from core.events import Identity, ServiceEvent, SessionEvent, SessionInfo
 from core.plugin.acting import SessionControl, SessionHandler
 from core.plugin.doors import Calls
+from core.plugin.logins import Login, Logins
 from core.plugin.store import Store
+from core.settings.yaml_structs import Secret
 
 if TYPE_CHECKING:
     from core.plugin.personas import Persona
@@ -44,7 +46,8 @@ SYNC_HOOKS = (
     "register_routes",
     "notices",
     "problems",
-    "login_path",
+    "login",
+    "login_secret",
     "transform_input",
     "transform_output",
     "open_session",
@@ -69,11 +72,14 @@ class Transform(Protocol):
 
 
 @hookspec
-def startup(config: "Config", engine: Engine | None, shared: Store, calls: Calls | None) -> Awaitable[None] | None:
+def startup(
+    config: "Config", engine: Engine | None, shared: Store, calls: Calls | None, logins: Logins
+) -> Awaitable[None] | None:
     """Prepare the plugin. Called once, before the first caller. `engine` is None where only settings are checked.
 
     `shared` keeps what must outlive an edit of the plugin's options, or be the same in all processes of a service.
     `calls` opens sessions for a door of the plugin's own; None where nobody can call, such as where `engine` is None.
+    `logins` lets people in from the page.
     """
 
 
@@ -110,10 +116,20 @@ def authenticate(connection: HTTPConnection) -> Awaitable[Identity | None] | Ide
 
 
 @hookspec
-def login_path() -> str | None:
-    """The path at which this plugin takes a password (a POST with the form field `password`), or None when it has none.
+def login() -> Login | None:
+    """How people log in with this plugin on the page, or None when they cannot. The page offers every way there is.
 
-    `GET /session` tells it to the page, which then shows its login form. The first path found is taken.
+    Whoever has proved who they are is let in by `logins.admit`, which `startup` is given.
+    """
+
+
+@hookspec
+def login_secret(name: str) -> Secret | None:
+    """The secret that a login of this name hangs on, such as that caller's password; None lets nobody of that name in.
+
+    The cookies and tickets of those whom this plugin has let in are signed with a key that is made of it. So each
+    process that knows the secret accepts them, and a changed secret ends them. Called for every request that brings
+    one, with names that anybody may have made up.
     """
 
 

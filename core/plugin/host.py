@@ -13,7 +13,7 @@ What happens when a plugin raises or returns an invalid result:
 - `open_session`: the handler is left out for this session, which gets a HandlerFailed event.
 - `session_event`, `service_event`: it is logged, the first time.
 - `notices`, `problems`: it is logged, and the sentences of the other plugins are shown.
-- `login_path`: it is logged, and the next plugin is called.
+- `login`: it is logged, and the page offers the other ways. `login_secret`: its cookies and tickets count no more.
 
 Every failure of a hook is also a PluginFailed event for `service_event`; a transform's is a TransformFailed event for
 `session_event`, and a handler's a HandlerFailed event.
@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pluggy import HookImpl
-from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
 from core.engine.call import Engine
@@ -32,6 +31,7 @@ from core.engine.prompt import Voice
 from core.errors import ConfigError, PersonaError, PluginError, RefusedError
 from core.events import OPERATOR, HandlerFailed, Identity, ServiceEvent, SessionEvent, SessionInfo, TransformFailed
 from core.plugin.acting import SessionControl
+from core.plugin.authentication import Authentication
 from core.plugin.catalogue import Catalogue
 from core.plugin.discovery import Candidate, find_plugins
 from core.plugin.doors import Calls
@@ -39,13 +39,12 @@ from core.plugin.handlers import Handler, open_handlers
 from core.plugin.hook_calls import HookCaller, describe_error
 from core.plugin.loading import PluginInfo, PluginSet, load_plugins, reload_plugins
 from core.plugin.personas import Persona
+from core.plugin.signed_tokens import SigningKeys
 from core.plugin.store import MemoryStore, Store
 from core.plugin.transforms import Chain, open_chain
 from core.plugin.worker_threads import Job
 from core.settings.config import Config
 from core.settings.log import get_logger
-
-ANONYMOUS = Identity("anonymous")
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class PluginHost:
     objects: `startup` starts those that no host has started, `shutdown` shuts down those that no other host uses.
     """
 
-    def __init__(self, config: Config, plugins: PluginSet, shared: Store) -> None:
+    def __init__(self, config: Config, plugins: PluginSet, shared: Store, keys: SigningKeys | None = None) -> None:
         self.config = config
         self._shared = shared
         self._plugins = plugins
@@ -75,6 +74,9 @@ class PluginHost:
         self._hooks = HookCaller(plugins.manager, plugins.threads, config.session.auth_s)
         self._budget_ms = config.session.transform_budget_ms
         self._catalogue = Catalogue(config, self._hooks)
+        self._keys = keys or SigningKeys()
+        self.authentication = Authentication(self._hooks, config.server, shared, self._keys)
+        """Who is calling, and what they may."""
         self._lifetimes = {one.info.name: one.lifetime for one in plugins.loaded if one.plugin is not None}
 
     @classmethod
@@ -106,7 +108,7 @@ class PluginHost:
         names = [one.info.name for one in self._plugins.loaded]
         changed = {name for name in names if config.options(name) != self.config.options(name)}
         changed |= {hook.plugin_name for hook in self._hooks.implementations("startup") if "config" in hook.argnames}
-        return PluginHost(config, reload_plugins(self._plugins, changed, config), self._shared)
+        return PluginHost(config, reload_plugins(self._plugins, changed, config), self._shared, self._keys)
 
     def describe(self) -> list[PluginInfo]:
         """Every plugin that was found, in order of precedence."""
@@ -175,7 +177,14 @@ class PluginHost:
             if lifetime.started:
                 continue
             try:
-                await self._hooks.call(hook, config=self.config, engine=engine, shared=self._shared, calls=calls)
+                await self._hooks.call(
+                    hook,
+                    config=self.config,
+                    engine=engine,
+                    shared=self._shared,
+                    calls=calls,
+                    logins=self.authentication.logins_of(hook.plugin_name),
+                )
             except ConfigError as error:
                 failures.append(error)
             except Exception as error:
@@ -229,8 +238,8 @@ class PluginHost:
 
     @property
     def protected(self) -> bool:
-        """Whether any plugin authenticates callers. Without one, every caller is `anonymous`."""
-        return bool(self._hooks.implementations("authenticate"))
+        """Whether callers have to say who they are. Where no plugin asks, every caller is `anonymous`."""
+        return self.authentication.required
 
     def notices(self) -> list[str]:
         """Sentences that callers must read before they call."""
@@ -240,52 +249,9 @@ class PluginHost:
         """Sentences for the operator about what the plugins find wrong at this moment."""
         return [*self._hooks.threads.problems(), *self._hooks.collect_sentences("problems")]
 
-    async def authenticate(self, connection: HTTPConnection) -> Identity | None:
-        """Who is calling, or None when the caller is denied. Raises RefusedError when a plugin does."""
-        if not self.protected:
-            return ANONYMOUS
-        for hook in self._hooks.implementations("authenticate"):
-            try:
-                identity = await self._hooks.call(hook, connection=connection)
-            except RefusedError:
-                raise
-            except Exception as error:
-                self._hooks.report_failure(hook, error, hide_text=True)
-                return None
-            if isinstance(identity, Identity):
-                return identity
-            if identity is not None:
-                self._hooks.report_invalid_result(hook, f"returned {type(identity).__name__}, not an Identity")
-                return None
-        return None
-
-    def login_path(self) -> str | None:
-        """The path at which a plugin takes a password, or None when callers cannot log in with one."""
-        for hook in self._hooks.implementations("login_path"):
-            try:
-                path = self._hooks.call_on_loop(hook)
-            except Exception as error:
-                self._hooks.report_failure(hook, error)
-                continue
-            if isinstance(path, str):
-                return path
-            if path is not None:
-                self._hooks.report_invalid_result(hook, f"returned {type(path).__name__}, not a path")
-        return None
-
     async def authorize(self, identity: Identity, persona: Persona) -> bool:
         """Whether this caller may use this persona, which is so unless a plugin refuses it."""
-        for hook in self._hooks.implementations("authorize"):
-            try:
-                answer = await self._hooks.call(hook, identity=identity, persona=persona)
-                if answer is not None and not answer:
-                    return False
-            except RefusedError:
-                raise
-            except Exception as error:
-                self._hooks.report_failure(hook, error, hide_text=True)
-                return False
-        return True
+        return await self.authentication.authorize(identity, persona)
 
     async def list_personas(self, identity: Identity, voices: Sequence[str] | None = None) -> list[Persona]:
         """The personas this caller may use: the default one first, then in the plugins' order.

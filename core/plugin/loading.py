@@ -28,7 +28,7 @@ from core.settings.config import Config
 from core.settings.log import get_logger
 from core.settings.yaml_structs import decode, suggest
 
-AUTH_HOOKS = ("authenticate", "authorize")
+AUTH_HOOKS = ("authenticate", "authorize", "login_secret")
 IMPL_ATTRIBUTE = f"{hookspecs.PROJECT}_impl"
 """What pluggy's `hookimpl` sets on the functions that it marks."""
 SPEC_ATTRIBUTE = f"{hookspecs.PROJECT}_spec"

@@ -114,18 +114,23 @@ async def resolve_request(request: CallRequest, identity: Identity, host: Plugin
 
 async def authenticate(connection: HTTPConnection, host: PluginHost) -> Identity:
     """Who is calling. Raises RefusedError when no plugin knows, or not in time."""
+    return (await identify(connection, host))[1]
+
+
+async def identify(connection: HTTPConnection, host: PluginHost) -> tuple[str, Identity]:
+    """Who is calling, after the plugin that says so. Raises RefusedError when none knows, or not in time."""
     try:
         async with asyncio.timeout(host.config.session.auth_s):
-            identity = await host.authenticate(connection)
+            found = await host.authentication.identify(connection)
     except TimeoutError:
         raise RefusedError(503, "Finding out who you are took too long. Try again.", reason="timeout") from None
-    if identity is None:
+    if found is None:
         raise RefusedError(
             401,
             "You must log in first: the password is missing or wrong.",
             headers={"www-authenticate": _challenges(connection)},
         )
-    return identity
+    return found
 
 
 def _challenges(connection: HTTPConnection) -> tuple[str, ...]:

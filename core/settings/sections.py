@@ -75,6 +75,10 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """A larger WebSocket message closes the call. For comparison: a frame of PCM has 3840 bytes."""
     request_s: Seconds = 10
     """How long a client may take to send its request, and how long it may keep an idle connection open."""
+    login_days: Annotated[float, Meta(gt=0, le=366)] = 7
+    """How long a browser stays logged in."""
+    ticket_s: Annotated[float, Meta(gt=0, le=3600)] = 30
+    """How soon a ticket must be used."""
     drain_s: Annotated[float, Meta(ge=0)] = 8
     """How long running calls may continue after the service is told to stop."""
     workers: NotNegative | Literal["auto"] = "auto"
