@@ -14,6 +14,7 @@ from core.engine.mimi.codec import MimiCodec
 from core.engine.model import Model
 from core.engine.prefix_cache import PrefixCacheEntry
 from core.engine.prompt import SpecialCodes, Tokens
+from core.engine.quantization import pair
 from core.engine.sampler import force_text, gumbel_noise, reference_sample
 from core.engine.sampling import USUAL
 from core.engine.speech_queue import UNFORCED, Forced, Replaces
@@ -82,7 +83,7 @@ def kernel_errors(device: torch.device) -> dict[str, float]:
         weight = torch.randint(-127, 128, (rows, columns), device=device, dtype=torch.int8)
         scale = torch.rand(rows, device=device)
         exact = x.double() @ weight.double().T * scale
-        errors[f"int8 {batch} x {rows} x {columns}"] = relative(linear(x, weight, scale=scale), exact)
+        errors[f"int8 {batch} x {rows} x {columns}"] = relative(linear(x, pair(weight), scale=scale), exact)
         for dtype in (torch.bfloat16, torch.float32):
             plain = torch.randn(rows, columns, device=device, dtype=dtype)
             exact = x.double() @ plain.double().T

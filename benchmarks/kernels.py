@@ -10,6 +10,7 @@ from core.engine.depformer import reference_codebook_attention
 from core.engine.linear import reference_linear
 from core.engine.mimi.codec import MimiCodec
 from core.engine.mimi.coder import reference_nearest_codes
+from core.engine.mimi.linear import reference_linear as reference_mimi_linear
 from core.engine.mimi.transformer import reference_ring_attention
 from core.engine.transformer import NORM_EPSILON
 
@@ -31,6 +32,7 @@ def fused_errors(device: torch.device) -> dict[str, float]:
 def matmul_errors(device: torch.device) -> dict[str, float]:
     """Matmuls with what comes before and after them, and the norm."""
     from core.engine.kernels.matmul import linear
+    from core.engine.kernels.mimi_matmul import linear as mimi_linear
     from core.engine.kernels.norm import rms_norm as norm_kernel
 
     errors = {}
@@ -47,19 +49,23 @@ def matmul_errors(device: torch.device) -> dict[str, float]:
             )
     x, weight = torch.randn(5, 2, 512, device=device), torch.randn(2048, 512, device=device) * 0.1
     bias = torch.randn(2048, device=device)
-    exact = reference_linear(x.double(), weight.double(), bias=bias.double(), centred=True, epsilon=1e-5, gelu=True)
-    errors["matmul after a norm"] = relative(linear(x, weight, bias=bias, centred=True, epsilon=1e-5, gelu=True), exact)
+    exact = reference_mimi_linear(
+        x.double(), weight.double(), bias=bias.double(), centred=True, epsilon=1e-5, gelu=True
+    )
+    errors["matmul after a norm"] = relative(
+        mimi_linear(x, weight, bias=bias, centred=True, epsilon=1e-5, gelu=True), exact
+    )
     hidden, weight = torch.randn(20, 2, 2048, device=device), torch.randn(512, 2048, device=device) * 0.05
     residual = torch.randn(20, 2, 512, device=device)
-    exact = reference_linear(hidden.double(), weight.double(), residual=residual.double())
+    exact = reference_mimi_linear(hidden.double(), weight.double(), residual=residual.double())
     for time in ("once", "again"):  # The second uses the counters that the first has left behind.
-        errors[f"split matmul, {time}"] = relative(linear(hidden, weight, residual=residual), exact)
+        errors[f"split matmul, {time}"] = relative(mimi_linear(hidden, weight, residual=residual), exact)
     sound = torch.randn(5, 4400, device=device)
     windows = sound[:, 3:4347].unfold(1, 512, 8)
     weight, bias = torch.randn(128, 512, device=device) * 0.05, torch.randn(128, device=device)
     out, elu = torch.empty(2, 5, 480, 128, device=device)
-    linear(windows, weight, bias=bias, out=out, elu=elu)
-    exact = reference_linear(windows.double(), weight.double(), bias=bias.double())
+    mimi_linear(windows, weight, bias=bias, out=out, elu=elu)
+    exact = reference_mimi_linear(windows.double(), weight.double(), bias=bias.double())
     errors["matmul over windows"] = relative(out, exact)
     errors["matmul over windows, through ELU"] = relative(elu, torch.nn.functional.elu(exact))
     x, alpha = torch.randn(70, 4096, device=device), torch.rand(4096, device=device)

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +122,13 @@ class ServerProcess:
 
 
 @contextmanager
-def serve(engine: EngineName, slots: int | None = None) -> Iterator[ServerProcess]:
-    """The server with this engine; it ends with the context. `slots` None: what nano finds fit on this machine."""
+def serve(
+    engine: EngineName, slots: int | None = None, plugins: Mapping[str, Any] | None = None
+) -> Iterator[ServerProcess]:
+    """The server with this engine; it ends with the context. `slots` None: what nano finds fit on this machine.
+
+    `plugins` are options of plugins, by name.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "plugins").mkdir()
@@ -132,6 +137,7 @@ def serve(engine: EngineName, slots: int | None = None) -> Iterator[ServerProces
             "server": {"port": 0},
             "engine": {"name": "nano", "device": "cpu", "slots": slots or "auto"},
             "voices": {"allow": ["NATF2", "NATM2", "VARF0", "VARM0"]},
+            "plugins": {"options": dict(plugins or {})},
             "log": {"level": "warning"},
         }
         config = folder / "config.yaml"

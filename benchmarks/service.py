@@ -14,6 +14,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.dropping import drop_calls
@@ -24,6 +25,8 @@ from core.client.load_test import BenchReport, Load, run_load
 from core.client.load_test_audio import synthetic_speech
 from core.engine.call import FRAME_S
 from core.http.protocols import LAST_BYTES_S
+from core.media.audio_codecs import Samples
+from core.media.sound_files import read_sound
 
 MOST_CALLERS = 512
 STAGGER_S = 0.053
@@ -53,11 +56,11 @@ class Run:
         return served_well(self.report)
 
 
-async def measure(server: ServerProcess, callers: int, seconds: float, message_ms: int) -> Run:
-    """Make `callers` calls at once."""
+async def measure(server: ServerProcess, callers: int, seconds: float, message_ms: int, sound: Samples) -> Run:
+    """Make `callers` calls at once, in which everybody says `sound`."""
     load = Load(callers, seconds, STAGGER_S, message_ms)
     before = await asyncio.to_thread(server.state)
-    calling = asyncio.create_task(run_load(server.address, synthetic_speech(10), load, CallOptions({})))
+    calling = asyncio.create_task(run_load(server.address, sound, load, CallOptions({})))
     await asyncio.wait([calling], timeout=callers * load.stagger_s + seconds / 2)
     amid = await asyncio.to_thread(server.state)
     report = await calling
@@ -122,11 +125,13 @@ def examine(engine: EngineName, options: argparse.Namespace, say: Callable[[str]
     states: list[State] = []
 
     async def run(callers: int, seconds: float) -> Run:
-        runs.append(await measure(server, callers, seconds, options.packet_ms))
+        runs.append(await measure(server, callers, seconds, options.packet_ms, sound))
         say(line(row(runs[-1])))
         return runs[-1]
 
-    with serve(engine, options.slots if engine == "nano" else None) as server:
+    sound = read_sound(options.sound) if options.sound else synthetic_speech(10)
+    plugins = {"transcribe": {"model": options.transcribe}} if options.transcribe else {}
+    with serve(engine, options.slots if engine == "nano" else None, plugins) as server:
         say(f"\n{engine}, {server.slots()} slots")
         say(line(COLUMNS))
         if options.callers:
@@ -160,6 +165,10 @@ def main() -> None:
     parser.add_argument("--packet-ms", type=int, choices=(20, 40, 80), default=20, help="sound in each message")
     parser.add_argument("--slots", type=int, help="of nano; without it what it finds fit")
     parser.add_argument("--dropped", type=int, default=500, help="calls that are dropped in each round; 0: none")
+    parser.add_argument(
+        "--sound", type=Path, metavar="FILE.wav", help="what callers say; without it something like speech"
+    )
+    parser.add_argument("--transcribe", metavar="MODEL", help="write down what callers say, with this Whisper")
     parser.add_argument("--json", action="store_true", help="on stdout; the tables go to stderr")
     options = parser.parse_args()
     output = sys.stderr if options.json else sys.stdout

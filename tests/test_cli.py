@@ -208,6 +208,34 @@ async def test_call_for_people_with_a_password(
     assert "18 sent, 18 answered" in result.output
 
 
+class Understands:
+    """Knows what the caller says, after five frames."""
+
+    @hookimpl
+    def open_session(self, control: SessionControl) -> "Understands":
+        heard = Understands()
+        heard.control, heard.frames = control, 0
+        return heard
+
+    control: SessionControl
+    frames: int
+
+    async def caller_frame(self, _frame: Frame) -> None:
+        self.frames += 1
+        if self.frames == 5:
+            self.control.caller_said("What is that?", 0, 400)
+
+
+async def test_a_call_prints_what_both_sides_said(serve: Serve, tmp_path: Path, recording: Path) -> None:
+    running = await serve(extra=(Understands(),))
+    arguments = ("call", running.url(), recording, tmp_path / "out.wav")
+    printed = (await asyncio.to_thread(run, *arguments)).output
+    assert "0.0  caller: What is that?" in printed
+    assert "0.0  agent: word0" in printed
+    report = json.loads((await asyncio.to_thread(run, *arguments, "--json")).stdout)
+    assert {"side": "caller", "text": "What is that?", "start_ms": 0.0, "end_ms": 400.0} in report["lines"]
+
+
 async def test_call_says_why_the_server_ended_it(serve: Serve, tmp_path: Path, recording: Path) -> None:
     running = await serve(EchoEngine(slots=0), server={"queue": 0})
     arguments = ("call", running.url(), recording, tmp_path / "out.wav")

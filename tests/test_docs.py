@@ -119,7 +119,7 @@ def test_every_option_of_the_built_in_plugins_is_documented_with_its_default() -
     for name in built_in_plugins():
         options = getattr(getattr(import_module(f"plugins.{name}"), "Plugin", None), "Options", None)
         if options is not None:
-            wanted |= settings_of(options, f"{name}.")
+            wanted |= {key: plain(value) for key, value in settings_of(options, f"{name}.").items()}
     assert defaults_in(section(doc("configuration"), "Options of the built-in plugins")) == wanted
 
 

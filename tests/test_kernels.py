@@ -1,6 +1,8 @@
 """Each Triton kernel against its reference: on a GPU where there is one, else through Triton's interpreter, which
 conftest.py chooses."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds only
 
 from core.engine.architecture import Architecture
 from core.engine.depformer import reference_codebook_attention
-from core.engine.kernels import mimi
+from core.engine.kernels import mimi, mimi_matmul
 from core.engine.kernels.attention import block_attention
 from core.engine.kernels.depformer import codebook_attention
 from core.engine.kernels.matmul import linear
@@ -19,8 +21,9 @@ from core.engine.kernels.sampling import sample
 from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, ReferenceBlockAttention, blocks_for
 from core.engine.linear import reference_linear
 from core.engine.mimi.coder import reference_nearest_codes
+from core.engine.mimi.linear import reference_linear as reference_mimi_linear
 from core.engine.mimi.transformer import reference_ring_attention
-from core.engine.quantization import quantize
+from core.engine.quantization import pair, quantize
 from core.engine.rotary import RotaryEmbedding
 from core.engine.sampler import gumbel_noise, reference_sample
 from core.engine.transformer import NORM_EPSILON
@@ -83,7 +86,7 @@ def test_gated_matmul_with_8_bit_weights(rows: int, dtype: torch.dtype) -> None:
     x, scale = random(rows, 300, dtype=dtype), random(80, seed=1).abs() / 100
     weight = integers(-127, 128, 80, 300).to(torch.int8)
     exact = reference_linear(x.double(), weight.double() * scale[:, None], gated=True)
-    assert relative(linear(x, weight, scale, gated=True), exact) < TOLERANCE[dtype]
+    assert relative(linear(x, pair(weight), scale, gated=True), exact) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -97,10 +100,30 @@ def test_a_long_sum_is_split(rows: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("dtype", MATMUL_DTYPES)
+def test_a_long_sum_with_8_bit_weights_is_split(rows: int, dtype: torch.dtype) -> None:
+    """The last of the 1100 input features are fewer than pairs are arranged in."""
+    x, scale = random(rows, 1100, dtype=dtype), random(40, seed=1).abs() / 100
+    weight = integers(-127, 128, 40, 1100).to(torch.int8)
+    exact = reference_linear(x.double(), weight.double() * scale[:, None])
+    assert relative(linear(x, pair(weight), scale), exact) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_long_sum_of_the_codec_is_split(rows: int) -> None:
+    """As above, with two times in each row; the second launch uses the counters that the first has left behind."""
+    x, weight, residual = random(rows, 2, 1100), random(40, 1100, seed=1), random(rows, 2, 40, seed=2)
+    exact = reference_mimi_linear(x.double(), weight.double(), residual=residual.double())
+    for _ in range(2):
+        assert relative(mimi_matmul.linear(x, weight, residual=residual), exact) < 2e-6
+
+
+@pytest.mark.parametrize("rows", ROWS)
 def test_matmul_after_a_norm(rows: int) -> None:
     x, weight, bias = random(rows, 2, 100), random(40, 100, seed=1), random(40, seed=2)
-    exact = reference_linear(x.double(), weight.double(), bias=bias.double(), centred=True, epsilon=1e-5, gelu=True)
-    assert relative(linear(x, weight, bias=bias, centred=True, epsilon=1e-5, gelu=True), exact) < 2e-6
+    options: dict[str, Any] = {"centred": True, "epsilon": 1e-5, "gelu": True}
+    exact = reference_mimi_linear(x.double(), weight.double(), bias=bias.double(), **options)
+    assert relative(mimi_matmul.linear(x, weight, bias=bias, **options), exact) < 2e-6
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -110,8 +133,8 @@ def test_matmul_over_sliding_windows(rows: int, width: int) -> None:
     windows = random(rows, 1000)[:, 3:].unfold(1, width, 8)
     weight, bias = random(20, width, seed=1), random(20, seed=2)
     out, elu = torch.empty(2, rows, windows.shape[1], 20, device=DEVICE)
-    linear(windows, weight, bias=bias, out=out, elu=elu)
-    exact = reference_linear(windows.double(), weight.double(), bias=bias.double())
+    mimi_matmul.linear(windows, weight, bias=bias, out=out, elu=elu)
+    exact = reference_mimi_linear(windows.double(), weight.double(), bias=bias.double())
     assert relative(out, exact) < 2e-6
     assert relative(elu, F.elu(exact)) < 2e-6
 

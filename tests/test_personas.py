@@ -31,6 +31,9 @@ prompt: >
   You are an owl.
 
   You hoot.
+greeting: |
+  Hoot!  Who
+  is there?
 sampling: {temperature: 0.5, text_top_k: 10}
 group: Birds
 starters: ["Do you sleep?", "  What  is that? "]
@@ -43,6 +46,7 @@ image: owl.jpg
     assert (owl.group, owl.starters, owl.emoji) == ("Birds", ("Do you sleep?", "What is that?"), "🏴‍☠️")
     assert owl.image == PersonaImage(PNG)
     assert owl.image.media_type == "image/png"
+    assert owl.greeting == "Hoot! Who is there?"
     assert (owl.id, owl.name, owl.voice, owl.prompt) == ("wise-owl", "Wise owl", "NATF2", "You are an owl. You hoot.")
     assert owl.sampling == Sampling(temperature=0.5, text_top_k=10)
     assert "hoot" not in repr(owl)
@@ -79,6 +83,8 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
         "voice.yaml": "name: A\nvoice: NATF9",
         "missing.yaml": "prompt: x",
         "long.yaml": f"name: A\nvoice: NATF2\nprompt: {'x' * 50}",
+        "chatty.yaml": f"name: A\nvoice: NATF2\ngreeting: {'x' * 1001}",
+        "bell.yaml": 'name: A\nvoice: NATF2\ngreeting: "Hello\\a"',
         "broken.yaml": "name: [",
         "words.yaml": "name: A\nvoice: NATF2\nemoji: smile",
         "many.yaml": "name: A\nvoice: NATF2\nstarters: [a, b, c, d, e, f, g]",

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from core.cli.options import password_option, seed_option, silence_option, sound_in, sound_out, stereo_option
+from core.cli.transcript import print_out
 from core.client.connection import CallOptions
 from core.client.place_call import CallReport, place_call
 from core.engine.call import FRAME_S, SAMPLE_RATE
@@ -90,9 +91,9 @@ def _print(report: CallReport) -> None:
         ),
         ("frames", f"{report.frames_sent} sent, {report.frames_received} answered, {report.dropped} dropped"),
         ("gaps (80 ms of buffer)", f"{report.gaps}, {report.gap_ms:.0f} ms in all"),
-        ("said", report.text or "nothing"),
     ]
     table = Table(box=None, show_header=False, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     Console().print(table, markup=False)
+    click.echo(print_out(report.lines) or "Nothing was said.")

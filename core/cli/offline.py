@@ -1,7 +1,11 @@
-"""A conversation without a server: a session over a sound file, as fast as it goes."""
+"""A conversation without a server: a session over a sound file, as fast as it goes.
+
+Where a plugin has a handler it goes no faster than real time: what plugins do takes time, such as to understand speech.
+"""
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -54,7 +58,7 @@ class Conversation:
 
 @dataclass
 class SoundFile(Transport):
-    """A caller who says the next frame as soon as the last one is answered."""
+    """A caller who says the next frame as soon as the last one is answered, or when it is due."""
 
     frames: Samples
     """float32[n, 1920]."""
@@ -66,11 +70,15 @@ class SoundFile(Transport):
     words: list[Word] = field(default_factory=list)
     transcript: Transcript = field(default_factory=Transcript)
     ended: CallEnded | None = None
+    in_real_time: Callable[[], bool] = lambda: False
+    _began: float = 0.0
     _turn: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def receive(self) -> CallerSound:
         """See Transport."""
         await self._turn.wait()
+        if self.in_real_time():
+            await asyncio.sleep(self._began + len(self.agent) * FRAME_S - time.monotonic())
         self._turn.clear()
         if len(self.agent) == len(self.frames):
             raise CallEnded("left")
@@ -90,6 +98,7 @@ class SoundFile(Transport):
     async def send_event(self, message: ServerMessage) -> None:
         """See Transport."""
         if isinstance(message, Ready):
+            self._began = time.monotonic()
             self._turn.set()
         elif isinstance(message, CallerText):
             self.transcript.add_caller(message)
@@ -135,6 +144,7 @@ async def converse(
         ),
         on_event=events.append,
     )
+    line.in_real_time = lambda: session.handled
     ended = await session.run()
     message = line.ended.message if line.ended else ""
     if ended.reason not in ("left", "plugin") or not line.agent:

@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+import msgspec
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.cli.offline import Conversation, converse
 from core.cli.options import config_option, seed_option, silence_option, sound_in, sound_out, stereo_option
+from core.cli.transcript import print_out
 from core.engine.call import FRAME_S, SAMPLE_RATE
 from core.errors import AudioError, PersonaError
 from core.events import OPERATOR, TransformFailed
@@ -21,6 +23,7 @@ from core.media.sound_files import check_writable, read_sound, to_stereo, write_
 from core.media.voices import voice_name
 from core.plugin.host import PluginHost
 from core.settings.config import Config, load_config
+from core.settings.log import configure_logging
 
 
 @click.command()
@@ -48,6 +51,7 @@ def talk(
 ) -> None:
     """Say IN.wav to a persona and write its answer to OUT.wav, with the engine and transforms of the server."""
     loaded = load_config(config, os.environ)
+    configure_logging(msgspec.structs.replace(loaded.log, level="warning"))
     for path in (target, transcript):
         if path is not None:
             check_writable(path)
@@ -63,7 +67,7 @@ def talk(
         console.print(f"The {what} of the plugin {failure.plugin} was left out: {failure.reason}", markup=False)
     if conversation.ended:
         console.print(f"A plugin ended the call: {conversation.ended}", markup=False)
-    click.echo(_said(conversation))
+    click.echo(print_out(conversation.transcript))
 
 
 async def _check_persona(config: Config, persona: str) -> None:
@@ -117,17 +121,14 @@ def _converse(
         engine.close()
 
 
-def _said(conversation: Conversation) -> str:
-    """The agent's words, or a line for each side's where the caller's are known."""
-    if all(line.side == "agent" for line in conversation.transcript):
-        return "".join(word.text for word in conversation.words).strip()
-    return "\n".join(f"{line.start_ms / 1000:6.2f}  {line.side}: {line.text}" for line in conversation.transcript)
-
-
 def _write_transcript(path: Path, conversation: Conversation) -> None:
-    words = [asdict(word) for word in conversation.words]
     text = json.dumps(
-        {"text": "".join(word.text for word in conversation.words).strip(), "seed": conversation.seed, "words": words}
+        {
+            "text": "".join(word.text for word in conversation.words).strip(),
+            "seed": conversation.seed,
+            "words": [asdict(word) for word in conversation.words],
+            "transcript": [asdict(line) for line in conversation.transcript],
+        }
     )
     try:
         path.write_text(text + "\n", encoding="utf-8")

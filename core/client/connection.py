@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from time import monotonic
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import msgspec
 import websockets.asyncio.client as websockets
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from core.client.frame_times import FrameTimes
 from core.engine.call import FRAME_S
 from core.errors import CallError
+from core.events import CallerText
 from core.media.audio_codecs import AudioFormat
+from core.plugin.acting import AgentText
 from core.session.protocol import CloseCode, Kind
+from core.session.transcript import Transcript
 
 CONNECT_S = 10.0
 CLOSE_S = 2.0
@@ -46,6 +50,9 @@ class Connection:
         """What the agent has said so far."""
         self.ready: dict[str, object] = {}
         """The Ready message; empty before it comes, and on `/api/chat`."""
+        self.transcript = Transcript()
+        """What both sides have said so far; the caller's words where the server tells them."""
+        self._frames = 0
         self.dropped = 0
         """How many frames the server says it has dropped; 0 on `/api/chat`, which does not say it."""
 
@@ -108,6 +115,7 @@ class Connection:
             raise CallError("The server sent an empty message; it does not speak this protocol.")
         kind, payload = message[0], message[1:]
         if kind == Kind.AUDIO:
+            self._frames += 1
             return payload
         self._note(kind, payload)
         return None
@@ -116,7 +124,10 @@ class Connection:
         if kind == Kind.HANDSHAKE:
             self._begun = True
         elif kind == Kind.TEXT:
-            self.text += payload.decode(errors="replace")
+            text = payload.decode(errors="replace")
+            self.text += text
+            end_ms = round(self._frames * FRAME_S * 1000)
+            self.transcript.add_agent(AgentText(text, end_ms - round(FRAME_S * 1000), end_ms, given=False))
         elif kind == Kind.ERROR:
             self._error = payload.decode(errors="replace")
         elif kind == Kind.METADATA:
@@ -128,6 +139,10 @@ class Connection:
                 self.ready = values
             elif values.get("type") == "stats":
                 self.dropped = int(values.get("dropped", 0))
+            elif values.get("type") == "caller_text":
+                with contextlib.suppress(msgspec.ValidationError):
+                    del values["type"]
+                    self.transcript.add_caller(msgspec.convert(values, CallerText))
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from core.client.frame_times import FrameTimes, Percentiles
 from core.engine.call import FRAME_S, frames_of
 from core.errors import CallError
 from core.media.audio_codecs import AudioFormat, Samples, open_reader, open_writer
+from core.plugin.acting import Line
 from core.session.protocol import Kind
 
 LAST_ANSWERS_S = 2.0
@@ -47,6 +48,9 @@ class CallReport:
     close_code: int
     close_reason: str
     text: str
+    """What the agent said."""
+    lines: tuple[Line, ...]
+    """What both sides said; the caller's words where the server tells them."""
 
 
 async def place_call(
@@ -97,6 +101,7 @@ async def place_call(
         close_code=connection.close_code,
         close_reason=connection.close_reason,
         text=connection.text.strip(),
+        lines=connection.transcript.lines,
     )
     return answer, report
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.engine.quantization import quantize
+from core.engine.quantization import pair, quantize, unpair
 
 QUANTIZED_ROWS = 4096
 """Rows of a checkpoint's tensor that are quantized at a time, so that a copy in its own dtype stays small."""
@@ -72,8 +72,8 @@ def has_one_position(x: Tensor) -> bool:
 class Int8Linear(Linear):
     """`Linear` with 8-bit weights and one float32 scale for each output: half the bytes of bfloat16 to read.
 
-    A weight is its integer times the scale of its row, which is the row's largest magnitude over 127. Activations keep
-    their dtype.
+    A weight is its integer times the scale of its row, which is the row's largest magnitude over 127. The integers are
+    stored in pairs, as `pair` arranges them. Activations keep their dtype.
     """
 
     scale: Tensor
@@ -86,7 +86,8 @@ class Int8Linear(Linear):
         """Fill the layer from a checkpoint's tensor, some rows at a time."""
         for start in range(0, len(weight), QUANTIZED_ROWS):
             rows = slice(start, start + QUANTIZED_ROWS)
-            self.weight.data[rows], self.scale[rows] = quantize(weight[rows].to(self.weight.device))
+            integers, self.scale[rows] = quantize(weight[rows].to(self.weight.device))
+            self.weight.data[rows] = pair(integers)
 
 
 def fused_linear(x: Tensor, weight: Tensor, scale: Tensor | None = None, **options: Any) -> Tensor:
@@ -103,36 +104,20 @@ def reference_linear(
     weight: Tensor,
     scale: Tensor | None = None,
     *,
-    centred: bool = False,
-    epsilon: float = 0.0,
     gated: bool = False,
-    bias: Tensor | None = None,
-    gelu: bool = False,
     residual: Tensor | None = None,
     out: Tensor | None = None,
-    elu: Tensor | None = None,
 ) -> Tensor:
-    """A linear layer with what surrounds it, in plain torch: `[..., in_features] -> [..., out_features]`.
+    """A linear layer with what comes after it, in plain torch: `[..., in_features] -> [..., out_features]`.
 
-    `weight` is `[out_features, in_features]`, either of the dtype of `x` or int8 with `scale`, float32[out_features].
-    `centred` normalizes `x` first, as a layer norm with `epsilon` whose own weights are folded into the matrix. After
-    the matmul come, in this order: `bias`; `gated`, where the first half of the outputs, through SiLU, multiplies the
-    second half; `gelu`; and the addition of `residual`. The result is written to `out` and, through ELU, to `elu`,
-    where these are given.
+    `weight` is `[out_features, in_features]`, either of the dtype of `x` or int8, in pairs, with `scale`,
+    float32[out_features]. After the matmul come, in this order: `gated`, where the first half of the outputs, through
+    SiLU, multiplies the second half; and the addition of `residual`. The result is written to `out` where it is given.
     """
-    if centred:
-        x = F.layer_norm(x, (x.shape[-1],), eps=epsilon)
-    if scale is not None:
-        y = (F.linear(x.float(), weight.float(), bias) * scale).to(x.dtype)
-    else:
-        y = F.linear(x, weight, bias)
+    y = F.linear(x, weight) if scale is None else (F.linear(x.float(), unpair(weight).float()) * scale).to(x.dtype)
     if gated:
         gate, value = y.chunk(2, dim=-1)
         y = F.silu(gate) * value
-    if gelu:
-        y = F.gelu(y)
     if residual is not None:
         y = residual + y
-    if elu is not None:
-        elu.copy_(F.elu(y))
     return y if out is None else out.copy_(y)

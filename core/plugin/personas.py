@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from core.engine.sampling import Sampling
-from core.errors import ConfigError
+from core.engine.speech_queue import check_sentence
+from core.errors import ConfigError, SayError
 from core.media.voices import not_offered
 from core.plugin.persona_images import PersonaImage, read_image
 from core.settings.yaml_structs import decode, read_yaml
@@ -39,6 +40,8 @@ class Persona:
     sampling: Sampling = field(default_factory=Sampling)
     source: str = ""
     """Where the persona comes from, such as the path of its file, for messages."""
+    greeting: str = ""
+    """What the agent says first, word for word; "" leaves that to the model."""
     group: str = ""
     """The heading under which the page shows it, or ""."""
     starters: tuple[str, ...] = ()
@@ -60,6 +63,7 @@ class _PersonaFile(Struct, frozen=True, forbid_unknown_fields=True):
     voice: Annotated[str, Meta(min_length=1)]
     description: Annotated[str, Meta(max_length=500)] = ""
     prompt: str = ""
+    greeting: str = ""
     sampling: Sampling = Sampling()
     group: Annotated[str, Meta(max_length=60)] = ""
     starters: Annotated[tuple[Starter, ...], Meta(max_length=6)] = ()
@@ -190,6 +194,12 @@ def _to_persona(path: Path, found: _PersonaFile, max_prompt_chars: int, problems
         problems.append(
             f"{path}: prompt: {len(prompt)} characters; personas.max_prompt_chars allows {max_prompt_chars}."
         )
+    greeting = " ".join(found.greeting.split())
+    if greeting:
+        try:
+            check_sentence(greeting)
+        except SayError as error:
+            problems.append(f"{path}: greeting: {error}")
     if not _is_emoji(found.emoji):
         problems.append(f"{path}: emoji: expected one such as 🏨, not words.")
     image: PersonaImage | None = None
@@ -208,6 +218,7 @@ def _to_persona(path: Path, found: _PersonaFile, max_prompt_chars: int, problems
         prompt=prompt,
         sampling=found.sampling,
         source=str(path),
+        greeting=greeting,
         group=found.group.strip(),
         starters=tuple(" ".join(starter.split()) for starter in found.starters),
         emoji=found.emoji,
@@ -239,7 +250,7 @@ def invalid_field(persona: Persona) -> str:
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$.")
         return f"{place.rstrip('`')}: {message.replace('`', '').replace('Expected', 'expected', 1)}"
-    for name in ("id", "name", "description", "voice", "prompt", "group", "starters", "emoji"):
+    for name in ("id", "name", "description", "voice", "prompt", "greeting", "group", "starters", "emoji"):
         try:
             "".join(getattr(persona, name)).encode()
         except UnicodeEncodeError:

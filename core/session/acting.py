@@ -105,6 +105,11 @@ class Acting:
             if handler.plugin == plugin:
                 handler.put("message", type_, message.data)
 
+    @property
+    def handled(self) -> bool:
+        """Whether any plugin has a handler for the session, whose work takes time."""
+        return bool(self._handlers)
+
     def muted(self, side: Side) -> bool:
         """Whether silence takes the place of this side's sound."""
         return bool(self._muted_by[side])

@@ -111,6 +111,11 @@ class Session:
         """Whether the handshake is sent. Ending a call earlier cuts nobody off in the middle of a word."""
         return self._ready.is_set()
 
+    @property
+    def handled(self) -> bool:
+        """Whether any plugin has a handler in it."""
+        return self._acting.handled
+
     async def run(self) -> SessionEnded:
         """Hold the conversation. Returns when the slot is free, the transport closed and the plugins' handlers too;
         SessionEnded, which it returns, has fired once."""

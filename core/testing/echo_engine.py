@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,6 +73,8 @@ class EchoEngine:
     notice: str = "This is an echo."
     longest_s: float = math.inf
     """The longest call that it says it has the memory for."""
+    text: Sequence[str] = ()
+    """What its agents say by themselves, a piece a frame, and then nothing; without it a word every fifth frame."""
     faults: EngineFaults = field(default_factory=EngineFaults)
     calls: list["EchoCall"] = field(default_factory=list)
     """The calls that hold a slot."""
@@ -202,6 +204,9 @@ class EchoCall:
                 self._sentences.popleft()
             return text, True, not words
         self._hushed = max(0, self._hushed - 1)
+        if self._engine.text:
+            pieces = self._engine.text[self._index : self._index + 1]
+            return "".join(pieces) if not self._hushed else "", False, False
         speaks = self._index % WORD_INTERVAL == 0 and not self._hushed
         return f" word{self._index // WORD_INTERVAL}" if speaks else "", False, False
 

@@ -1,36 +1,38 @@
-"""Linear layers for few rows of activations on a GPU, with what comes before and after the matmul in the same launch.
+"""The language model's linear layers for few rows of activations on a GPU, with what comes after the matmul in the same
+launch.
 
 Every weight is read once, in its own dtype or with 8 bits. A row's result is the same whatever the number of rows
-beside it: each sum runs over the input features in one order, in matrix instructions of one shape. A long sum is split
-into parts, which run in parallel and are added in one order (split-K). So a step may run at the size of the calls that
-are talking without changing what they say.
-"""
+beside it: each sum runs over the input features in one order, in matrix instructions whose shape follows from the layer
+alone. A long sum is split into parts, which run in parallel and are added in one order (split-K). So a step may run at
+the size of the calls that are talking without changing what they say.
 
-from dataclasses import dataclass
-from functools import cache
+The weights are the rows of the matrix instructions, and the activations their columns: Hopper's wide instruction takes
+64 outputs and any multiple of 8 columns, and rounds alike for all of them.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-# Sizes of tiles, rows x outputs x inputs: the best of a few tried on an H200.
-SMALL_ROWS, MAX_ROWS = 16, 32
-"""Rows of a tile. From 64 on, Hopper's matrix instructions have another shape, and round differently."""
-LONG_TIME = 64
-"""Times per batch element from which on tiles have this many rows: there are as many whatever the batch."""
-SMALL_OUTPUTS, MEDIUM_OUTPUTS, LARGE_OUTPUTS = 16, 32, 64
-"""Outputs of a tile: few where the tiles would not fill the GPU, many for layers beyond MANY_OUTPUTS."""
-MANY_OUTPUTS = 16_384
-INPUTS_BY_WEIGHT_BYTES = {1: 256, 2: 128, 4: 64}
+from core.engine.kernels.launch import Gpu, Tile, add_parts, gpu_of, power_of_2
+from core.engine.kernels.quantization import first_of_pair, second_of_pair
+from core.engine.quantization import PAIRED_FEATURES
+
+# Sizes of tiles, outputs x rows x inputs: the best of a few tried on an H100.
+MIN_ROWS, MAX_ROWS = 16, 64
+"""Rows of a tile, at least and at most."""
+NARROW_OUTPUTS, MEDIUM_OUTPUTS, WIDE_OUTPUTS = 16, 32, 64
+"""Outputs of a tile. Below 64 the tile takes smaller matrix instructions, which is for layers that are narrow."""
+MANY_OUTPUTS = 8192
+"""Outputs times parts of split sums beyond which a layer is not narrow: tiles of WIDE_OUTPUTS then fill the GPU."""
+INPUTS_BY_WEIGHT_BYTES = {1: PAIRED_FEATURES, 2: 128, 4: 64}
 """Input features that a tile multiplies at a time."""
-LONG_TIME_INPUTS = 32
-"""The same for tiles of LONG_TIME rows, at most."""
-NARROW_INPUTS = 16
-"""The same for tiles of LONG_TIME rows where there are no more input features than this."""
-MAX_STAGES = 4
-"""Stages of the software pipeline, where the GPU's shared memory has room for them."""
 WARPS = 4
+STAGES_BY_WEIGHT_BYTES = {1: 3, 2: 4, 4: 4}
+"""Stages of the software pipeline, where the GPU's shared memory has room for them."""
+MIN_STAGES = 3
+"""Stages from which on a second program beside each is worth more than another stage."""
 
 UNSPLIT_INPUTS = 1024
 """Input features up to which a sum is not split."""
@@ -38,129 +40,100 @@ MIN_SPLIT_INPUTS = 512
 """Input features in a part of a split sum, at least."""
 MAX_SPLIT_OUTPUTS = 16_384
 """Outputs times parts of a split sum, at most: as many programs as fill a GPU, times the outputs of a tile."""
-MAX_SPLIT_TILES = 1 << 16
-"""Tiles of a layer whose sums are split, at most."""
 
 
 @triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
 def _linear(  # type: ignore[no-untyped-def]
-    # Operands; all but x and weight may be None.
+    # Operands; scale and residual may be None. With a scale, the weights are pairs of 8 bits, in int16.
     x_pointer,
     weight_pointer,
     scale_pointer,
-    bias_pointer,
     residual_pointer,
-    # Results; either may be None.
     out_pointer,
-    elu_pointer,
-    # Workspace of split sums: `[tile, part, row, output]`, and how many parts of each tile are done, zero at rest.
+    # As `add_parts` describes them.
     partial_sums_pointer,
     counters_pointer,
-    # Sizes; a row is one time of one batch element.
     rows,
-    time,
     out_features,
     in_features,
-    # Strides of what is `[batch, time, features]`.
-    x_batch_stride,
-    x_time_stride,
-    residual_batch_stride,
-    residual_time_stride,
-    out_batch_stride,
-    out_time_stride,
-    elu_batch_stride,
-    elu_time_stride,
-    # The epsilon of the layer norm.
-    epsilon,
-    # The tile, and what surrounds the matmul.
+    x_stride,
+    residual_stride,
+    out_stride,
     ROWS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
-    CENTRED: tl.constexpr,
     GATED: tl.constexpr,
-    GELU: tl.constexpr,
     SPLIT_K: tl.constexpr,
 ):
     """Compute one tile of the result, or one part of its sums."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
-    feature = tl.arange(0, INPUTS)
-    row_inside = row[:, None] < rows
-    batch = (row // time).to(tl.int64)[:, None]
-    moment = (row % time)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]
+    output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)[:, None]
+    row_inside = row < rows
+    output_inside = output < out_features
     first = 0
     end = in_features
     if SPLIT_K > 1:
         part = tl.cdiv(tl.cdiv(in_features, INPUTS), SPLIT_K) * INPUTS
         first = tl.program_id(2) * part
         end = tl.minimum(in_features, first + part)
-    x_at = x_pointer + batch * x_batch_stride + moment * x_time_stride + first + feature[None, :]
-    weight_at = weight_pointer + output[None, :].to(tl.int64) * in_features + first + feature[:, None]
-    sums = tl.zeros((ROWS, OUTPUTS), dtype=tl.float32)
-    values = tl.zeros((ROWS, OUTPUTS), dtype=tl.float32)
-    squares = tl.zeros((ROWS,), dtype=tl.float32)
-    mean = tl.zeros((ROWS,), dtype=tl.float32)
-    if CENTRED:
-        for start in range(0, in_features, INPUTS):
-            inside = row_inside & (feature[None, :] < in_features - start)
-            mean += tl.sum(tl.load(x_at + start, mask=inside, other=0.0), axis=1)
-        mean /= in_features
-
     # The matmul; where it is gated, `sums` are the gates and `values` the second half of the outputs.
-    for start in range(first, end, INPUTS):
-        left = end - start
-        x = tl.load(x_at, mask=row_inside & (feature[None, :] < left), other=0.0)
-        weight = tl.load(weight_at, mask=(output[None, :] < out_features) & (feature[:, None] < left), other=0)
-        if CENTRED:
-            x = tl.where(feature[None, :] < left, x - mean[:, None], 0.0)
-            squares += tl.sum(x * x, axis=1)
-        sums = tl.dot(x, weight.to(x.dtype), sums, input_precision="tf32x3")
-        if GATED:
-            value_at = weight_at + out_features.to(tl.int64) * in_features
-            weight = tl.load(value_at, mask=(output[None, :] < out_features) & (feature[:, None] < left), other=0)
-            values = tl.dot(x, weight.to(x.dtype), values, input_precision="tf32x3")
-        x_at += INPUTS
-        weight_at += INPUTS
-    mask = row_inside & (output[None, :] < out_features)
+    sums = tl.zeros((OUTPUTS, ROWS), dtype=tl.float32)
+    values = tl.zeros((OUTPUTS, ROWS), dtype=tl.float32)
+    x_at = x_pointer + row.to(tl.int64) * x_stride + first
+    dtype = x_pointer.dtype.element_ty
+    if scale_pointer is None:
+        feature = tl.arange(0, INPUTS)
+        x_at += feature[:, None]
+        weight_at = weight_pointer + output.to(tl.int64) * in_features + first + feature[None, :]
+        value_at = weight_at + out_features.to(tl.int64) * in_features
+        for start in range(first, end, INPUTS):
+            left = end - start
+            x = tl.load(x_at, mask=row_inside & (feature[:, None] < left), other=0.0)
+            weight = tl.load(weight_at, mask=output_inside & (feature[None, :] < left), other=0.0)
+            sums = tl.dot(weight, x, sums, input_precision="tf32x3")
+            if GATED:
+                value = tl.load(value_at, mask=output_inside & (feature[None, :] < left), other=0.0)
+                values = tl.dot(value, x, values, input_precision="tf32x3")
+            x_at += INPUTS
+            weight_at += INPUTS
+            value_at += INPUTS
+    else:
+        feature = tl.arange(0, INPUTS // 2)
+        x_at += feature[:, None]
+        weight_at = weight_pointer + output.to(tl.int64) * (in_features // 2) + first // 2 + feature[None, :]
+        value_at = weight_at + out_features.to(tl.int64) * (in_features // 2)
+        for start in range(first, end, INPUTS):
+            pairs = tl.minimum(INPUTS, end - start) // 2
+            x = tl.load(x_at, mask=row_inside & (feature[:, None] < pairs), other=0.0)
+            x_second = tl.load(x_at + pairs, mask=row_inside & (feature[:, None] < pairs), other=0.0)
+            pair = tl.load(weight_at, mask=output_inside & (feature[None, :] < pairs), other=0)
+            sums = tl.dot(first_of_pair(pair, dtype), x, sums, input_precision="tf32x3")
+            sums = tl.dot(second_of_pair(pair, dtype), x_second, sums, input_precision="tf32x3")
+            if GATED:
+                pair = tl.load(value_at, mask=output_inside & (feature[None, :] < pairs), other=0)
+                values = tl.dot(first_of_pair(pair, dtype), x, values, input_precision="tf32x3")
+                values = tl.dot(second_of_pair(pair, dtype), x_second, values, input_precision="tf32x3")
+            x_at += INPUTS
+            weight_at += INPUTS // 2
+            value_at += INPUTS // 2
+    mask = row_inside & output_inside
     if SPLIT_K > 1:
-        # Whichever program of a tile finishes last adds up the parts, always in the same order.
-        tile = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-        place = tl.arange(0, ROWS)[:, None] * OUTPUTS + tl.arange(0, OUTPUTS)[None, :]
-        partial_at = partial_sums_pointer + tile.to(tl.int64) * (SPLIT_K * ROWS * OUTPUTS) + place
-        tl.store(partial_at + tl.program_id(2) * (ROWS * OUTPUTS), sums)
-        tl.debug_barrier()
-        last = tl.atomic_add(counters_pointer + tile, 1, sem="acq_rel") == SPLIT_K - 1
-        sums = tl.zeros((ROWS, OUTPUTS), dtype=tl.float32)
-        if last:
-            for number in range(SPLIT_K):
-                sums += tl.load(partial_at + number * (ROWS * OUTPUTS), cache_modifier=".cg")
-            tl.store(counters_pointer + tile, 0)
+        place = tl.arange(0, OUTPUTS)[:, None] * ROWS + tl.arange(0, ROWS)[None, :]
+        sums, last = add_parts(sums, place, partial_sums_pointer, counters_pointer, OUTPUTS * ROWS, SPLIT_K)
         mask = mask & last
 
     # What comes after the matmul, in the order that `reference_linear` documents.
     if scale_pointer is not None:
-        sums *= tl.load(scale_pointer + output, mask=output < out_features, other=0.0)[None, :]
+        sums *= tl.load(scale_pointer + output, mask=output_inside, other=0.0)
         if GATED:
-            value_scale_at = scale_pointer + out_features + output
-            values *= tl.load(value_scale_at, mask=output < out_features, other=0.0)[None, :]
-    if CENTRED:
-        sums *= tl.rsqrt(squares / in_features + epsilon)[:, None]
-    if bias_pointer is not None:
-        sums += tl.load(bias_pointer + output, mask=output < out_features, other=0.0)[None, :]
+            values *= tl.load(scale_pointer + out_features + output, mask=output_inside, other=0.0)
     if GATED:
         sums = sums / (1 + tl.exp(-sums)) * values
-    if GELU:
-        sums = 0.5 * sums * (1 + tl.erf(sums * 0.7071067811865476))
     if residual_pointer is not None:
-        residual_at = residual_pointer + batch * residual_batch_stride + moment * residual_time_stride + output[None, :]
+        residual_at = residual_pointer + row.to(tl.int64) * residual_stride + output
         sums += tl.load(residual_at, mask=mask, other=0.0).to(tl.float32)
-    if out_pointer is not None:
-        out_at = out_pointer + batch * out_batch_stride + moment * out_time_stride + output[None, :]
-        tl.store(out_at, sums.to(out_pointer.dtype.element_ty), mask=mask)
-    if elu_pointer is not None:
-        elu_at = elu_pointer + batch * elu_batch_stride + moment * elu_time_stride + output[None, :]
-        elu = tl.where(sums > 0, sums, tl.exp(tl.minimum(sums, 0.0)) - 1)
-        tl.store(elu_at, elu.to(elu_pointer.dtype.element_ty), mask=mask)
+    out_at = out_pointer + row.to(tl.int64) * out_stride + output
+    tl.store(out_at, sums.to(out_pointer.dtype.element_ty), mask=mask)
 
 
 def linear(
@@ -168,14 +141,9 @@ def linear(
     weight: Tensor,
     scale: Tensor | None = None,
     *,
-    centred: bool = False,
-    epsilon: float = 0.0,
     gated: bool = False,
-    bias: Tensor | None = None,
-    gelu: bool = False,
     residual: Tensor | None = None,
     out: Tensor | None = None,
-    elu: Tensor | None = None,
 ) -> Tensor:
     """Compute what `reference_linear` in `core.engine.linear` does, which also documents the arguments.
 
@@ -187,111 +155,62 @@ def linear(
     out_features, in_features = weight.shape
     if gated:
         out_features //= 2
-    result = elu if out is None else out
-    if result is None:
-        result = out = torch.empty(*x.shape[:-1], out_features, device=x.device, dtype=x.dtype)
-    batch, time = x.shape[0], x.shape[1] if x.dim() == 3 else 1
-    rows = batch * time
-    gpu = gpu_of(x.device)
-    splittable = not (centred or gated)
-    tile = tile_for(rows, time, out_features, in_features, weight.element_size(), splittable, gated, gpu)
-    # What a stage of the pipeline occupies in shared memory: an H200 has room for four, an A10G for two or three.
-    weights = tile.outputs * (2 if gated else 1)
-    stage = tile.inputs * (x.element_size() * tile.rows + weight.element_size() * weights)
-    grid = triton.cdiv(rows, tile.rows), triton.cdiv(out_features, tile.outputs)
-    partial_sums = None
-    if tile.split_k > 1:
-        tiles = grid[0] * grid[1]
-        if tiles > MAX_SPLIT_TILES:
-            raise ValueError(f"{rows} rows are too many for a layer with {out_features} outputs")
-        partial_sums = torch.empty(tiles * tile.split_k * tile.rows * tile.outputs, device=x.device)
-    # Tiles that share weights are neighbours, so that the second finds them in the L2 cache.
-    _linear[(*grid, tile.split_k)](
-        x, weight, scale, bias, residual,
-        out, elu,
-        partial_sums, gpu.counters,
-        rows, time, out_features, in_features,
-        *strides(x), *strides(residual), *strides(out), *strides(elu),
-        epsilon,
-        ROWS=tile.rows, OUTPUTS=tile.outputs, INPUTS=tile.inputs,
-        CENTRED=centred, GATED=gated, GELU=gelu, SPLIT_K=tile.split_k,
-        num_warps=WARPS, num_stages=max(1, min(MAX_STAGES, gpu.shared_memory // stage)),
+    if out is None:
+        out = torch.empty(*x.shape[:-1], out_features, device=x.device, dtype=x.dtype)
+    rows, gpu = x.numel() // in_features, gpu_of(x.device)
+    tile = tile_for(rows, out_features, in_features, weight.element_size(), gated, gpu)
+    _linear[tile.grid(rows, out_features)](
+        x, weight if scale is None else weight.view(torch.int16), scale, residual, out,
+        tile.partial_sums(rows, out_features, x.device), gpu.counters,
+        rows, out_features, in_features, row_stride(x), row_stride(residual), row_stride(out),
+        ROWS=tile.rows, OUTPUTS=tile.outputs, INPUTS=tile.inputs, GATED=gated, SPLIT_K=tile.split_k,
+        num_warps=tile.warps, num_stages=stages_for(tile, x.element_size(), weight.element_size(), gated, gpu),
     )  # fmt: skip
-    return result
+    return out
 
 
-def strides(x: Tensor | None) -> tuple[int, int]:
-    """The strides of batch and time of `[batch, (time,) features]`; zeros for a tensor that is not there."""
+def row_stride(x: Tensor | None) -> int:
+    """The stride between the rows of `[batch, (time,) features]`; 0 for a tensor that is not there."""
     if x is None:
-        return 0, 0
-    if x.stride(-1) != 1:
-        raise ValueError("the last dimension must be contiguous")
-    return x.stride(0), x.stride(1) if x.dim() == 3 else 0
+        return 0
+    if x.stride(-1) != 1 or (x.dim() == 3 and 1 not in x.shape[:2] and x.stride(0) != x.shape[1] * x.stride(1)):
+        raise ValueError("the last dimension must be contiguous, and rows must lie at equal distances")
+    return x.stride(1) if x.dim() == 3 and x.shape[1] > 1 else x.stride(0)
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """What a launch needs to know of a GPU, and the counters of its split sums.
-
-    Each launch leaves all `counters` at zero, so that the next can use them. This requires launches to run one after
-    another, as they do on one stream.
-    """
-
-    multiprocessors: int
-    shared_memory: int
-    """Bytes in each multiprocessor."""
-    counters: Tensor
-    """int32[MAX_SPLIT_TILES]."""
-
-
-@cache
-def gpu_of(device: torch.device) -> Gpu:
-    """The description of a device, with one set of counters for the lifetime of the process.
-
-    The counters are shared, since zeroing fresh ones would take a launch of its own for each layer. Triton's
-    interpreter, which runs kernels on a CPU, takes the tiles of an H100.
-    """
-    if device.type == "cpu":
-        return Gpu(132, 232_448, torch.zeros(MAX_SPLIT_TILES, dtype=torch.int32))
-    properties = torch.cuda.get_device_properties(device)
-    shared_memory: int = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
-    counters = torch.zeros(MAX_SPLIT_TILES, dtype=torch.int32, device=device)
-    return Gpu(properties.multi_processor_count, shared_memory, counters)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """The size of a tile, and the number of parts into which its sums are split."""
-
-    rows: int
-    outputs: int
-    inputs: int
-    split_k: int
-
-
-def tile_for(
-    rows: int,
-    time: int,
-    out_features: int,
-    in_features: int,
-    weight_bytes: int,
-    splittable: bool,
-    gated: bool,
-    gpu: Gpu,
-) -> Tile:
+def tile_for(rows: int, out_features: int, in_features: int, weight_bytes: int, gated: bool, gpu: Gpu) -> Tile:
     """Choose the tile for a layer.
 
-    What a row's rounding depends on, the split and the shape of the matrix instruction, does not depend on the batch.
+    What a row's rounding depends on, the split and the shape of the matrix instruction, does not depend on the rows.
     """
     split_k = 1
-    if splittable and in_features > UNSPLIT_INPUTS:
-        parts = min(in_features // MIN_SPLIT_INPUTS, MAX_SPLIT_OUTPUTS // out_features)
-        split_k = 1 << max(0, parts.bit_length() - 1)
-    outputs = LARGE_OUTPUTS if out_features > MANY_OUTPUTS else MEDIUM_OUTPUTS
-    if time >= LONG_TIME:
-        return Tile(LONG_TIME, outputs, NARROW_INPUTS if in_features <= NARROW_INPUTS else LONG_TIME_INPUTS, split_k)
-    tile_rows = SMALL_ROWS if rows <= SMALL_ROWS else MAX_ROWS
-    programs = triton.cdiv(rows, tile_rows) * triton.cdiv(out_features, outputs) * split_k
-    if not gated and programs < gpu.multiprocessors:
-        outputs = SMALL_OUTPUTS
-    return Tile(tile_rows, outputs, INPUTS_BY_WEIGHT_BYTES[weight_bytes], split_k)
+    if in_features > UNSPLIT_INPUTS and not gated:
+        split_k = power_of_2(min(in_features // MIN_SPLIT_INPUTS, MAX_SPLIT_OUTPUTS // out_features))
+    tile_rows = min(max(MIN_ROWS, triton.next_power_of_2(rows)), MAX_ROWS)
+    inputs = INPUTS_BY_WEIGHT_BYTES[weight_bytes]
+    if out_features * split_k > MANY_OUTPUTS:
+        wide = Tile(tile_rows, WIDE_OUTPUTS, inputs, split_k, WARPS)
+        # Twice the outputs share the activations, and keep more warps busy with converting 8-bit weights.
+        full, small = tile_rows == MAX_ROWS, weight_bytes == 1
+        wider = Tile(tile_rows, 2 * WIDE_OUTPUTS, inputs if small else inputs // 2, split_k, 2 * WARPS)
+        better = gated or full if small else gated and full
+        return wider if better and stages_for(wider, 2, weight_bytes, gated, gpu) >= MIN_STAGES else wide
+    programs = triton.cdiv(rows, tile_rows) * triton.cdiv(out_features, MEDIUM_OUTPUTS) * split_k
+    outputs = NARROW_OUTPUTS if not gated and programs < gpu.multiprocessors // 2 else MEDIUM_OUTPUTS
+    return Tile(tile_rows, outputs, inputs, split_k, WARPS)
+
+
+def stages_for(tile: Tile, activation_bytes: int, weight_bytes: int, gated: bool, gpu: Gpu) -> int:
+    """The stages of the pipeline for which shared memory has room, if possible beside a second program.
+
+    The wide matrix instructions read shared memory themselves, which takes one more buffer than there are stages in
+    flight; weights with 8 bits are converted on their way.
+    """
+    activations = tile.inputs * activation_bytes * tile.rows
+    weights = tile.inputs * weight_bytes * tile.outputs * (2 if gated else 1)
+    read = activations + (0 if weight_bytes == 1 else weights)
+    most = STAGES_BY_WEIGHT_BYTES[weight_bytes]
+    alone, beside = (
+        1 + (memory - read) // (activations + weights) for memory in (gpu.shared_memory, gpu.shared_memory // 2)
+    )
+    return min(most, beside) if beside >= MIN_STAGES else max(1, min(most, alone))

@@ -28,3 +28,36 @@ def to_float32(x):  # type: ignore[no-untyped-def]
     """
     beyond = x.to(tl.uint8, bitcast=True).to(tl.uint32) ^ 0x4B000080
     return beyond.to(tl.float32, bitcast=True) - (2.0**23 + 128)
+
+
+_BFLOAT16 = """{{
+    .reg .b32 byte, magnitude, bias, one;
+    shr.u32 byte, $1, {shift};
+    lop3.b32 magnitude, byte, 0x007F007F, 0x43004300, 0xEA;  // (byte & 0x7F) | 128.0
+    lop3.b32 bias, byte, 0x00800080, 0xC300C300, 0xEA;  // (byte & 0x80) | -128.0
+    mov.b32 one, 0x3F803F80;
+    fma.rn.bf16x2 $0, magnitude, one, bias;
+}}"""
+"""One byte of each of two int16, as two bfloat16.
+
+The lower seven bits of a byte, as the last bits of 128 in bfloat16, make it 128 + those bits. The sign bit makes it 256
+in the same place, so that 128 or 256 is what has to be subtracted. All of it is exact.
+"""
+FIRST_TO_BFLOAT16: tl.constexpr = tl.constexpr(_BFLOAT16.format(shift=0))
+SECOND_TO_BFLOAT16: tl.constexpr = tl.constexpr(_BFLOAT16.format(shift=8))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def first_of_pair(pair, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The low bytes of int16, each an int8, in a floating-point dtype, exactly."""
+    if dtype == tl.bfloat16:
+        return tl.inline_asm_elementwise(FIRST_TO_BFLOAT16, "=r,r", [pair], dtype=tl.bfloat16, is_pure=True, pack=2)
+    return ((pair << 8) >> 8).to(dtype)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def second_of_pair(pair, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The high bytes of int16, each an int8, in a floating-point dtype, exactly."""
+    if dtype == tl.bfloat16:
+        return tl.inline_asm_elementwise(SECOND_TO_BFLOAT16, "=r,r", [pair], dtype=tl.bfloat16, is_pure=True, pack=2)
+    return (pair >> 8).to(dtype)

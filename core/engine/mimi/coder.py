@@ -9,8 +9,8 @@ from moshi.models.compression import MimiModel
 from torch import Tensor
 
 from core.engine.call import FRAME_SAMPLES
-from core.engine.linear import fused_linear
 from core.engine.mimi.features import ConvolutionChain, Features, StreamState
+from core.engine.mimi.linear import fused_linear
 from core.engine.mimi.transformer import Transformer
 from core.engine.mimi.weights import Codebooks, convolution, convolutions, layers
 

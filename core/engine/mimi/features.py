@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.linear import fused_linear
+from core.engine.mimi.linear import fused_linear
 from core.engine.mimi.weights import Convolution
 
 ALIGNMENT = 32

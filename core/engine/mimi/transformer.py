@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.engine.linear import fused_linear
+from core.engine.mimi.linear import fused_linear
 from core.engine.mimi.weights import Layers
 from core.engine.rotary import rotary_frequencies, rotate_pairs
 
