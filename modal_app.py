@@ -1,100 +1,59 @@
 """The service on Modal: `uv run --extra modal modal deploy modal_app.py`. `docs/modal.md` says what to do before.
 
-`Page` serves the page, the login and the lists on a small CPU; `Gpu` serves the calls. They share one image, made of
-`pyproject.toml`, and a Volume with weights, voices and, if there is one, a `config.yaml` that goes before the
-checkout's. A call's socket goes to `Gpu`, with a ticket that `Page` signs with the password both know.
+`Page` serves the page, the login and the lists on a small CPU; it has the only address. `Gpu` serves the calls: `Page`
+calls it through Modal's API for somebody who is logged in, and it then takes calls on a port that Modal forwards to it,
+at an address of its own, until nobody calls any more. They share one image, made of `pyproject.toml`, and a Volume with
+weights, voices and, if there are some, settings that go before the checkout's.
 
-Deploying needs Modal's client alone: the service itself is imported in the containers.
+Deploying needs Modal's client alone: the service itself is imported in the containers. The parts are in `deploy/`.
 """
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import modal
 
+from deploy.choices import COMPILED, CONTAINER_S, DATA, NAME, RECORDINGS, ROOT, SETTINGS, START_S, Deployment
+from deploy.prices import GPU_CORES, GPU_GIB, PAGE_CORES, PAGE_GIB
+
 if TYPE_CHECKING:
-    from core.engine.call import Engine
-    from core.settings.config import Config
+    from deploy.settings import Settings
 
-NAME = "personaplex"
-ROOT = Path(__file__).parent
-"""The checkout; in a container /root, where the image has the same folders."""
-SHIPPED = ("core", "plugins", "personas", "voices", "web")
-DATA = Path("/data")
-"""The Volume: the hub's cache, unpacked voices; the operator's `config.yaml`, `personas/`, `voices/`, `plugins/`."""
-COMPILED = Path("/compiled")
-"""A Volume of its own: libraries stay open from here, and a Volume with open files shows no news."""
-REFRESH_S = 20.0
-"""How old what a container sees of the Volume may be."""
-PREFIX = "PERSONAPLEX_MODAL_"
+SHIPPED = ("core", "deploy", "plugins", "personas", "voices", "web")
+PATIENCE_S = START_S + 300.0
+"""How long a start may take, the wait for a card included."""
 
 
-@dataclass(frozen=True)
-class Deployment:
-    """What is chosen at `modal deploy`, each by its variable: `PERSONAPLEX_MODAL_GPU=L40S` and so on."""
+def check_settings(environment: Mapping[str, str | None]) -> None:
+    """Refuse to deploy a `config.yaml` that is wrong. Raises ValueError.
 
-    gpu: str = "A10G"
-    slots: int = 3
-    """Calls at once in a container: what an A10G's 22 GiB hold beside bfloat16 weights, and the start's reserve."""
-    max_containers: int = 3
-    """The bound of what can be spent: so many GPUs at once."""
-    min_containers: int = 0
-    scaledown_s: int = 300
-    """How long a GPU waits for the next call before it is given back."""
-    timeout_s: int = 3600
-    """The longest that one call may take, with its wait and its prompt: a WebSocket is one function call."""
-    gpu_snapshot: bool = True
-    """Whether containers start from a picture of a loaded engine, which is an alpha feature of Modal."""
-    region: str = ""
-    """Where the GPUs are, such as `eu`; "" is anywhere, which costs least."""
-    folders: str = ""
-    """Further folders of the checkout that `config.yaml` names, with a space between."""
-
-    @classmethod
-    def read(cls, environ: Mapping[str, str]) -> "Deployment":
-        """The variables that are set, and the defaults. Raises ValueError naming the variable."""
-        values: dict[str, Any] = {}
-        for field in fields(cls):
-            name = PREFIX + field.name.upper()
-            if not (text := environ.get(name, "")):
-                continue
-            if isinstance(field.default, bool):
-                if text.lower() not in ("true", "false"):
-                    raise ValueError(f"{name} must be true or false, not {text!r}.")
-                values[field.name] = text.lower() == "true"
-            elif isinstance(field.default, int):
-                if not text.isdecimal():
-                    raise ValueError(f"{name} must be a whole number, not {text!r}.")
-                values[field.name] = int(text)
-            else:
-                values[field.name] = text
-        return cls(**values)
-
-    def environment(self) -> dict[str, str | None]:
-        """The same for a container, and what follows of it for the service's own settings."""
-        chosen: dict[str, str | None] = {PREFIX + name.upper(): str(value) for name, value in asdict(self).items()}
-        return chosen | {
-            "PERSONAPLEX_ENGINE__NAME": "personaplex",
-            "PERSONAPLEX_ENGINE__CACHE": str(DATA / "cache"),
-            "PERSONAPLEX_ENGINE__OFFLINE": "true",
-            "PERSONAPLEX_ENGINE__SLOTS": str(self.slots),
-            "PERSONAPLEX_LOG__FORMAT": "json",
-            "TRITON_CACHE_DIR": str(COMPILED / "triton"),
-            "TORCHINDUCTOR_CACHE_DIR": str(COMPILED / "inductor"),
-        }
+    Only where the service is installed: where Modal's client alone is, the page's container finds out, which no card
+    is paid for. A password may be in a secret, and so not in the environment here.
+    """
+    try:
+        from core.settings.config import read_config
+    except ImportError:
+        return
+    given = {name: value for name, value in environment.items() if value is not None}
+    _, problems = read_config(ROOT / "config.yaml", given)
+    wrong = [problem for problem in problems if "environment variable" not in problem]
+    if wrong:
+        raise ValueError("\n".join(["config.yaml is wrong, so nothing is deployed:", *wrong]))
 
 
 deployment = Deployment.read(os.environ)
+if modal.is_local():
+    deployment = deployment.stamped()
+    check_settings(deployment.environment())
 volume = modal.Volume.from_name(NAME, create_if_missing=True)
 compiled = modal.Volume.from_name(f"{NAME}-compiled", create_if_missing=True)
-password = modal.Secret.from_name(NAME, required_keys=["PERSONAPLEX_PASSWORD"])
+recordings = modal.Volume.from_name(f"{NAME}-recordings", create_if_missing=True)
+passwords = modal.Secret.from_name(NAME)
 hub_token = modal.Secret.from_name("huggingface", required_keys=["HF_TOKEN"])
-app = modal.App(NAME)
+state = modal.Dict.from_name(f"{deployment.name}-state", create_if_missing=True)
+app = modal.App(deployment.name)
 
 # The packages are a layer of their own, and the checkout is not in a layer at all but laid over the image when a
 # container starts: an edit of the code builds nothing. Triton wants a C compiler, which is in Modal's Debian.
@@ -105,29 +64,88 @@ for folder in (*SHIPPED, *deployment.folders.split()):
 image = image.add_local_file(ROOT / "config.yaml", "/root/config.yaml")
 
 
+class ModalRecords:
+    """The records of `deploy.records`, in the `modal.Dict`."""
+
+    async def put(self, key: str, value: Mapping[str, Any]) -> None:
+        """Set a key."""
+        await state.put.aio(key, dict(value))
+
+    async def pop(self, key: str) -> None:
+        """Remove a key, if it is there."""
+        await state.pop.aio(key, None)
+
+    async def items(self) -> AsyncIterator[tuple[str, Any]]:
+        """All keys and values."""
+        async for key, value in state.items.aio():
+            yield key, value
+
+
+class ModalGpus:
+    """Modal's API for `deploy.waking`."""
+
+    async def start(self) -> str:
+        """Call `Gpu.serve` without waiting; the id of the call."""
+        called = await Gpu().serve.spawn.aio()
+        return str(called.object_id)
+
+    async def outcome(self, call: str) -> str | None:
+        """Why this call failed; "" when it has returned, None while it is under way."""
+        try:
+            await modal.FunctionCall.from_id(call).get.aio(timeout=0)
+        except Exception as error:
+            if type(error) in (TimeoutError, modal.exception.TimeoutError):  # their subclasses are failures
+                return None
+            return str(error) or type(error).__name__
+        return ""
+
+    async def cancel(self, call: str) -> None:
+        """End a call that is under way, and its container."""
+        await modal.FunctionCall.from_id(call).cancel.aio(terminate_containers=True)
+
+
+@asynccontextmanager
+async def forward(port: int) -> AsyncIterator[str]:
+    """Make a port of this container reachable, through TLS; gives the address."""
+    async with modal.forward(port) as tunnel:
+        yield tunnel.url
+
+
+async def refresh_settings(settings: "Settings") -> None:
+    """Have the Volume show what was put there."""
+    try:
+        await volume.reload.aio()  # type: ignore[no-untyped-call]
+    except (RuntimeError, modal.Error) as error:  # a file is being read: it stays as it was until next time
+        print(f"The Volume could not be looked at: {error}")
+    settings.refresh()
+
+
 @app.cls(
     image=image,
     gpu=deployment.gpu,
-    cpu=2.0,
-    memory=8192,
+    cpu=GPU_CORES,
+    memory=int(GPU_GIB * 1024),
     region=deployment.region or None,
-    volumes={str(DATA): volume, str(COMPILED): compiled},
-    secrets=[password],
+    volumes={str(DATA): volume, str(COMPILED): compiled, str(RECORDINGS): recordings},
+    secrets=[passwords],
     env=deployment.environment(),
     min_containers=deployment.min_containers,
     max_containers=deployment.max_containers,
-    scaledown_window=deployment.scaledown_s,
-    timeout=deployment.timeout_s,
-    startup_timeout=900,
+    scaledown_window=60,  # it has ended by then, but where MIN_CONTAINERS keeps it
+    timeout=CONTAINER_S,
+    startup_timeout=START_S,
+    single_use_containers=True,  # an engine that failed is not used again
     enable_memory_snapshot=True,
     experimental_options={"enable_gpu_snapshot": True} if deployment.gpu_snapshot else {},
 )
-@modal.concurrent(max_inputs=deployment.slots)
 class Gpu:
-    """The calls: `WS /ws/chat`, `WS /api/chat` and `/health`. A container has one engine, and an input a slot."""
+    """The calls: `WS /ws/chat`, `WS /api/chat` and `/health`. A container has one engine, and serves one `serve`."""
 
-    engine: "Engine | None" = None
-    service: Any = None
+    engine: Any = None
+    settings: Any = None
+    failure: Exception | None = None
+    """Why the engine cannot be opened, for `serve` to raise: a start that raises is repeated by Modal, again and again.
+    """
 
     @modal.enter(snap=True)
     def load(self) -> None:
@@ -136,36 +154,40 @@ class Gpu:
         Without GPU snapshots there is no card yet, and nothing here may ask CUDA for anything: it only imports.
         """
         import core.http.app  # noqa: F401 - to be in the picture
-        from core.boot.local_engine import open_engine
+        from deploy.settings import Settings
 
+        self.settings = Settings(SETTINGS, ROOT, DATA)
         if deployment.gpu_snapshot:
-            with on_the_volume():
-                config = configured("gpu")
-                self.engine = open_engine(config.engine, print, config.session.longest_s)
+            self._open()
+            if self.failure:
+                print(f"The picture is taken without an engine: {self.failure}")
 
     @modal.enter(snap=False)
     def start(self) -> None:
-        """In every container, restored or not: settings as they are now, plugins, and the app."""
-        from core.boot.local_engine import open_engine
-
+        """In every container, restored or not: the engine, where it is not in the picture."""
         if not modal.is_local():
             volume.reload()
-        config = configured("gpu", origins=(address(Page().web),))
-        longest = config.server.queue_wait_s + config.session.prompt_s + config.session.max_s
-        if longest > deployment.timeout_s:
-            raise ValueError(
-                f"By {config.source} a call may take {longest:.0f} s, but Modal ends it after {deployment.timeout_s}: "
-                f"lower session.max_s or server.queue_wait_s, or deploy with {PREFIX}TIMEOUT_S={longest:.0f}."
-            )
         if self.engine is None:
-            with on_the_volume():
-                self.engine = open_engine(config.engine, print, config.session.longest_s)
-        self.service = served(config, self.engine)
+            self._open()
 
-    @modal.asgi_app()
-    def web(self) -> Any:
-        """The app. Modal runs its lifespan: plugins start, and at the end calls are said goodbye to."""
-        return self.service
+    @modal.method()
+    async def serve(self) -> None:
+        """Take calls until there are none. Raises what has kept the engine from being opened."""
+        from deploy.gpu import serve
+
+        if self.failure:
+            raise self.failure
+        await serve(
+            self.settings,
+            self.engine,
+            await address(Page().web),
+            deployment,
+            ModalRecords(),
+            forward,
+            refresh_settings,
+            commit,
+            call=str(modal.current_function_call_id()),
+        )
 
     @modal.exit()
     def stop(self) -> None:
@@ -173,41 +195,52 @@ class Gpu:
         if self.engine:
             self.engine.close()
 
+    def _open(self) -> None:
+        from core.boot.local_engine import open_engine
+        from deploy.settings import explained
+
+        self.failure = None
+        try:
+            config = self.settings.load("gpu")
+            self.engine = open_engine(config.engine, print, config.session.longest_s)
+        except Exception as error:
+            self.failure = explained(error)
+
 
 @app.cls(
     image=image,
-    cpu=0.5,
-    memory=1024,
+    cpu=PAGE_CORES,
+    memory=int(PAGE_GIB * 1024),
     volumes={str(DATA): volume},
-    secrets=[password],
+    secrets=[passwords],
     env=deployment.environment(),
-    max_containers=1,  # guesses at the password are counted in one place
+    max_containers=1,  # guesses at the password are counted in one place, and GPUs started by one
     scaledown_window=300,
     timeout=60,
     enable_memory_snapshot=True,
 )
 @modal.concurrent(max_inputs=200)
 class Page:
-    """The page and what it asks for: login, personas, voices, tickets. No GPU, and no model."""
+    """The page and what it asks for: login, personas, voices, tickets, and where to call. No GPU, and no model."""
 
     service: Any = None
 
     @modal.enter(snap=True)
     def load(self) -> None:
         """Before the picture is taken: the imports, which are most of a start."""
-        import core.boot.page_engine
-        import core.http.app  # noqa: F401
+        import deploy.page  # noqa: F401
 
     @modal.enter(snap=False)
-    def start(self) -> None:
+    async def start(self) -> None:
         """In every container: settings as they are now, plugins, and the app."""
-        from core.boot.page_engine import PageEngine
+        from deploy.page import page_app
+        from deploy.settings import Settings
 
         if not modal.is_local():
-            volume.reload()
-        config = configured("page", socket=address(Gpu().web).replace("http", "ws", 1))
-        with on_the_volume():
-            self.service = served(config, PageEngine.find(config.engine, print))
+            await volume.reload.aio()  # type: ignore[no-untyped-call]
+        settings = Settings(SETTINGS, ROOT, DATA)
+        gpus = ModalGpus()
+        self.service = await page_app(settings, DATA, deployment, ModalRecords(), gpus, PATIENCE_S, refresh_settings)
 
     @modal.asgi_app()
     def web(self) -> Any:
@@ -228,114 +261,23 @@ class Page:
 def download() -> None:
     """`modal run modal_app.py::download`: put the checkpoint on the Volume, and its voices as safetensors."""
     from core.boot.page_engine import PageEngine
+    from deploy.settings import Settings
+    from deploy.voice_index import VoiceIndex
 
-    engine = PageEngine.find(configured("all").engine, print)
+    engine = PageEngine.find(Settings(SETTINGS, ROOT, DATA).engine(), print)
+    index = VoiceIndex.of(engine)
+    index.write(DATA)
     if not modal.is_local():
         volume.commit()
-    print(f"On the Volume {NAME}: {engine.info.name}, with the voices {', '.join(engine.voices())}")
+    print(f"On the Volume {NAME}: {index.name}, with the voices {', '.join(index.voices)}")
 
 
-def configured(role: str, **server: Any) -> "Config":
-    """The settings of the Volume, or else those of the checkout, for one role. Raises ConfigError."""
-    import msgspec
-
-    from core.settings.config import load_config
-    from core.settings.log import configure_logging
-
-    path = DATA / "config.yaml" if (DATA / "config.yaml").is_file() else ROOT / "config.yaml"
-    config = load_config(path, os.environ)
-    configure_logging(config.log)
-    server |= {"role": role, "origins": (*config.server.origins, *server.get("origins", ()))}
-    server["host"] = "0.0.0.0"  # noqa: S104 - whoever knows a function's address reaches it
-    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, **server))
+async def commit() -> None:
+    """Keep the recordings that are written."""
+    if not modal.is_local():
+        await recordings.commit.aio()  # type: ignore[no-untyped-call]
 
 
-def served(config: "Config", engine: "Engine") -> Any:
-    """The service as an app, which in a container finds edits on the Volume by itself."""
-    from core.boot.check import require_protection
-    from core.http.app import create_app
-    from core.plugin.host import PluginHost
-
-    host = PluginHost.load(config)
-    require_protection(config.server, host.protected)
-    service = create_app(config, engine, host)
-    return service if modal.is_local() else FreshVolume(service, volume)
-
-
-@contextmanager
-def on_the_volume() -> Iterator[None]:
-    """Say what to do when the checkpoint is not there."""
-    from core.errors import CheckpointError
-
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"The Volume {NAME} has no whole checkpoint. Run `modal run modal_app.py::download`. ({error})"
-        ) from error
-
-
-def address(web: Any) -> str:
+async def address(web: Any) -> str:
     """Where a function is served: `https://...`, without a path."""
-    return str(web.get_web_url()).rstrip("/")
-
-
-class FreshVolume:
-    """ASGI middleware: a request finds what the Volume held at most REFRESH_S ago."""
-
-    def __init__(self, app: Any, volume: Any, clock: Callable[[], float] = time.monotonic) -> None:
-        self._app, self._volume, self._clock = app, volume, clock
-        self._due = clock() + REFRESH_S
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan" and self._clock() >= self._due:
-            self._due = self._clock() + REFRESH_S
-            try:
-                await self._volume.reload.aio()
-            except (RuntimeError, modal.Error) as error:  # a file is being read: it stays as it was until next time
-                print(f"The Volume could not be looked at: {error}")
-        await self._app(scope, receive, send)
-
-
-# What it costs.
-
-PRICED = "modal.com/pricing as of 2026-09; look there for today's"
-GPU_SECOND = {
-    "T4": 0.000164,
-    "L4": 0.000222,
-    "A10G": 0.000306,
-    "L40S": 0.000542,
-    "A100-40GB": 0.000583,
-    "A100-80GB": 0.000694,
-    "H100": 0.001097,
-}
-"""Dollars a second, outside of a chosen region, which costs more."""
-CORE_SECOND = 0.0000131
-GIB_SECOND = 0.00000222
-
-
-def hourly(gpu: str, cores: float, gib: float) -> float:
-    """Dollars an hour of a container; `gpu` is "" for one without."""
-    return 3600 * (GPU_SECOND.get(gpu, 0.0) + cores * CORE_SECOND + gib * GIB_SECOND)
-
-
-def cost_table(gpu: str, slots: int, scaledown_s: int) -> str:
-    """What an hour costs, and what it costs each of those who talk in it."""
-    hour, page = hourly(gpu, 2.0, 8.0), hourly("", 0.5, 1.0)
-    callers = sorted({1, max(1, slots // 2), slots})
-    return "\n".join(
-        [
-            f"{gpu}, {slots} slots, at the prices of {PRICED}:",
-            f"  an hour of the GPU container    ${hour:7.3f}",
-            f"  an hour of the page             ${page:7.3f}",
-            *(f"  a caller-hour, {count:2} talking       ${hour / count:7.3f}" for count in callers),
-            f"  waiting {scaledown_s} s after the last call ${hour * scaledown_s / 3600:7.3f}",
-            "  nobody there                    $  0.000",
-        ]
-    )
-
-
-@app.local_entrypoint()
-def cost(gpu: str = deployment.gpu, slots: int = deployment.slots) -> None:
-    """`modal run modal_app.py::cost`: the table for this deployment, or for another with --gpu and --slots."""
-    print(cost_table(gpu, slots, deployment.scaledown_s))
+    return str(await web.get_web_url.aio()).rstrip("/")

@@ -85,6 +85,7 @@ class Plugin:
         self._started = counter("calls_started", "Calls that got a slot, by who called.", "identity")
         self._refused = counter("calls_refused", "Calls that got no slot, by reason.", "reason")
         self._ended = counter("calls_ended", "Calls that had a slot and ended, by reason.", "reason")
+        self._talk = counter("talk_seconds", "How long calls lasted in all, by who called.", "identity")
         self._call = seconds("call", "How long calls lasted, from the handshake.", CALL_BUCKETS)
         self._queue = seconds("queue", "Wait for a slot.", WAIT_BUCKETS)
         self._prompt = seconds("prompt", "From the slot to the handshake: the prompt.", WAIT_BUCKETS)
@@ -169,6 +170,7 @@ class Plugin:
                     self._active.discard(session.id)
                     self._ended.labels(reason).inc()
                     self._call.observe(lasted)
+                    self._talk.labels(self._identity(session.identity.name)).inc(lasted)
                 else:
                     self._refused.labels(reason).inc()
         if not isinstance(event, FrameTimed):

@@ -337,7 +337,7 @@ class Writer:
 def main(options: Plugin.Options, sound: BinaryIO, output: BinaryIO) -> None:
     """Take the frames of all calls from `sound` until it ends, and write what was said to `output`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the service, whose end ends this
-    os.nice(10)  # frames come first
+    os.nice(19)  # frames come first
     try:
         writer = Writer(options, output)
     except Exception as error:  # whatever the libraries raise, the service tells the operator

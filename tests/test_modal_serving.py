@@ -2,220 +2,245 @@
 
 import asyncio
 import json
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from websockets.exceptions import InvalidStatus
 
-from core.http.listening import bind
-from core.http.uvicorn_server import GracefulServer
-from core.session.protocol import Kind
-from core.settings.sections import ServerConfig
+from core.client.connection import CallOptions
+from core.client.place_call import place_call
+from core.errors import CallError
+from deploy.page import FreshVolume
 from tests.caller import dial
 from tests.conftest import speech
-from tests.deployed import AFTER, EXIT, PASSWORD, Deployed, container, deploy, hooks, place
+from tests.deployed import AFTER, PASSWORD, DictRecords, container, deploy, hooks, place
+from tests.deployed_service import BEARER, Serve, Service, ask, reports, service, until
 
 pytestmark = pytest.mark.modal
 asgi = pytest.importorskip("modal._runtime.asgi")
-__all__ = ["place"]  # a fixture
+__all__ = ["place", "service"]  # fixtures
 
 
-@asynccontextmanager
-async def running(app: Any, listener: Any) -> AsyncIterator[str]:
-    """An app with its lifespan, as Modal runs it; its address."""
-    ready = asyncio.Event()
-    server = GracefulServer(app, ServerConfig(), ready.set)
-    async with app.router.lifespan_context(app):
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await ready.wait()
-        yield f"http://localhost:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await task
-
-
-async def ask(url: str, data: bytes | None = None, **headers: str) -> tuple[int, Any, Any]:
-    """Status, headers and body of a GET, or of a POST of `data`."""
-
-    def fetch() -> tuple[int, Any, bytes]:
-        request = urllib.request.Request(url, data=data, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                return response.status, response.headers, response.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers, error.read()
-
-    status, found, body = await asyncio.to_thread(fetch)
-    return status, found, json.loads(body) if "json" in found.get("content-type", "") else body
-
-
-@pytest.fixture
-def listeners() -> Iterator[tuple[Any, Any]]:
-    with bind(ServerConfig(port=0)) as page, bind(ServerConfig(port=0)) as gpu:
-        yield page, gpu
-
-
-@pytest.mark.filterwarnings("ignore:The .* function is executing locally")
-async def test_a_whole_call_through_both_functions(
-    monkeypatch: pytest.MonkeyPatch, place: Path, listeners: tuple[Any, Any]
-) -> None:
-    app = deploy(monkeypatch, place)
-    urls = {name: f"http://localhost:{socket.getsockname()[1]}" for name, socket in zip("PG", listeners, strict=True)}
-    monkeypatch.setattr(app, "address", lambda web: urls[str(web)[7]])
-    gpu, page = app.Gpu(), app.Page()
-    async with running(gpu.web.local(), listeners[1]) as calls, running(page.web.local(), listeners[0]) as home:
+async def test_a_whole_call_through_both_functions(service: Serve) -> None:
+    async with service() as here:
+        page = here.url
         # The page, and who may come in.
-        status, headers, body = await ask(f"{home}/")
+        status, headers, body = await ask(f"{page}/")
         assert (status, body[:15]) == (200, b"<!doctype html>")
-        socket = calls.replace("http", "ws")
-        assert f"connect-src 'self' {socket} {calls};" in headers["content-security-policy"]
-        _, _, session = await ask(f"{home}/session")
-        assert session["calls"] == {"url": socket, "ticket": True, "wake": "call", "wake_s": 30}
-        assert session["engine"]["name"] == "nano"
-        assert (await ask(f"{home}/personas"))[0] == 401
-        assert (await ask(f"{home}/ticket", b""))[0] == 401
-        status, headers, _ = await ask(f"{home}/login", b"password=open+sesame", Origin=home)
+        assert "connect-src 'self' wss://*.modal.host https://*.modal.host;" in headers["content-security-policy"]
+        _, _, session = await ask(f"{page}/session")
+        assert session["calls"] == {"url": None, "ticket": True, "wake": "call", "wake_s": 30}
+        assert (session["engine"]["name"], session["notices"]) == ("nano", [])
+        for path in ("/personas", "/metrics/calls"):
+            assert (await ask(f"{page}{path}"))[0] == 401
+        for path in ("/ticket", "/calls"):
+            assert (await ask(f"{page}{path}", b""))[0] == 401
+        status, headers, _ = await ask(f"{page}/login", b"password=open+sesame", Origin=page)
         assert status == 204
-        cookie = headers["set-cookie"].partition(";")[0]
-        _, _, listed = await ask(f"{home}/personas", Cookie=cookie)
-        assert listed["default"] == "assistant"
-        _, _, voices = await ask(f"{home}/voices", Cookie=cookie)
-        assert voices == {"voices": ["NATF2", "NATM2", "VARF0", "VARM0"]}
+        cookie: dict[str, Any] = {"Cookie": headers["set-cookie"].partition(";")[0], "Origin": page}
+        assert (await ask(f"{page}/personas", **cookie))[2]["default"] == "assistant"
+        assert (await ask(f"{page}/voices", **cookie))[2] == {"voices": ["NATF2", "NATM2", "VARF0", "VARM0"]}
         with pytest.raises(InvalidStatus):
-            async with dial(home.replace("http", "ws") + "/ws/chat"):
+            async with dial(page.replace("http", "ws") + "/ws/chat"):
                 pass
+        assert not here.gpus.running, "none of this wakes a GPU, a login neither"
 
-        # The GPU says to the page that it is awake, and to nobody else's.
-        _, headers, health = await ask(f"{calls}/health", Origin=home)
-        assert headers["access-control-allow-origin"] == home
+        # A call does.
+        status, body = await here.calls(**cookie)
+        assert status == 202
+        assert body["usual_s"] == 30
+        socket = await here.awake()
+        calls = socket.replace("ws", "http", 1)
+        assert list(here.gpus.running) == ["fc-1"]
+        _, headers, health = await ask(f"{calls}/health", Origin=page)
+        assert headers["access-control-allow-origin"] == page
         assert health["engine"]["slots"] == 2
         assert "access-control-allow-origin" not in (await ask(f"{calls}/health", Origin="https://evil.example"))[1]
-        for path in ("/", "/personas", "/voices", "/session"):
-            assert (await ask(f"{calls}{path}"))[0] == 404
+        for path in ("/", "/personas", "/voices", "/session", "/metrics"):
+            assert (await ask(f"{calls}{path}", **BEARER))[0] == 404
+        assert (await ask(f"{calls}/login", b"password=open+sesame"))[0] == 404
 
         # A ticket of the one opens the other, once.
-        _, _, ticket = await ask(f"{home}/ticket", b"", Cookie=cookie, Origin=home)
+        _, _, ticket = await ask(f"{page}/ticket", b"", **cookie)
         address = f"{socket}/ws/chat?persona=hotel&audio=pcm&seed=1&ticket={ticket['ticket']}"
-        async with dial(address, "pcm", origin=home) as caller:
+        async with dial(address, "pcm", origin=page) as caller:
             await caller.shake_hands()
             assert caller.metadata[-1]["persona"] == "hotel"
             assert len(await caller.talk(speech(0.8))) == 10 * 1920
-        for refused, options in (
-            (address, {"origin": home}),
-            (f"{socket}/ws/chat", {"origin": home}),
-            (f"{socket}/ws/chat", {"origin": "https://evil.example", "additional_headers": bearer()}),
-        ):
+        evil = {"origin": "https://evil.example", "additional_headers": BEARER}
+        for refused, options in ((address, {"origin": page}), (f"{socket}/ws/chat", {}), (f"{socket}/ws/chat", evil)):
             with pytest.raises(InvalidStatus) as refusal:
                 async with dial(refused, **options):
                     pass
             assert refusal.value.response.status_code in (401, 403)
+            assert "error" in json.loads(refusal.value.response.body)
 
         # A client that is no page gives the password.
-        async with dial(f"{socket}/api/chat", additional_headers=bearer()) as caller:
+        async with dial(f"{socket}/api/chat", additional_headers=BEARER) as caller:
             await caller.shake_hands()
-    hooks(gpu._cached_user_cls_instance(), EXIT)["stop"]()
+
+        # What it cost, and how it went.
+        _, _, session = await ask(f"{page}/session", **cookie)
+        assert session["notices"][0].startswith("GPU time today: 0 of 480 minutes, about $0.0")
+        serving_metrics = b'personaplex_calls_started_total{container="fc-1",identity="caller"}'
+        assert b"personaplex_engine_slots" in (await ask(f"{page}/metrics/calls", **BEARER))[2]
+        assert serving_metrics.split(b"{")[0] in (await ask(f"{page}/metrics/calls", **BEARER))[2]
+        assert len(here.gpus.running) == 1
 
 
-def bearer() -> dict[str, str]:
-    return {"Authorization": f"Bearer {PASSWORD}"}
+async def test_the_command_line_wakes_waits_and_says_so(service: Serve) -> None:
+    async with service(scaledown_s=3600) as here:
+        states: list[str] = []
+        options = CallOptions({"persona": "hotel", "seed": "1"}, "pcm", PASSWORD)
+        _, report = await place_call(here.url, speech(0.4), options, lambda state, _frames: states.append(state))
+        assert (report.frames_received, report.close_reason) == (5, "")
+        assert "waking the model, 0 of about 30 s" in states
+        assert states[-1] == "talking"
+        here.gpus.fail_with = "There is no card."
+        await here.gpus.close()
+        here.records.kept.pop("container fc-1", None)
+        with pytest.raises(CallError, match=r"HTTP 503.*2 times in a row.*There is no card\."):
+            await place_call(here.url, speech(0.4), options)
+        with pytest.raises(CallError, match="HTTP 401"):
+            await place_call(here.url, speech(0.4), CallOptions({}))
 
 
-async def test_settings_on_the_volume_go_before_the_checkout_s(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
-    app = deploy(monkeypatch, place)
-    assert app.configured("gpu").voices.allow == ("NATF2", "NATM2", "VARF0", "VARM0")
-    (place / "config.yaml").write_text(yaml.safe_dump({"voices": {"allow": ["VARM*"]}}))
-    config = app.configured("gpu", origins=("https://page.example",))
-    assert config.voices.allow == ("VARM*",)
-    assert config.server.origins == ("https://page.example",)
-    assert config.voices.folder == str(place / "voices")
+async def test_strangers_wake_nothing_and_hold_nothing(service: Serve) -> None:
+    async with service() as here:
+        host, port = here.url.removeprefix("http://").split(":")
+        held = [await asyncio.open_connection(host, int(port)) for _ in range(5)]
+        for _, writer in held:
+            writer.write(b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\np")
+        for path in ("/", "/calls", "/ws/chat", "/api/chat", "/health", "/session", "/metrics/calls", "/nothing"):
+            await ask(f"{here.url}{path}")
+            await ask(f"{here.url}{path}", b"x=1")
+            await ask(f"{here.url}{path}", b"", Authorization="Bearer wrong", Origin="https://evil.example")
+        assert not here.gpus.running
+        assert not [key for key in here.records.kept if key != "page"]
+        for _, writer in held:
+            writer.close()
 
 
-async def test_the_volume_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = Deployed(monkeypatch).app
+async def test_a_full_container_is_joined_by_another_and_then_by_a_queue(service: Serve) -> None:
+    async with service(max_containers=2) as here:
+        first = await here.awake()
+        async with (
+            dial(f"{first}/ws/chat", additional_headers=BEARER) as one,
+            dial(f"{first}/ws/chat", additional_headers=BEARER) as two,
+        ):
+            await one.shake_hands()
+            await two.shake_hands()
+            second = await here.awake(but=first)
+            assert list(here.gpus.running) == ["fc-1", "fc-2"]
+            async with (
+                dial(f"{second}/ws/chat", additional_headers=BEARER) as three,
+                dial(f"{second}/ws/chat", additional_headers=BEARER) as four,
+            ):
+                await three.shake_hands()
+                await four.shake_hands()
+                await until(lambda: [one["busy"] for one in reports(here)] == [2, 2])
+                status, body = await here.calls()
+                assert status == 200
+                async with dial(f"{body['url']}/ws/chat", additional_headers=BEARER) as fifth:
+                    assert (await fifth.told("queued"))["place"] == 1
+                assert len(here.gpus.running) == 2
+
+
+# Settings on the Volume.
+
+
+OTHERS = ["VARM0", "NATF2", "NATM2", "VARF0"]
+
+
+async def test_settings_on_the_volume_count_in_running_containers_also_the_first(service: Serve, place: Path) -> None:
+    async with service() as here:
+        assert (await ask(f"{here.url}/voices", **BEARER))[2]["voices"][0] == "NATF2"
+        (place / "config.yaml").write_text(json.dumps({"voices": {"allow": OTHERS}}))
+        here.settings.refresh()
+        assert (await ask(f"{here.url}/voices", **BEARER))[2] == {"voices": OTHERS}
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"voices": {"alow": OTHERS}}, "alow"),
+        ({"voices": {"allow": ["VARM0"]}}, "assistant.yaml: voice: the voice 'NATF2' is not offered"),
+        ({"plugins": {"options": {"budget": {"caller_minutes": -1}}}}, "caller_minutes"),
+        ({"plugins": {"options": {"password": {"named": {"ann": {"env": "ANNS_PASSWORD"}}}}}}, "ANNS_PASSWORD"),
+    ],
+)
+async def test_broken_settings_on_the_volume_leave_the_checkout_s_and_say_so(
+    service: Serve, place: Path, broken: dict[str, Any], said: str
+) -> None:
+    (place / "config.yaml").write_text(json.dumps(broken))
+    async with service() as here:
+        assert (await ask(f"{here.url}/voices", **BEARER))[2]["voices"][0] == "NATF2"
+        await until_problems(here, 1)
+        assert said in str((await ask(f"{here.url}/health", **BEARER))[2]["details"])
+        assert await here.awake(), "calls are served too"
+        (place / "config.yaml").write_text(json.dumps({"voices": {"allow": OTHERS}}))
+        here.settings.refresh()
+        await until_problems(here, 0)
+        assert (await ask(f"{here.url}/voices", **BEARER))[2] == {"voices": OTHERS}
+
+
+async def until_problems(here: Service, count: int) -> None:
+    async with asyncio.timeout(20):
+        while bool((await ask(f"{here.url}/health"))[2].get("problems", 0)) != bool(count):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_the_volume_is_looked_at_now_and_then() -> None:
     looked, served, now = [], [], [0.0]
 
-    class Volume:
-        class reload:  # noqa: N801 - Modal's way to say await: volume.reload.aio()
-            @staticmethod
-            async def aio() -> None:
-                looked.append(now[0])
-                if len(looked) > 1:
-                    raise RuntimeError("there are open files preventing the operation")
+    async def refresh() -> None:
+        looked.append(now[0])
 
     async def inner(scope: Any, _receive: Any, _send: Any) -> None:
         served.append(scope["type"])
 
-    fresh = app.FreshVolume(inner, Volume(), lambda: now[0])
+    async def nothing(_message: Any = None) -> Any:
+        return None
+
+    fresh = FreshVolume(inner, refresh, lambda: now[0])
     for at, kind in ((0, "lifespan"), (5, "http"), (21, "http"), (22, "websocket"), (42, "http"), (99, "lifespan")):
         now[0] = at
-        await fresh({"type": kind}, None, None)
+        await fresh({"type": kind}, nothing, nothing)
     assert looked == [21, 42]
-    assert len(served) == 6, "a Volume that cannot be looked at keeps nobody out"
+    assert len(served) == 6
 
 
-async def test_a_call_behind_modal_s_own_adapter(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+# Modal's own adapter.
+
+
+async def test_the_page_behind_modal_s_own_adapter_holds_no_input_for_a_body_that_never_comes(
+    monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
     """What stands between Modal's front and our app in a container: one generator of messages a connection."""
-    gpu = container(deploy(monkeypatch, place), "Gpu")
-    hooks(gpu, AFTER)["start"]()
-    given: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    (place / "config.yaml").write_text("server: {request_s: 0.2}")
+    app = deploy(monkeypatch, place)
+    page = container(app, "Page")
+    monkeypatch.setattr(app, "ModalRecords", DictRecords)
+    await hooks(page, AFTER)["start"]()
 
     class Inputs:
         class get_data_in:  # noqa: N801 - Modal's way to say await
             @staticmethod
             async def aio(_call: str, _attempt: str) -> AsyncIterator[dict[str, Any]]:
-                while True:
-                    yield await given.get()
+                yield {"type": "http.request", "body": b"p", "more_body": True}
+                await asyncio.Event().wait()
 
     monkeypatch.setattr(asgi, "current_function_call_id", lambda: "fc-1")
     monkeypatch.setattr(asgi, "current_attempt_token", lambda: "1")
-    connection, lifespan = asgi.asgi_app_wrapper(gpu.service, Inputs())
+    connection, lifespan = asgi.asgi_app_wrapper(page.service, Inputs())
     life = asyncio.create_task(lifespan.background_task())
     await lifespan.lifespan_startup()
-    headers = [(name.lower().encode(), value.encode()) for name, value in {"Host": "gpu", **bearer()}.items()]
-    scope = {"type": "websocket", "path": "/ws/chat", "query_string": b"audio=pcm", "headers": headers}
-    await given.put({"type": "websocket.connect"})
-    kinds, frame = [], bytes([Kind.AUDIO]) + bytes(2 * 1920)
-    async with asyncio.timeout(20):
-        async for message in connection(scope):
-            kind = message["bytes"][0] if message["type"] == "websocket.send" else message["type"]
-            kinds.append(kind)
-            if kind == Kind.HANDSHAKE:
-                await given.put({"type": "websocket.receive", "bytes": frame})
-            elif kind == Kind.AUDIO:
-                await given.put({"type": "websocket.disconnect", "code": 1000})
-    assert kinds[0] == "websocket.accept"
-    assert {Kind.METADATA, Kind.HANDSHAKE, Kind.AUDIO} <= set(kinds)
-    assert gpu.engine.health().busy == 0
+    headers = [(b"host", b"page"), (b"content-length", b"1000")]
+    scope = {"type": "http", "method": "POST", "path": "/login", "query_string": b"", "headers": headers}
+    async with asyncio.timeout(5):
+        sent = [message async for message in connection(scope)]
+    assert sent[0]["status"] == 408
     await lifespan.lifespan_shutdown()
     await life
-    hooks(gpu, EXIT)["stop"]()
-
-
-async def test_a_refusal_where_the_server_can_only_close(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
-    gpu = container(deploy(monkeypatch, place), "Gpu")
-    hooks(gpu, AFTER)["start"]()
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "websocket",
-        "path": "/ws/chat",
-        "headers": [(b"host", b"x")],
-        "query_string": b"",
-        "scheme": "wss",
-    }
-    async with gpu.service.router.lifespan_context(gpu.service):
-        await gpu.service(dict(scope), receive, send)
-    assert [message["type"] for message in sent] == ["websocket.close"]
-    hooks(gpu, EXIT)["stop"]()

@@ -32,6 +32,7 @@ def states(host: PluginHost) -> dict[str, str]:
 def test_the_built_ins_are_there(folder: Folder) -> None:
     host = folder.load()
     assert states(host) == {
+        "budget": "off",
         "folder_voices": "on",
         "jwt_auth": "off",
         "loudness": "on",

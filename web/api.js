@@ -18,7 +18,7 @@
  * @typedef {{ personas: Persona[], custom: boolean, max_prompt_chars: number, default: string | null }} PersonaList
  *
  * @typedef {object} Remote the process that serves the calls, where it is another one
- * @property {string} url `wss://...`
+ * @property {string | null} url `wss://...`; null: `POST calls` says it, and wakes the process
  * @property {boolean} ticket whether it wants one
  * @property {"call" | "page"} wake whether it is woken by a call, or as soon as the page is open
  * @property {number} wake_s how long that usually takes

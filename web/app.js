@@ -75,7 +75,7 @@ async function enter(focus = true) {
       await logIn(session.logins);
       return enter();
     }
-    if (session.calls?.wake === "page") wakeEarly(session.calls.url);
+    if (session.calls?.wake === "page") wakeEarly(session.calls);
     const [personas, voices] = await Promise.all([getPersonas(), getVoices()]);
     const address = new URLSearchParams(location.search).get("persona");
     chooser.show(personas, voices, [chooser.persona, address, settings.persona || null]);
@@ -100,12 +100,11 @@ function describe({ engine, notices }) {
   banner.hidden = !notices.length;
 }
 
-/** Have the model awake by the time it is called. @param {string} url */
-function wakeEarly(url) {
-  import("./remote.js").then(
-    ({ wake }) => wake(url),
-    () => {}, // a call will say what is wrong
-  );
+/** Have the model awake by the time it is called. @param {import("./api.js").Remote} calls */
+function wakeEarly(calls) {
+  import("./remote.js")
+    .then(({ wake }) => wake(calls))
+    .catch(() => {}); // a call will say what is wrong
 }
 
 enter(false);

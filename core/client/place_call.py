@@ -9,6 +9,7 @@ import numpy as np
 
 from core.client.connection import SILENCE_S, CallOptions, Connection, connect, public_address, websocket_address
 from core.client.frame_times import FrameTimes, Percentiles
+from core.client.waking import find_calls
 from core.engine.call import FRAME_S, frames_of
 from core.errors import CallError
 from core.media.audio_codecs import AudioFormat, Samples, open_reader, open_writer
@@ -61,10 +62,13 @@ async def place_call(
 ) -> tuple[Samples, CallReport]:
     """Call `url` (see `websocket_address`) and say `speech`, float32[n] at 24 kHz.
 
-    `progress` is called with the state (`connecting`, `waiting`, `talking`) and the number of frames sent. Returns what
+    Where the server's calls are served elsewhere, and sleep, they are woken first. `progress` is called with the state
+    (`waking the model, ...`, `connecting`, `waiting`, `talking`) and the number of frames sent. Returns what
     the agent said and how the call went, also when the server ended it early. Raises CallError when there was no
     conversation at all, and AudioError when the answer cannot be decoded.
     """
+    progress("connecting", 0)
+    url = await find_calls(url, options, lambda state: progress(state, 0))
     progress("connecting", 0)
     start = monotonic()
     times = FrameTimes()

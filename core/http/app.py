@@ -24,6 +24,7 @@ from core.http.offers import Offers
 from core.http.origin_check import OriginCheck
 from core.http.plugin_routes import PluginRoutes
 from core.http.rate_limits import PacedRequests
+from core.http.request_bodies import RequestBodies
 from core.http.static_files import StaticFiles
 from core.plugin.host import PluginHost
 from core.plugin.logins import forget
@@ -73,8 +74,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
             Route("/ticket", api.ticket, methods=["POST"]),
             Route("/logout", api.logout, methods=["POST"]),
         ]
-    routes.append(PluginRoutes(lambda: service.host))
-    if role != "gpu":
+        routes.append(PluginRoutes(lambda: service.host))
         static = StaticFiles(Path(config.server.web) if config.server.web else shipped("web"))
         routes.append(Route("/{name:path}", static.serve))
     app = Starlette(
@@ -84,6 +84,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
             Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
             Middleware(SecurityHeaders, server=config.server),
             Middleware(PacedRequests, per_s=config.server.requests_per_s),
+            Middleware(RequestBodies, most_bytes=config.server.max_request_bytes, within_s=config.server.request_s),
             Middleware(ReloadMiddleware, reloader=service.reloader),
             Middleware(
                 OriginCheck,
@@ -159,7 +160,8 @@ class _Api:
             if error.status != 401:
                 raise
         info, server = self._service.engine.info, host.config.server
-        remote = {"url": server.socket, "ticket": host.protected, "wake": server.wake, "wake_s": server.wake_s}
+        url = None if "*" in server.socket else server.socket
+        remote = {"url": url, "ticket": host.protected, "wake": server.wake, "wake_s": server.wake_s}
         return JSONResponse(
             {
                 "authenticated": identity is not None,
@@ -167,7 +169,7 @@ class _Api:
                 "protected": host.protected,
                 "logins": [asdict(way) for way in host.authentication.ways()],
                 "engine": {"name": info.name, "notice": info.notice},
-                "notices": host.notices(),
+                "notices": host.notices(identity),
             }
             | ({"calls": remote} if server.role == "page" else {})
         )

@@ -182,12 +182,12 @@ class HookCaller:
                 if hook_name != "service_event":
                     self._send_plugin_failed(hook, error)
 
-    def collect_sentences(self, hook_name: str) -> list[str]:
+    def collect_sentences(self, hook_name: str, **arguments: object) -> list[str]:
         """The sentences of all implementations of `notices` or `problems`. An implementation that fails is skipped."""
         sentences: list[str] = []
         for hook in self.implementations(hook_name):
             try:
-                result = self.call_on_loop(hook)
+                result = self.call_on_loop(hook, **arguments)
                 if isinstance(result, str):
                     raise TypeError("returned one text, not a list of sentences")
                 sentences.extend(str(sentence) for sentence in result)

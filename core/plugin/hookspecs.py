@@ -98,8 +98,11 @@ def register_routes() -> Sequence[BaseRoute]:
 
 
 @hookspec
-def notices() -> Sequence[str]:
-    """Sentences that callers must read before they call, such as that calls are recorded. Called for each page load."""
+def notices(identity: Identity | None) -> Sequence[str]:
+    """Sentences that callers must read before they call, such as that calls are recorded. Called for each page load.
+
+    `identity` is None for a visitor who has not logged in.
+    """
 
 
 @hookspec

@@ -241,9 +241,9 @@ class PluginHost:
         """Whether callers have to say who they are. Where no plugin asks, every caller is `anonymous`."""
         return self.authentication.required
 
-    def notices(self) -> list[str]:
-        """Sentences that callers must read before they call."""
-        return self._hooks.collect_sentences("notices")
+    def notices(self, identity: Identity | None = None) -> list[str]:
+        """Sentences that callers must read before they call; `identity` is who asks, None a visitor."""
+        return self._hooks.collect_sentences("notices", identity=identity)
 
     def problems(self) -> list[str]:
         """Sentences for the operator about what the plugins find wrong at this moment."""

@@ -33,7 +33,7 @@ CspSources = Annotated[str, Meta(pattern=r"^[!-+\--:<-~]+( [!-+\--:<-~]+)*$", de
 SocketOrigin = Annotated[
     str,
     Meta(
-        pattern=r"^(wss?://[a-z0-9.:\[\]_-]+)?$",
+        pattern=r"^(wss?://(\*\.)?[a-z0-9.:\[\]_-]+)?$",
         description="an address such as wss://calls.example.com: small letters, no path, no / at the end",
     ),
 ]
@@ -73,6 +73,8 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How many requests a second one address may make. Beyond that and a burst they wait; 0 is any number."""
     max_message_bytes: Annotated[int, Meta(ge=8192)] = 65536
     """A larger WebSocket message closes the call. For comparison: a frame of PCM has 3840 bytes."""
+    max_request_bytes: Annotated[int, Meta(ge=8192)] = 2**20
+    """A larger request is refused with 413."""
     request_s: Seconds = 10
     """How long a client may take to send its request, and how long it may keep an idle connection open."""
     login_days: Annotated[float, Meta(gt=0, le=366)] = 7
@@ -90,7 +92,9 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     role: Literal["all", "page", "gpu"] = "all"
     """What this process serves: `gpu` only the calls, `page` everything else, without an engine, and `all` both."""
     socket: SocketOrigin = ""
-    """For the role `page`: the address of the process that serves the calls, such as `wss://calls.example.com`."""
+    """For the role `page`: the address of the process that serves the calls, such as `wss://calls.example.com`.
+
+    `wss://*.example.com`: the address changes, and a plugin's `POST /calls` says which it is now."""
     wake: Literal["call", "page"] = "call"
     """For the role `page`: whether a call wakes that process, or already a visit to the page."""
     wake_s: Seconds = 30

@@ -87,7 +87,8 @@ def test_the_sound_is_checked(tabs: Callable[..., Tab]) -> None:
     page.get_by_role("button", name="Play a tone").click()
     expect(says).to_contain_text("Your microphone hears your speaker", timeout=15_000)
     page.keyboard.press("Escape")
-    page.wait_for_function("ear.stream.getTracks().every((track) => track.readyState === 'ended')")
+    page.evaluate("""new Promise((done) => setInterval(() =>
+      ear.stream.getTracks().every((track) => track.readyState === "ended") && done(), 20))""")
     expect(first).to_be_hidden()
     page.reload()
     page.locator(".card:not(.ghost)").first.wait_for()

@@ -80,7 +80,10 @@ def test_both_sides_in_their_order_and_what_is_left(tabs: Callable[..., Tab], tm
     assert figures[0] != "0:00"
     assert page.evaluate("document.body.dataset.outcome") == "calm"
     player = page.locator("#player")
-    page.wait_for_function("document.getElementById('player').duration > 1")
+    # Not `wait_for_function`, whose polling the page's Content-Security-Policy forbids.
+    page.evaluate(
+        "new Promise((done) => setInterval(() => document.getElementById('player').duration > 1 && done(), 20))"
+    )
     page.get_by_label("Play the recording from").focus()
     for _ in range(20):
         page.keyboard.press("ArrowRight")

@@ -80,3 +80,58 @@ def test_the_page_may_wake_it_early_and_the_caller_may_hang_up_on_it(
     tab.end()
     tab.says("Call ended")
     context.close()
+
+
+ASKED = """
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from core import RefusedError, hookimpl
+
+answers = ANSWERS
+
+
+@hookimpl
+def register_routes():
+    async def calls(request):
+        status, body = answers.pop(0) if len(answers) > 1 else answers[0]
+        if status >= 400:
+            raise RefusedError(status, body)
+        return JSONResponse(body, status)
+
+    return [Route("/calls", calls, methods=["POST"])]
+"""
+
+
+def test_the_page_asks_where_calls_are_and_says_why_there_are_none(
+    browser: Browser, pair: tuple[Served, Served]
+) -> None:
+    """As on Modal: the address changes, and the server starts what it leads to, or says that it does not."""
+    page, gpu = pair
+    config = json.loads((page.folder / "config.yaml").read_text())
+    config["server"]["socket"] = f"ws://*.localhost:{gpu.port}"
+    (page.folder / "config.yaml").write_text(json.dumps(config))
+    (page.folder / "plugins").mkdir()
+    answers = [
+        (503, "The model could not be started, 2 times in a row."),
+        (202, {"waited_s": 1.0, "usual_s": 77}),
+        (202, {"waited_s": 3.0, "usual_s": 77}),
+        (200, {"url": f"ws://calls.localhost:{gpu.port}"}),
+    ]
+    (page.folder / "plugins" / "asked.py").write_text(ASKED.replace("ANSWERS", repr(answers)))
+    page.start()
+    gpu.start()
+    context = browser.new_context()
+    tab = Tab(context.new_page())
+    tab.page.goto(page.url)
+    tab.page.get_by_label("Password").fill(PASSWORD)
+    tab.page.keyboard.press("Enter")
+    tab.choose().page.get_by_role("button", name="Start talking").click()
+    tab.says("The model could not be started, 2 times in a row.")
+    tab.page.get_by_role("button", name="Try again").click()
+    tab.until("waking")
+    tab.says("of about 77 seconds")
+    tab.until("live", 60)
+    assert tab.heard()
+    tab.end()
+    context.close()
