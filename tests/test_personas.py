@@ -39,6 +39,7 @@ group: Birds
 starters: ["Do you sleep?", "  What  is that? "]
 emoji: 🏴‍☠️
 image: owl.jpg
+pin_prompt: false
 """
     )
     (tmp_path / "owl.jpg").write_bytes(PNG)  # told by its content
@@ -46,6 +47,7 @@ image: owl.jpg
     assert (owl.group, owl.starters, owl.emoji) == ("Birds", ("Do you sleep?", "What is that?"), "🏴‍☠️")
     assert owl.image == PersonaImage(PNG)
     assert owl.image.media_type == "image/png"
+    assert owl.pin_prompt is False
     assert owl.greeting == "Hoot! Who is there?"
     assert (owl.id, owl.name, owl.voice, owl.prompt) == ("wise-owl", "Wise owl", "NATF2", "You are an owl. You hoot.")
     assert owl.sampling == Sampling(temperature=0.5, text_top_k=10)

@@ -49,6 +49,8 @@ class Persona:
     emoji: str = ""
     image: PersonaImage | None = None
     """The picture in place of the one that the page draws from the name; goes before `emoji`."""
+    pin_prompt: bool | None = None
+    """Whether the prompt stays in the model's window for as long as the call lasts; None is `engine.pin_prompt`."""
 
 
 EMOJI_CATEGORIES = {"So", "Sk", "Sm", "Mn", "Me", "Cf", "Nd", "Po"}
@@ -69,6 +71,7 @@ class _PersonaFile(Struct, frozen=True, forbid_unknown_fields=True):
     starters: Annotated[tuple[Starter, ...], Meta(max_length=6)] = ()
     emoji: Annotated[str, Meta(max_length=16)] = ""
     image: str = ""
+    pin_prompt: bool | None = None
 
 
 Stamp = tuple[int, int, int, int]
@@ -223,6 +226,7 @@ def _to_persona(path: Path, found: _PersonaFile, max_prompt_chars: int, problems
         starters=tuple(" ".join(starter.split()) for starter in found.starters),
         emoji=found.emoji,
         image=image,
+        pin_prompt=found.pin_prompt,
     )
 
 

@@ -140,6 +140,9 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     machine's cores allow."""
     threads: NotNegative = 0
     """CPU threads for the model. 0 means one, which is fastest for nano."""
+    pin_prompt: bool = True
+    """Whether a call's prompt stays in the model's window for as long as the call lasts; personas may differ. One that
+    does not leaves it with the oldest frames, and the persona is forgotten."""
     prompt_cache_mb: NotNegative = 2048
     """Memory for the prefix cache: later calls of a persona start without a prefill of its prompt."""
     max_lag_ms: Annotated[int, Meta(ge=80)] = 400
