@@ -71,6 +71,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.plugin.hookspecs import hookimpl as hookimpl
     from core.plugin.logins import Login as Login
     from core.plugin.logins import Logins as Logins
+    from core.plugin.persona_images import PersonaImage as PersonaImage
     from core.plugin.personas import Persona as Persona
     from core.plugin.personas import PersonaFolder as PersonaFolder
     from core.plugin.personas import load_personas as load_personas
@@ -125,6 +126,7 @@ _PUBLIC = {
     "RawEncoding": "core.media.raw_audio",
     # Personas and voices
     "Persona": "core.plugin.personas",
+    "PersonaImage": "core.plugin.persona_images",
     "Sampling": "core.engine.sampling",
     "PersonaFolder": "core.plugin.personas",
     "load_personas": "core.plugin.personas",

@@ -192,6 +192,17 @@ async def test_frames_beyond_the_lag_are_dropped_counted_and_told(serve: Serve) 
     assert end.dropped >= 14
 
 
+async def test_stats_tell_how_full_the_window_is(serve: Serve) -> None:
+    running = await serve(EchoEngine(window=0.75))
+    async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as caller:
+        await caller.shake_hands()
+        await caller.say(speech(0.08))
+        stats = await caller.told("stats")
+        while stats["frames"] == 0:
+            stats = await caller.told("stats")
+        assert stats["window"] == 0.75
+
+
 async def test_callers_wait_in_order_and_hear_their_place(serve: Serve) -> None:
     running = await serve(EchoEngine(slots=1), server={"queue": 2})
     url = running.url()

@@ -41,8 +41,8 @@ SECRETS = (
     "TWILIO_AUTH_TOKEN",
 )
 """Variables that the examples read."""
-ELSEWHERE = ("text", "mermaid", "javascript")
-"""Languages of blocks that are to be looked at, not run."""
+ELSEWHERE = ("text", "mermaid", "javascript", "html")
+"""Languages of blocks that are to be looked at, or (HTML) are opened in a browser by tests/browser/test_embed.py."""
 FOREIGN = {"scrape_configs": "prometheus.yml"}
 """YAML of other programs, by a key it has: the name that its first line says."""
 

@@ -141,7 +141,8 @@ def load_engine(
     )
     measured = {"slots": slots, "step_ms": step_ms, **seconds, **memory_gib(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
-    return SlotEngine(info, model, prefill, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)
+    names, lag_ms, pin = tuple(voices.names()), config.max_lag_ms, config.pin_prompt
+    return SlotEngine(info, model, prefill, tokenizer, voices.load, names, lag_ms, pin)
 
 
 @contextmanager

@@ -106,7 +106,7 @@ async def resolve_request(request: CallRequest, identity: Identity, host: Plugin
         if not await host.authorize(identity, persona):
             raise RefusedError(403, f"You may not talk with {persona.name}.")
         voice = await host.load_voice(persona.voice, voices)
-        return ResolvedRequest(identity, persona, Prompt(persona.prompt, voice))
+        return ResolvedRequest(identity, persona, Prompt(persona.prompt, voice, persona.pin_prompt))
     except (ProtocolError, SamplingError) as error:
         raise RefusedError(400, str(error)) from None
     except PersonaError as error:

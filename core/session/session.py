@@ -83,6 +83,7 @@ class Session:
         self._time_limits = TimeLimits(config)
         self._requested = self._handshake = time.monotonic()
         self._frames_out = 0
+        self._window = 0.0
         self._outgoing = Outgoing(transport, host.output_chain(info, self._transform_failed), config.send_s)
         self._acting = Acting(info, request.persona, post=self._outgoing.post, end=self.end, fire=self._event)
         self._incoming = Incoming(
@@ -214,6 +215,7 @@ class Session:
             self._first_audio.set()
             self._event(FirstAudio((now - self._handshake) * 1000))
         self._frames_out += 1
+        self._window = output.window
         if text is not None and not muted:
             await outgoing.send_text(text)
             self._event(TextSaid(output.text, output.index))
@@ -257,6 +259,7 @@ class Session:
                         input_lag_ms=round(self._incoming.lag_ms),
                         dropped=self._incoming.dropped,
                         frames=self._frames_out,
+                        window=round(self._window, 3),
                     )
                 )
             await self._outgoing.keep_alive()
