@@ -114,7 +114,7 @@ async def test_an_empty_custom_prompt_is_one(serve: Serve) -> None:
 
 
 async def test_a_voice_may_be_chosen_and_a_bare_call_gets_the_default(serve: Serve) -> None:
-    running = await serve(personas={"default": "teacher"})
+    running = await serve(personas={"default": "teacher", "custom": False})
     async with dial(running.url("/api/chat?voice_prompt=NATF2.pt&text_prompt=")) as caller:
         await caller.shake_hands()
         prompt = running.engine.calls[0].prompt

@@ -138,6 +138,8 @@ class EngineInfo:
     """What `slots` is the least of, where it is `auto`."""
     longest_s: float = math.inf
     """The longest call that the memory is enough for, in seconds of audio."""
+    context_s: float = 0.0
+    """How much of a conversation the model attends to, in seconds; 0 where that is unknown."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -130,6 +130,16 @@ class CallService:
         self.refused(request, refusal)
         raise refusal
 
+    @property
+    def private(self) -> bool:
+        """See `core.plugin.doors.Calls`."""
+        return self.host.private
+
+    async def voices(self) -> Sequence[str]:
+        """See `core.plugin.doors.Calls`."""
+        async with self.reloader.call() as host:
+            return await host.list_voices()
+
     async def accept(self, connection: HTTPConnection | None, request: CallRequest) -> "ResolvedCall":
         """See `core.plugin.doors.Calls`."""
         async with self.reloader.call() as host:
@@ -204,7 +214,8 @@ class CallService:
 
     def _report(self, connection: HTTPConnection | None, refusal: RefusedError) -> None:
         path, address = ("", "") if connection is None else (connection.scope["path"], client_address(connection))
-        self.host.service_event(CallRefused(refusal.reason, refusal.status, path, address))
+        refused = CallRefused(refusal.reason, refusal.status, path, address, refusal.setting)
+        self.host.service_event(refused)
 
 
 @dataclass(frozen=True, eq=False)

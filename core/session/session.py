@@ -13,7 +13,6 @@ from core.engine.call import Call, EngineInfo, OutputFrame
 from core.errors import EngineError
 from core.events import (
     FirstAudio,
-    FramesDropped,
     Limit,
     SessionEnded,
     SessionEvent,
@@ -94,7 +93,7 @@ class Session:
             host=host,
             threads=threads,
             config=config,
-            on_dropped=lambda count: self._event(FramesDropped(count)),
+            fire=self._event,
         )
 
     def end(self, end: CallEnded) -> None:
