@@ -19,7 +19,7 @@ from core.engine.sampler import force_text, gumbel_noise, reference_sample
 from core.engine.sampling import USUAL
 from core.engine.speech_queue import UNFORCED, Forced, Replaces
 
-FRAMES = 60
+FRAMES = 110
 SLOTS = 4
 GPU_SLOTS = 20
 """Enough for graphs of several batch sizes, and matmuls of more than one tile."""
@@ -38,7 +38,7 @@ SMALL = Architecture(
     depformer_dim_feedforward=528,
 )
 """Small enough for any device; prompt and frames overfill the window of a block and a part, so the ring wraps."""
-PROMPT_LENGTH = 120
+PROMPT_LENGTH = 70
 CACHES = [
     (torch.float32, torch.float32),
     (torch.bfloat16, torch.bfloat16),
@@ -62,12 +62,13 @@ def check_all(device: torch.device, console: Console) -> None:
         model.warm_up()
         if device.type == "cuda":
             check_rows_alone(lm, cache_dtype)
-        check_batched_equals_alone(model)
+        for pin in (False, True):
+            check_batched_equals_alone(model, pin)
         check_forced_text(model)
         error = prefill_error(lm, cache_dtype)
         assert error < (1e-4 if cache_dtype == torch.float32 else 5e-2), f"prefilled and stepped differ by {error:.1e}"
         console.print(
-            f"{dtype}, cache {cache_dtype}: tokens alone = batched; forced text; "
+            f"{dtype}, cache {cache_dtype}: tokens alone = batched, pinned and not; forced text; "
             f"prefilled against stepped, relative error {error:.1e}"
         )
 
@@ -94,6 +95,7 @@ def kernel_errors(device: torch.device) -> dict[str, float]:
     rows, window = len(positions), blocks_for(architecture.context)
     table = torch.randperm(rows * window, device=device).view(window, rows).T
     heads, width = architecture.num_heads, architecture.head_dim
+    pinned = torch.tensor([0, 0, 0, 197, 128, 0, 197], device=device)
     for dtype, cache_dtype in CACHES:
         caches = [BlockCache(architecture, rows * window, device, cache_dtype) for _ in range(2)]
         filled = torch.randn(1, 2, heads, architecture.context, width, device=device)
@@ -101,8 +103,9 @@ def kernel_errors(device: torch.device) -> dict[str, float]:
             for cache in caches:
                 cache.load(blocks, PrefixCacheEntry((filled,), architecture.context, filled))
         query, key, value = torch.randn(rows, 1, 3, heads, width, device=device).to(dtype).permute(2, 0, 3, 1, 4)
-        got = caches[0].attention(positions, table)(0, query, key, value)
-        exact = ReferenceBlockAttention(caches[1], positions, table)(0, query.float(), key.float(), value.float())
+        got = caches[0].attention(positions, table, pinned)(0, query, key, value)
+        reference = ReferenceBlockAttention(caches[1], positions, table, pinned)
+        exact = reference(0, query.float(), key.float(), value.float())
         name = f"{dtype}, cache {cache_dtype}"
         errors[f"attention, {name}"] = relative(got, exact)
         cached, expected = (
@@ -141,8 +144,11 @@ def random_tokens(lm: LanguageModel, length: int) -> torch.Tensor:
     return torch.from_numpy(tokens).to(lm.device)
 
 
-def check_batched_equals_alone(model: Model) -> None:
-    """Check that a seeded call says the same in any slot, alone or with others talking beside it."""
+def check_batched_equals_alone(model: Model, pin: bool) -> None:
+    """Check that a seeded call says the same in any slot, alone or with others talking beside it.
+
+    It has its prompt pinned or not; of the others, every second one has.
+    """
     prompt = prefilled(model.lm, PROMPT_LENGTH)
     allocated = [model.cache.allocate(SMALL.context) or [] for _ in range(model.slots)]
     random = np.random.default_rng(0)
@@ -150,7 +156,8 @@ def check_batched_equals_alone(model: Model) -> None:
     said: list[Tokens] = []
     for slot, others in ((0, False), (0, True), (model.slots - 1, True)):
         for each, blocks in enumerate(allocated):
-            model.begin(each, prompt, USUAL, 7 if each == slot else 100 + each, blocks)
+            itself = each == slot
+            model.begin(each, prompt, USUAL, 7 if itself else 100 + each, blocks, pin=pin if itself else each % 2 == 0)
         tokens = []
         for frame in voice:
             frames = {slot: frame}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.events import FrameTimed as FrameTimed
     from core.events import HandlerFailed as HandlerFailed
     from core.events import Identity as Identity
+    from core.events import KeyPressed as KeyPressed
     from core.events import Limit as Limit
     from core.events import PluginFailed as PluginFailed
     from core.events import RefusalReason as RefusalReason
@@ -52,11 +53,15 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.http.login_throttle import LoginThrottle as LoginThrottle
     from core.http.plugin_routes import public as public
     from core.media.flac import FlacWriter as FlacWriter
+    from core.media.raw_audio import RawAudioReader as RawAudioReader
+    from core.media.raw_audio import RawAudioWriter as RawAudioWriter
+    from core.media.raw_audio import RawEncoding as RawEncoding
     from core.media.voices import VoiceFolder as VoiceFolder
     from core.plugin.acting import AgentText as AgentText
     from core.plugin.acting import Line as Line
     from core.plugin.acting import SessionControl as SessionControl
     from core.plugin.acting import SessionHandler as SessionHandler
+    from core.plugin.client_socket import ClientSocket as ClientSocket
     from core.plugin.doors import AcceptedCall as AcceptedCall
     from core.plugin.doors import CallEnded as CallEnded
     from core.plugin.doors import CallerSound as CallerSound
@@ -68,6 +73,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds that it eq
     from core.plugin.hookspecs import hookimpl as hookimpl
     from core.plugin.logins import Login as Login
     from core.plugin.logins import Logins as Logins
+    from core.plugin.persona_images import PersonaImage as PersonaImage
     from core.plugin.personas import Persona as Persona
     from core.plugin.personas import PersonaFolder as PersonaFolder
     from core.plugin.personas import load_personas as load_personas
@@ -103,6 +109,7 @@ _PUBLIC = {
     "CallerSound": "core.plugin.doors",
     "ClientMessage": "core.plugin.doors",
     "CallEnded": "core.plugin.doors",
+    "ClientSocket": "core.plugin.client_socket",
     "ServerMessage": "core.plugin.server_messages",
     "Queued": "core.plugin.server_messages",
     "Preparing": "core.plugin.server_messages",
@@ -116,8 +123,12 @@ _PUBLIC = {
     "SAMPLE_RATE": "core.engine.call",
     "Engine": "core.engine.call",
     "FlacWriter": "core.media.flac",
+    "RawAudioReader": "core.media.raw_audio",
+    "RawAudioWriter": "core.media.raw_audio",
+    "RawEncoding": "core.media.raw_audio",
     # Personas and voices
     "Persona": "core.plugin.personas",
+    "PersonaImage": "core.plugin.persona_images",
     "Sampling": "core.engine.sampling",
     "PersonaFolder": "core.plugin.personas",
     "load_personas": "core.plugin.personas",
@@ -143,6 +154,7 @@ _PUBLIC = {
     "FrameTimed": "core.events",
     "TextSaid": "core.events",
     "CallerText": "core.events",
+    "KeyPressed": "core.events",
     "FramesDropped": "core.events",
     "TransformFailed": "core.events",
     "HandlerFailed": "core.events",

@@ -85,12 +85,15 @@ class RefusedError(PersonaplexError):
         *,
         reason: str = "",
         headers: Mapping[str, str | tuple[str, ...]] | None = None,
+        setting: str = "",
     ) -> None:
         """`status` is the HTTP status, and `headers` are added to the response, once for each of their values.
 
-        `reason` is one word for logs and metrics; "" takes the name of the status, such as `forbidden`.
+        `reason` is one word for logs and metrics; "" takes the name of the status, such as `forbidden`. `setting` is
+        the key of config.yaml that refuses it, for the operator's log.
         """
         self.status = status
+        self.setting = setting
         self.reason = reason or HTTPStatus(status).name.lower()
         self.headers = dict(headers or {})
         super().__init__(message)

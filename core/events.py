@@ -101,6 +101,14 @@ class CallerText:
 
 
 @dataclass(frozen=True)
+class KeyPressed:
+    """The caller has pressed a key of the telephone. It must not be logged: keys are PINs and card numbers too."""
+
+    key: str
+    """0 to 9, A to D, * or #."""
+
+
+@dataclass(frozen=True)
 class FramesDropped:
     """The `count` oldest waiting frames of the caller's were dropped to bound the lag."""
 
@@ -192,6 +200,7 @@ SessionEvent = (
     | FrameTimed
     | TextSaid
     | CallerText
+    | KeyPressed
     | FramesDropped
     | TransformFailed
     | HandlerFailed
@@ -233,6 +242,8 @@ class CallRefused:
     route: str
     address: str
     """The client's address as the server sees it."""
+    setting: str = ""
+    """The key of config.yaml that refuses it, where it is one that could allow it."""
 
 
 @dataclass(frozen=True)

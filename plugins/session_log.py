@@ -52,9 +52,10 @@ class Plugin:
     @hookimpl
     def service_event(self, event: ServiceEvent) -> None:
         if isinstance(event, CallRefused):
-            self._log.info(
-                "call refused", reason=event.reason, status=event.status, route=event.route, address=event.address
-            )
+            where = {"route": event.route, "address": event.address}
+            if event.setting:  # which the operator may want to change
+                where["setting"] = event.setting
+            self._log.info("call refused", reason=event.reason, status=event.status, **where)
 
     @hookimpl
     def session_event(self, session: SessionInfo, event: SessionEvent) -> None:

@@ -145,6 +145,7 @@ def tiny_engine(
     sampling: Sampling = USUAL,
     cache_dtype: torch.dtype | None = None,
     encode_voice: EncodeVoice = no_recordings,
+    pin_prompt: bool = True,
 ) -> SlotEngine:
     """The engine that serves calls, around the golden model."""
     model = tiny_model(folder, context, slots, steps, blocks, cache_dtype)
@@ -152,7 +153,7 @@ def tiny_engine(
     cache = PrefixCache(model.lm.architecture, budget, CPU, torch.float32)
     prefill = Prefill(model.lm, tokenizer, SpecialCodes(), encode_voice, cache)
     info = EngineInfo(name="tiny", notice="", device="cpu", slots=slots, sampling=sampling)
-    return SlotEngine(info, model, prefill, tokenizer, load_voice=lambda name: None, max_lag_ms=max_lag_ms)
+    return SlotEngine(info, model, prefill, tokenizer, lambda name: None, max_lag_ms=max_lag_ms, pin_prompt=pin_prompt)
 
 
 def persona(number: int, voice_frames: int = 5) -> Prompt:

@@ -207,6 +207,13 @@ def test_a_refused_call_leaves_one_line(logged: Logged) -> None:
     assert (line["event"], line["level"]) == ("call refused", "info")
     wanted = {"reason": "unauthorized", "status": 401, "route": "/ws/chat", "address": "192.0.2.1"}
     assert wanted.items() <= line.items()
+    assert "setting" not in line
+
+
+def test_a_refused_call_names_the_setting_that_refuses_it(logged: Logged) -> None:
+    session_log.Plugin().service_event(CallRefused("not_found", 404, "/api/chat", "192.0.2.1", "voices.allow"))
+    [line] = logged()
+    assert line["setting"] == "voices.allow"
 
 
 def test_a_fault_is_an_error_and_no_session_is_remembered(logged: Logged) -> None:

@@ -114,6 +114,18 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 }
 
 
+def test_check_says_what_clients_of_others_will_not_get(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"engine": {"name": "nano"}, "personas": {"custom": False}})
+    result = run("check", "--config", config)
+    assert result.exit_code == 0
+    fine, custom, voices = result.output.splitlines()
+    assert "is fine" in fine
+    assert custom.startswith("personas.custom: ")
+    assert voices.startswith("voices.allow: not offered are NATF0, NATF1, NATF3, ")
+    config = write_config(tmp_path, {"engine": {"name": "nano"}, "voices": {"allow": ["*"]}})
+    assert len(run("check", "--config", config).output.splitlines()) == 1
+
+
 @pytest.mark.parametrize("kind", WRONG)
 def test_check_names_what_serve_or_a_first_call_would_refuse(tmp_path: Path, kind: str) -> None:
     settings, files, says = WRONG[kind]

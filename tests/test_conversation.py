@@ -115,7 +115,7 @@ async def test_an_empty_custom_prompt_is_one(serve: Serve) -> None:
 
 
 async def test_a_voice_may_be_chosen_and_a_bare_call_gets_the_default(serve: Serve) -> None:
-    running = await serve(personas={"default": "teacher"})
+    running = await serve(personas={"default": "teacher", "custom": False})
     async with dial(running.url("/api/chat?voice_prompt=NATF2.pt&text_prompt=")) as caller:
         await caller.shake_hands()
         prompt = running.engine.calls[0].prompt
@@ -191,6 +191,17 @@ async def test_frames_beyond_the_lag_are_dropped_counted_and_told(serve: Serve) 
         await caller.next()
     [end] = await running.record.ended()
     assert end.dropped >= 14
+
+
+async def test_stats_tell_how_full_the_window_is(serve: Serve) -> None:
+    running = await serve(EchoEngine(window=0.75))
+    async with dial(running.url("/ws/chat?audio=pcm"), "pcm") as caller:
+        await caller.shake_hands()
+        await caller.say(speech(0.08))
+        stats = await caller.told("stats")
+        while stats["frames"] == 0:
+            stats = await caller.told("stats")
+        assert stats["window"] == 0.75
 
 
 async def test_callers_wait_in_order_and_hear_their_place(serve: Serve) -> None:

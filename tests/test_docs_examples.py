@@ -32,10 +32,17 @@ PLUGIN = re.compile(r'"""plugins/(\w+)\.py')
 """How an example begins that is a plugin's file."""
 CONFIG_KEYS = set(Config.__struct_fields__) - {"source"}
 SESSION = SessionInfo("s1", Identity("caller"), "teacher", "NATF2", "/ws/chat", "127.0.0.1", "opus")
-SECRETS = ("PERSONAPLEX_PASSWORD", "ANNS_PASSWORD", "BRIDGE_TOKEN", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
+SECRETS = (
+    "PERSONAPLEX_PASSWORD",
+    "ANNS_PASSWORD",
+    "BRIDGE_TOKEN",
+    "OIDC_CLIENT_ID",
+    "OIDC_CLIENT_SECRET",
+    "TWILIO_AUTH_TOKEN",
+)
 """Variables that the examples read."""
-ELSEWHERE = ("text", "mermaid")
-"""Languages of blocks that are to be looked at, not run."""
+ELSEWHERE = ("text", "mermaid", "javascript", "html")
+"""Languages of blocks that are to be looked at, or (HTML) are opened in a browser by tests/browser/test_embed.py."""
 FOREIGN = {"scrape_configs": "prometheus.yml"}
 """YAML of other programs, by a key it has: the name that its first line says."""
 
@@ -50,7 +57,9 @@ def python(example: Example) -> None:
         run_plugin(folder, plugin[1])
         return
     code = compile(source, example.path, "exec")
-    if "from livekit" in source:  # that one runs in test_peers.py, where LiveKit's plugin is installed
+    if re.search(
+        r"^from (livekit|openai|pipecat)", source, re.MULTILINE
+    ):  # these run where their packages are installed
         return
     names: dict[str, Any] = {}
     with modules_from(example.namespace["folder"] / "plugins"):

@@ -18,7 +18,7 @@ from core.engine.kernels.depformer import codebook_attention
 from core.engine.kernels.matmul import linear
 from core.engine.kernels.norm import rms_norm
 from core.engine.kernels.sampling import sample
-from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, ReferenceBlockAttention, blocks_for
+from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, ReferenceBlockAttention, blocks_for, query_positions
 from core.engine.linear import reference_linear
 from core.engine.mimi.coder import reference_nearest_codes
 from core.engine.mimi.linear import reference_linear as reference_mimi_linear
@@ -53,6 +53,8 @@ SHORT = Architecture(dim=64, num_heads=2, num_layers=1, context=BLOCK_FRAMES + 2
 """A window of a block and a part of one."""
 EDGES = [0, 1, 63, 64, 127, 128, 148, 149, 150, 151, 277, 278, 300, 100_000]
 """Positions at the ends of tiles, of blocks and of the ring, and after it has come round."""
+PINNED = (40, 0, 75, 64, 128, 140)
+"""Frames that are kept: within a tile and at its end, a block, and beyond."""
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -171,25 +173,30 @@ def test_attention_among_codebooks(rows: int, dtype: torch.dtype) -> None:
         assert relative(codebook_attention(cached, codebook, 2), exact) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("kept", [(0,), PINNED])
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize(("dtype", "cache_dtype"), CACHES)
-def test_attention_over_blocks(rows: int, dtype: torch.dtype, cache_dtype: torch.dtype) -> None:
-    """Rows at all edges of the ring, their blocks in any order, and each row by itself as among the others."""
-    positions = torch.tensor([EDGES[row % len(EDGES)] for row in range(rows)], device=DEVICE)
+def test_attention_over_blocks(rows: int, dtype: torch.dtype, cache_dtype: torch.dtype, kept: tuple[int, ...]) -> None:
+    """Rows at all edges of the ring, their blocks in any order, and each row by itself as among the others; with
+    nothing pinned, and with some rows' prompts.
+    """
+    positions = torch.tensor([EDGES[-1 - row % len(EDGES)] for row in range(rows)], device=DEVICE)
+    pinned = torch.tensor([kept[row % len(kept)] for row in range(rows)], device=DEVICE)
     window = blocks_for(SHORT.context)
     table = 1 + torch.randperm(rows * window, generator=torch.Generator().manual_seed(2)).view(window, rows).T
     table = table.to(DEVICE)
     query, key, value = random(rows, 1, 3, SHORT.num_heads, SHORT.head_dim, seed=3, dtype=dtype).permute(2, 0, 3, 1, 4)
     exact, cache = cache_of(rows * window, cache_dtype), cache_of(rows * window, cache_dtype)
-    expected = ReferenceBlockAttention(exact, positions, table)(0, query.float(), key.float(), value.float())
+    expected = ReferenceBlockAttention(exact, positions, table, pinned)(0, query.float(), key.float(), value.float())
 
     def attend(rows: slice, cache: BlockCache) -> Tensor:
         scales = None if cache.scales is None else cache.scales[0]
-        where = positions[rows], table[rows], SHORT.context
-        rotary = RotaryEmbedding(positions[rows, None], SHORT)
+        where = positions[rows], pinned[rows], table[rows], SHORT.context
+        rotary = RotaryEmbedding(query_positions(positions[rows], SHORT.context), SHORT)
         return block_attention(query[rows], key[rows], value[rows], cache.kv[0], scales, *where, rotary)
 
-    tolerance = max(TOLERANCE[dtype], TOLERANCE.get(cache_dtype, 0.0))
+    # Twice that of rounding once: rotated query and result are both rounded.
+    tolerance = 2 * max(TOLERANCE[dtype], TOLERANCE.get(cache_dtype, 0.0))
     got = attend(slice(None), cache)
     assert relative(got, expected) < tolerance
     cached, exactly_cached = (torch.stack(each.read(0, slice(None), 1 << 20, torch.float32)) for each in (cache, exact))

@@ -23,7 +23,8 @@ from core.http.login_throttle import (
 from core.plugin import signed_tokens
 from core.plugin.signed_tokens import SKEW_S, Holder, ReplayCache, SignedToken, SignedTokens, SigningKeys
 from core.plugin.store import MemoryStore
-from core.session.addresses import client_address, is_address, is_loopback, neighbourhood
+from core.session.addresses import client_address, neighbourhood
+from core.settings.hosts import is_address, is_loopback
 from core.settings.yaml_structs import Secret
 
 KEYS = SigningKeys()

@@ -23,8 +23,8 @@ from core.errors import ConfigError
 from core.events import CallRefused, Identity
 from core.http.headers import HEADERS
 from core.plugin.hookspecs import hookimpl
-from core.session.addresses import is_loopback
 from core.settings.config import load_config
+from core.settings.hosts import is_loopback
 from core.settings.sections import ServerConfig
 from tests.caller import dial, get, refused
 from tests.conftest import Running, Serve, write_config

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from core.engine.sampling import Sampling
 from core.errors import ConfigError
+from core.plugin.persona_images import LARGEST, PersonaImage
 from core.plugin.personas import Persona, PersonaFolder, invalid_field, load_personas, read_persona
 from core.settings.config import load_config, shipped
 
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 VOICES = ["NATF2", "NATM2", "VARF0", "VARM0"]
 
 
@@ -33,9 +35,19 @@ greeting: |
   Hoot!  Who
   is there?
 sampling: {temperature: 0.5, text_top_k: 10}
+group: Birds
+starters: ["Do you sleep?", "  What  is that? "]
+emoji: 🏴‍☠️
+image: owl.jpg
+pin_prompt: false
 """
     )
+    (tmp_path / "owl.jpg").write_bytes(PNG)  # told by its content
     (owl,) = load(tmp_path)
+    assert (owl.group, owl.starters, owl.emoji) == ("Birds", ("Do you sleep?", "What is that?"), "🏴‍☠️")
+    assert owl.image == PersonaImage(PNG)
+    assert owl.image.media_type == "image/png"
+    assert owl.pin_prompt is False
     assert owl.greeting == "Hoot! Who is there?"
     assert (owl.id, owl.name, owl.voice, owl.prompt) == ("wise-owl", "Wise owl", "NATF2", "You are an owl. You hoot.")
     assert owl.sampling == Sampling(temperature=0.5, text_top_k=10)
@@ -76,10 +88,22 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
         "chatty.yaml": f"name: A\nvoice: NATF2\ngreeting: {'x' * 1001}",
         "bell.yaml": 'name: A\nvoice: NATF2\ngreeting: "Hello\\a"',
         "broken.yaml": "name: [",
+        "words.yaml": "name: A\nvoice: NATF2\nemoji: smile",
+        "many.yaml": "name: A\nvoice: NATF2\nstarters: [a, b, c, d, e, f, g]",
+        "silent.yaml": "name: A\nvoice: NATF2\nstarters: ['']",
+        "away.yaml": "name: A\nvoice: NATF2\nimage: ../secret.png",
+        "hidden.yaml": "name: A\nvoice: NATF2\nimage: .secret.png",
+        "gone.yaml": "name: A\nvoice: NATF2\nimage: gone.png",
+        "script.yaml": "name: A\nvoice: NATF2\nimage: script.svg",
+        "huge.yaml": "name: A\nvoice: NATF2\nimage: huge.png",
+        "folder.yaml": "name: A\nvoice: NATF2\nimage: folder.png",
         "good.yaml": "name: A\nvoice: NATF2",
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "script.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+    (tmp_path / "huge.png").write_bytes(PNG + bytes(LARGEST))
+    (tmp_path / "folder.png").mkdir()
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, limit=20)
     found = caught.value.problems
@@ -98,6 +122,15 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
         "missing.yaml": "voice: missing",
         "long.yaml": "prompt: 50 characters; personas.max_prompt_chars allows 20",
         "broken.yaml": "not valid YAML",
+        "words.yaml": "emoji: expected one such as",
+        "many.yaml": "starters: expected array of length <= 6",
+        "silent.yaml": "starters[0]: expected str of length >= 1",
+        "away.yaml": "image: expected the name of a file beside this one",
+        "hidden.yaml": "image: expected the name of a file beside this one",
+        "gone.yaml": "image: gone.png cannot be read: No such file",
+        "script.yaml": "image: expected PNG, JPEG or WebP",
+        "huge.yaml": "image: 256 KiB; at most 256",
+        "folder.yaml": "image: folder.png cannot be read: Is a directory",
     }.items():
         assert any(problem.startswith(f"{tmp_path / name}: ") and part in problem for problem in found), name
     assert any("sampling.temprature" in problem for problem in found)
@@ -113,6 +146,24 @@ def test_files_beside_are_skipped_and_near_endings_taken(tmp_path: Path) -> None
     found = load(tmp_path)
     assert [persona.id for persona in found] == ["ann", "bob", "cat", "dan"]
     assert {(persona.description, persona.prompt, persona.sampling) for persona in found} == {("", "", Sampling())}
+
+
+def test_a_picture_that_comes_changes_or_goes_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "owl.yaml").write_text("name: Owl\nvoice: NATF2\nimage: owl.png")
+    folder = PersonaFolder(tmp_path, 4000)
+    with pytest.raises(ConfigError):
+        folder.load(VOICES)
+    (tmp_path / "owl.png").write_bytes(PNG)
+    (first,) = folder.load(VOICES)
+    assert folder.load(VOICES)[0] is first
+    (tmp_path / "owl.png").write_bytes(b"\xff\xd8\xff" + bytes(20))
+    (second,) = folder.load(VOICES)
+    assert first.image is not None
+    assert second.image is not None
+    assert (first.image.media_type, second.image.media_type) == ("image/png", "image/jpeg")
+    (tmp_path / "owl.png").unlink()
+    with pytest.raises(ConfigError):
+        folder.load(VOICES)
 
 
 def test_only_what_has_changed_is_read_again(tmp_path: Path) -> None:

@@ -37,11 +37,17 @@ def test_the_built_ins_are_there(folder: Folder) -> None:
         "jwt_auth": "off",
         "loudness": "on",
         "metrics": "on",
+        "openai_live": "on",
         "packaged_voices": "on",
         "password": "off",
         "recording": "off",
         "session_log": "on",
+        "twilio": "off",
         "yaml_personas": "on",
+        "delegate": "off",
+        "greeting": "off",
+        "guardrail": "off",
+        "transcribe": "off",
     }
     assert not host.protected
 

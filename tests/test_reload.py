@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from core.events import SettingsReloaded
+from core.media.voices import packaged_label
 from core.plugin.hookspecs import hookimpl
 from core.plugin.host import PluginHost
 from core.plugin.reload import Reloader
@@ -193,13 +194,13 @@ def editing(serve: Serve, tmp_path: Path) -> Editing:
 
 async def test_voices_personas_and_limits_change_with_the_next_call(editing: Editing) -> None:
     service = await editing()
-    assert await service.json("/voices") == {"voices": ["NATF2", "NATM2"]}
+    assert (await service.json("/voices"))["voices"] == ["NATF2", "NATM2"]
     await service.edit(
         voices={"allow": ["NATM2", "NATF2", "VARF0"]},
         personas={"custom": True, "default": "teacher"},
         session={"max_s": 77},
     )
-    assert await service.json("/voices") == {"voices": ["NATM2", "NATF2", "VARF0"]}
+    assert (await service.json("/voices"))["voices"] == ["NATM2", "NATF2", "VARF0"]
     assert (await service.json("/personas"))["default"] == "teacher"
     async with dial(service.running.url("/ws/chat?voice=VARF0&prompt=Hello")) as caller:
         await caller.shake_hands()
@@ -285,7 +286,7 @@ async def test_a_broken_edit_changes_nothing_and_is_reported(
         await service.edit(**{"session": {"max_s": 77}, **edit})
     for _ in range(3):
         assert await service.gain() == 1.0
-    assert await service.json("/voices") == {"voices": ["NATF2", "NATM2"]}
+    assert (await service.json("/voices"))["voices"] == ["NATF2", "NATM2"]
     assert service.running.service.config.session.max_s == 900
     health = await service.json("/health")
     assert health["status"] == "ok"
@@ -322,7 +323,7 @@ async def test_a_file_that_is_gone_changes_nothing(editing: Editing) -> None:
 async def test_what_needs_a_restart_is_named(editing: Editing, caplog: pytest.LogCaptureFixture) -> None:
     service = await editing()
     await service.edit(server={"port": 1, "queue": 3}, log={"level": "debug"}, voices={"allow": ["NATM2", "NATF2"]})
-    assert await service.json("/voices") == {"voices": ["NATM2", "NATF2"]}
+    assert (await service.json("/voices"))["voices"] == ["NATM2", "NATF2"]
     assert "settings that take effect after a restart" in caplog.text
     for key in ("server.port", "server.queue", "log.level"):
         assert key in caplog.text
@@ -344,10 +345,14 @@ async def test_a_broken_persona_is_reported_too(editing: Editing) -> None:
 
 async def test_requests_in_the_midst_of_an_edit_see_the_old_state_or_the_new_one(editing: Editing) -> None:
     service = await editing()
-    states: list[tuple[Any, float]] = [({"voices": ["NATF2", "NATM2"]}, 1.0)]
+
+    def offer(voices: list[str]) -> dict[str, Any]:
+        return {"voices": voices, "labels": {name: packaged_label(name) for name in voices}, "samples": True}
+
+    states: list[tuple[Any, float]] = [(offer(["NATF2", "NATM2"]), 1.0)]
     for number in range(2, 6):
         allow = ["NATF2", "NATM2", *(["VARF0"] if number % 2 else [])]
-        states.append(({"voices": allow}, float(number)))
+        states.append((offer(allow), float(number)))
         plugins = {"disabled": ["loudness"], "options": {"gain": {"gain": number}}}
         service.save(voices={"allow": allow}, plugins=plugins)
         answers = await asyncio.gather(*(service.json(path) for path in ("/voices", "/gain") * 2))
@@ -436,12 +441,12 @@ async def test_the_old_state_serves_while_a_plugin_starts(editing: Editing) -> N
     for _ in range(2):  # the plugin's startup blocks until the end of these
         assert (await get(service.running, "/app.js"))[0] == 200
         assert (await service.json("/health"))["status"] == "ok"
-        assert await service.json("/voices") == {"voices": ["NATF2", "NATM2"]}
+        assert (await service.json("/voices"))["voices"] == ["NATF2", "NATM2"]
         assert await service.gain() == 1.0
     assert service.events.problems == []
     hold.unlink()
     await service.running.service.reloader.refresh()
-    assert await service.json("/voices") == {"voices": ["NATF2", "NATM2", "VARF0"]}
+    assert (await service.json("/voices"))["voices"] == ["NATF2", "NATM2", "VARF0"]
     assert await service.gain() == 0.5
 
 
@@ -490,13 +495,13 @@ async def test_a_file_that_changes_all_the_time_keeps_nobody_waiting(editing: Ed
 
     changing = asyncio.create_task(change())
     for _ in range(5):
-        assert await service.json("/voices") == {"voices": ["NATF2", "NATM2"]}
+        assert (await service.json("/voices"))["voices"] == ["NATF2", "NATM2"]
     assert await service.gain() == 1.0
     assert not changing.done()
     changing.cancel()
     await asyncio.wait([changing])
     await service.edit(voices={"allow": ["NATM2", "NATF2"]})
-    assert await service.json("/voices") == {"voices": ["NATM2", "NATF2"]}
+    assert (await service.json("/voices"))["voices"] == ["NATM2", "NATF2"]
 
 
 async def test_many_edits_in_a_call_keep_only_what_it_uses(editing: Editing) -> None:
@@ -540,7 +545,7 @@ async def test_a_folder_that_cannot_be_is_reported_and_changes_nothing(
     service.settings.pop("personas", None)
     await service.edit(voices={"allow": ["NATM2", "NATF2"]})
     assert "problems" not in await service.json("/health")
-    assert await service.json("/voices") == {"voices": ["NATM2", "NATF2"]}
+    assert (await service.json("/voices"))["voices"] == ["NATM2", "NATF2"]
 
 
 async def test_folders_that_vanish_are_reported_and_what_they_held_goes_on(editing: Editing) -> None:

@@ -346,14 +346,14 @@ class LateSocket:
     def __init__(self) -> None:
         self.code = 0
 
-    async def receive(self) -> dict[str, Any]:
+    async def receive(self) -> bytes:
         await asyncio.Event().wait()
-        return {}
+        return b""
 
-    async def send_bytes(self, data: bytes) -> None:
+    async def send(self, message: bytes) -> None:
         raise AssertionError("the call is over")
 
-    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+    async def close(self, code: int, reason: str = "") -> None:
         self.code = code
 
 
@@ -363,12 +363,12 @@ async def test_who_comes_back_while_the_call_ends_is_hung_up_on(serve: Serve) ->
         session, token = await begin(first)
         await cut(running, first)
     pickup = Pickup(token, "anonymous", "pcm", None)
-    call = running.service.claim(pickup)
+    call = running.service.dropped.claim(pickup)
     running.record.controls[session].end("over", "That is all.")
     await running.record.ended()
     call.give_back(token)
     assert (await refused(running, f"{PCM}&resume={token}"))[0] == 410
     socket = LateSocket()
     async with asyncio.timeout(10):
-        await running.service.resume(call, pickup, socket)
+        await running.service.dropped.resume(call, pickup, socket)
     assert socket.code == CloseCode.GOING_AWAY

@@ -21,7 +21,7 @@ from core.plugin.hookspecs import hookimpl
 from core.plugin.personas import Persona
 from core.settings.sections import ServerConfig
 from tests.caller import dial, get, refused
-from tests.conftest import Serve, speech, write_config
+from tests.conftest import Running, Serve, speech, write_config
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,52 @@ from tests.conftest import Serve, speech, write_config
 async def test_bad_requests_are_refused_at_the_upgrade(
     serve: Serve, route: str, query: str, status: int, words: str
 ) -> None:
-    running = await serve()
+    running = await serve(personas={"custom": False})
     code, message = await refused(running, f"{route}?{query}")
     assert code == status
     assert words in message
     assert running.record.events == []
     assert running.engine.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "setting"),
+    [("voice_prompt=NATF0.pt", "voices.allow"), ("prompt=Sell.", "personas.custom"), ("persona=nobody", "")],
+)
+async def test_the_setting_that_refuses_a_call_is_known(serve: Serve, query: str, setting: str) -> None:
+    running = await serve(personas={"custom": False})
+    await refused(running, f"/api/chat?{query}")
+    [refusal] = [event for event in running.record.service_events if isinstance(event, CallRefused)]
+    assert refusal.setting == setting
+
+
+@pytest.mark.parametrize(
+    ("custom", "login", "server", "allowed"),
+    [
+        ("auto", False, {}, True),
+        ("auto", True, {"host": "0.0.0.0"}, True),
+        ("auto", False, {"host": "0.0.0.0", "insecure": True}, False),
+        (True, False, {"host": "0.0.0.0", "insecure": True}, True),
+        (False, True, {}, False),
+    ],
+)
+async def test_whoever_is_known_may_bring_a_prompt(
+    serve: Serve, custom: object, login: bool, server: dict[str, Any], allowed: bool
+) -> None:
+    """Where callers log in, or only this machine can call."""
+    options = {"options": {"password": {"password": "sesame"}}} if login else {}
+    running = await serve(personas={"custom": custom}, server=server, plugins=options)
+    headers = {"Authorization": "Bearer sesame"} if login else {}
+    listed = json.loads((await get(running, "/personas", **headers))[2])
+    assert listed["custom"] is allowed
+    if allowed:
+        async with dial(running.url("/ws/chat?prompt=You+sell+maps."), additional_headers=headers) as caller:
+            await caller.shake_hands()
+            assert running.engine.calls[0].prompt.text == "You sell maps."
+    else:
+        refusal = await refused(running, "/ws/chat?prompt=You+sell+maps.", additional_headers=headers)
+        assert refusal[0] == 403
+        assert "personas.custom" in refusal[1]
 
 
 async def test_a_prompt_too_long_or_beside_a_persona_is_refused(serve: Serve) -> None:
@@ -138,18 +178,26 @@ async def test_a_denial_by_a_broken_auth_plugin(serve: Serve) -> None:
 
 
 async def test_the_json_endpoints(serve: Serve) -> None:
-    running = await serve(personas={"custom": True, "max_prompt_chars": 99, "default": "teacher"})
+    running = await serve(
+        personas={"custom": True, "max_prompt_chars": 99, "default": "teacher"},
+        voices={"allow": ["NATF2", "NATM2"], "labels": {"NATM2": "Bob"}},
+    )
     personas = json.loads((await get(running, "/personas"))[2])
+    plain: dict[str, Any] = {"group": "", "starters": [], "emoji": "", "image": None}
     assert personas == {
         "personas": [
-            {"id": "teacher", "name": "Teacher", "description": "", "voice": "NATM2"},
-            {"id": "assistant", "name": "Assistant", "description": "Helps.", "voice": "NATF2"},
+            {"id": "teacher", "name": "Teacher", "description": "", "voice": "NATM2", **plain},
+            {"id": "assistant", "name": "Assistant", "description": "Helps.", "voice": "NATF2", **plain},
         ],
         "default": "teacher",
         "custom": True,
         "max_prompt_chars": 99,
     }
-    assert json.loads((await get(running, "/voices"))[2]) == {"voices": ["NATF2", "NATM2"]}
+    assert json.loads((await get(running, "/voices"))[2]) == {
+        "voices": ["NATF2", "NATM2"],
+        "labels": {"NATF2": "Natural, female 2", "NATM2": "Bob"},
+        "samples": True,
+    }
     status, headers, body = await get(running, "/health")
     health = json.loads(body)
     assert status == 200
@@ -164,7 +212,7 @@ async def test_the_json_endpoints(serve: Serve) -> None:
         "authenticated": True,
         "identity": "anonymous",
         "protected": False,
-        "login": None,
+        "logins": [],
         "engine": {"name": "echo", "notice": "This is an echo."},
         "notices": [],
     }
@@ -197,6 +245,51 @@ async def test_the_page_and_nothing_else(serve: Serve, tmp_path: Any) -> None:
         status, _, body = await get(running, path)
         assert (status, b"secret" in body) == (404, False), path
         assert "error" in json.loads(body)
+
+
+async def test_who_may_show_the_page_in_a_frame(serve: Serve, tmp_path: Path) -> None:
+    async def ancestors(running: Running, path: str) -> tuple[str, bool]:
+        _, headers, _ = await get(running, path)
+        policy = dict(one.split(" ", 1) for one in headers["content-security-policy"].split("; "))
+        assert policy["script-src"] == "'self'"
+        return policy["frame-ancestors"], "x-frame-options" in headers
+
+    write_config(tmp_path, {})
+    for name in ("embed.html", "talk.js"):
+        (tmp_path / "page" / name).write_text("")
+    strict = await serve()
+    assert await ancestors(strict, "/") == await ancestors(strict, "/embed.html") == ("'none'", True)
+    shared = await serve(server={"origins": ["https://a.example"], "frame_ancestors": ["https://*.b.example"]})
+    assert await ancestors(shared, "/") == ("'self' https://*.b.example", False)
+    assert await ancestors(shared, "/embed.html") == ("'self' https://*.b.example https://a.example", False)
+    _, headers, _ = await get(shared, "/talk.js")
+    assert headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-origin" not in (await get(shared, "/app.js"))[1]
+
+
+async def test_a_page_of_ones_own_may_need_a_looser_policy(serve: Serve) -> None:
+    running = await serve(server={"csp": {"script-src": "'self' 'wasm-unsafe-eval'", "worker-src": "'self' blob:"}})
+    _, headers, _ = await get(running, "/")
+    policy = headers["content-security-policy"]
+    assert "script-src 'self' 'wasm-unsafe-eval'; " in policy
+    assert "worker-src 'self' blob:; " in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "default-src 'none'; " in policy
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("csp", {"script-src": "'self'; frame-ancestors *"}, "directives such as script-src"),
+        ("csp", {"script-src": "'self'\r\nset-cookie: a=b"}, "directives such as script-src"),
+        ("csp", {"frame-ancestors": "*"}, "directives such as script-src"),
+        ("frame_ancestors", ["*"], "an origin such as"),
+        ("frame_ancestors", ["https://example.com/"], "an origin such as"),
+    ],
+)
+async def test_a_policy_that_means_something_else_is_refused(serve: Serve, key: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"server\.{key}.*{words}"):
+        await serve(server={key: value})
 
 
 async def test_a_page_whose_files_are_links_is_served(serve: Serve, tmp_path: Any) -> None:

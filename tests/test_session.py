@@ -383,7 +383,7 @@ def test_any_query_is_read_or_refused(query: dict[str, str]) -> None:
             b'{"type":"ready","session":"0a","persona":"teacher","voice":"NATF2",'
             b'"engine":{"name":"nano","notice":"Small."},"seed":7,"max_s":600.0,"resume":"1.token"}',
         ),
-        (Stats(160, 1, 25), b'{"type":"stats","input_lag_ms":160,"dropped":1,"frames":25}'),
+        (Stats(160, 1, 25, 0.5), b'{"type":"stats","input_lag_ms":160,"dropped":1,"frames":25,"window":0.5}'),
         (Warned("idle", 9.5), b'{"type":"warning","limit":"idle","seconds":9.5}'),
         (Echo(17), b'{"type":"echo","id":17}'),
     ],

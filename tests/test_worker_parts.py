@@ -74,9 +74,10 @@ def test_frames_and_messages_cross_as_they_are() -> None:
     call, frame = envelopes.decode_caller_frame(memoryview(envelopes.encode_caller_frame(2**40, pcm))[ENVELOPE.size :])
     assert call == 2**40
     np.testing.assert_array_equal(frame, pcm)
-    output = OutputFrame(7, pcm, " Grüße 👋", np.arange(-1, 8), 1.5, 20.25)
+    output = OutputFrame(7, pcm, " Grüße 👋", np.arange(-1, 8), 1.5, 20.25, said=True, window=0.75)
     call, answer = envelopes.decode_agent_frame(memoryview(envelopes.encode_agent_frame(3, output))[ENVELOPE.size :])
     assert (call, answer.index, answer.text, answer.wait_ms, answer.step_ms) == (3, 7, " Grüße 👋", 1.5, 20.25)
+    assert (answer.said, answer.sentence_ended, answer.window) == (True, False, 0.75)
     np.testing.assert_array_equal(answer.pcm, pcm)
     np.testing.assert_array_equal(answer.tokens, output.tokens)
     ask = Ask(1, Caller("ann", "::1"), SentPrompt("Hi", None, None), Sampling(top_k=5, seed=2**62), 30.0)
@@ -89,14 +90,14 @@ def test_frames_and_messages_cross_as_they_are() -> None:
 def test_a_voice_crosses_once_and_old_ones_go(tmp_path: Path) -> None:
     here, there = VoiceFiles(tmp_path), VoiceFiles(tmp_path)
     voice = Voice("ann", embeddings=np.ones((3, 8), np.float32), ring=np.zeros((17, 4), np.int64))
-    sent = here.send(Prompt("Hi", voice))
+    sent = here.send(Prompt("Hi", voice, pin=False))
     assert here.send(Prompt("Ho", voice)).fingerprint == sent.fingerprint == voice.fingerprint
     assert len(list(tmp_path.iterdir())) == 1
     prompt = there.receive(sent)
-    assert prompt.text == "Hi"
+    assert (prompt.text, prompt.pin) == ("Hi", False)
     assert prompt.voice is not None
     assert prompt.voice.fingerprint == voice.fingerprint
-    assert there.receive(here.send(Prompt("Hi"))).voice is None
+    assert there.receive(here.send(Prompt("Hi", pin=True))) == Prompt("Hi", pin=True)
     for number in range(MOST_FILES + 5):
         here.put(Voice("many", codes=np.full((1, 8), number)))
     assert len(list(tmp_path.iterdir())) == MOST_FILES

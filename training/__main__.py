@@ -162,6 +162,38 @@ def evaluate(
 
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
+@click.option("--personas", default=40, show_default=True, help="How many unseen ones are called.")
+@click.option("--voice", "voices", multiple=True, help="In which voices; all of the checkpoint's when left out.")
+@click.option("--minute", "minutes", multiple=True, type=float, default=(0.5, 3, 5, 10, 15), show_default=True)
+@click.option("--slots", default=16, show_default=True, help="How many calls are held at once.")
+@click.option("--listen/--no-listen", default=True, help="Whether Whisper listens too.")
+@device_option
+@click.pass_obj
+def recall(
+    folder: Path,
+    checkpoint: Path,
+    personas: int,
+    voices: tuple[str, ...],
+    minutes: tuple[float, ...],
+    slots: int,
+    listen: bool,
+    device: Device,
+) -> None:
+    """Unseen personas are asked who they are after minutes of talk, with their prompts pinned and without."""
+    import training.recall as stage_of_recall
+
+    options = stage_of_recall.Options(checkpoint, personas, voices, minutes, slots, device, listen)
+    result = stage_of_recall.recall(options, report)
+    path = folder / "recall.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    for figure in result.figures:
+        report(figure.row())
+    report(f"Details are in {path}.")
+
+
+@main.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
 @device_option
 @click.pass_obj
 def say(folder: Path, checkpoint: Path, device: Device) -> None:

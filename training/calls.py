@@ -1,6 +1,7 @@
 """Calls for evaluation with what training's own scripts say: a caller who says its lines and is silent at last."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from core.engine.call import FRAME_SAMPLES, Engine, Frame
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.evaluation.callers import Line
-from core.evaluation.calls import CallerFrames, hold_call
+from core.evaluation.calls import CallerFrames, Recording, hold_call
 from core.evaluation.script import Caller
 from core.evaluation.speech import Samples
 from training.episodes import Episode
@@ -57,7 +58,8 @@ class CallRecord:
 class ScriptedCaller(Caller):
     """Says its lines one after the other, each when the agent has finished."""
 
-    def __init__(self, lines: list[Line], rng: random.Random) -> None:
+    def __init__(self, lines: Iterable[Line], rng: random.Random) -> None:
+        """Each line is asked for when it is to be said."""
         super().__init__()
         self._lines = lines
         self._noise = np.random.default_rng(rng.randrange(2**32))
@@ -87,5 +89,9 @@ async def record_call(
 ) -> CallRecord:
     """Have the caller talk with an agent from the beginning to the end."""
     prompt = Prompt(episode.prompt, engine.voice(voice))
-    held = await hold_call(engine, prompt, caller.frames(), sampling)
+    return record_of(episode, voice, caller, await hold_call(engine, prompt, caller.frames(), sampling))
+
+
+def record_of(episode: Episode, voice: str, caller: ScriptedCaller, held: Recording) -> CallRecord:
+    """The record of a call that has been held."""
     return CallRecord(episode, voice, held.agent, held.caller, held.text, tuple(caller.turns), caller.silent_from)

@@ -4,7 +4,17 @@
  * @typedef {{ name: string, notice: string }} EngineInfo
  * @typedef {{ kind: "password" | "redirect", path: string, label: string }} Login
  * @typedef {{ authenticated: boolean, identity: string | null, protected: boolean, logins: Login[], engine: EngineInfo, notices: string[], calls?: Remote }} SessionInfo
- * @typedef {{ id: string, name: string, description: string, voice: string }} Persona
+ * @typedef {object} Persona
+ * @property {string} id
+ * @property {string} name
+ * @property {string} description
+ * @property {string} voice
+ * @property {string} group the heading under which it stands, or ""
+ * @property {string[]} starters sentences that a caller may begin with
+ * @property {string} emoji
+ * @property {string | null} image the address of its picture
+ *
+ * @typedef {{ voices: string[], labels: Record<string, string>, samples: boolean }} VoiceList `samples`: they can be heard
  * @typedef {{ personas: Persona[], custom: boolean, max_prompt_chars: number, default: string | null }} PersonaList
  *
  * @typedef {object} Remote the process that serves the calls, where it is another one
@@ -57,7 +67,7 @@ export async function request(path, options) {
 export const getSession = () => request("session");
 /** @returns {Promise<PersonaList>} */
 export const getPersonas = () => request("personas");
-/** @returns {Promise<{ voices: string[] }>} */
+/** @returns {Promise<VoiceList>} */
 export const getVoices = () => request("voices");
 
 /**
@@ -79,7 +89,7 @@ export function callUrl(choice, opus, base, ticket) {
   const url = new URL("ws/chat", base ? `${base}/` : location.href.split(/[?#]/)[0]);
   url.protocol = url.protocol.replace("http", "ws");
   const { persona, voice, prompt, sampling } = choice;
-  const parameters = { ...(persona ? { persona } : { prompt }), ...(voice && { voice }), ...sampling, ...(ticket && { ticket }) };
+  const parameters = { ...(persona ? { persona } : prompt && { prompt }), ...(voice && { voice }), ...sampling, ...(ticket && { ticket }) };
   url.search = new URLSearchParams({ ...parameters, audio: opus ? "opus" : "pcm" }).toString();
   return url.href;
 }

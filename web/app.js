@@ -15,14 +15,14 @@ let view = null;
 let remote = null;
 /** What is said of an address that names nobody. @type {import("./dom.js").Note | null} */
 let nobody = null;
-const chooser = new Chooser(async (choice, name) => {
+const chooser = new Chooser(settings, async (callee) => {
   nobody?.remove();
-  settings.persona = choice.persona;
+  settings.persona = callee.choice.persona;
   saveSettings(settings);
   const loaded = await loadView();
-  if (loaded && !loaded.running) loaded.start(choice, name);
+  if (loaded && !loaded.running) loaded.start(callee);
 });
-new SoundDialog(settings, (changed) => view?.apply(changed));
+const sound = new SoundDialog(settings, (changed) => view?.apply(changed));
 
 /** Pause after which the view of calls is fetched, so that choosing comes first. */
 const PREFETCH_MS = 1000;
@@ -66,6 +66,7 @@ listenForKeys({
 /** Show what the server offers; ask for the password before, where it wants one. @param {boolean} [focus] */
 async function enter(focus = true) {
   showView("choose", focus);
+  sound.showFirst();
   try {
     const session = await getSession();
     describe(session);
@@ -75,7 +76,7 @@ async function enter(focus = true) {
       return enter();
     }
     if (session.calls?.wake === "page") wakeEarly(session.calls);
-    const [personas, { voices }] = await Promise.all([getPersonas(), getVoices()]);
+    const [personas, voices] = await Promise.all([getPersonas(), getVoices()]);
     const address = new URLSearchParams(location.search).get("persona");
     chooser.show(personas, voices, [chooser.persona, address, settings.persona || null]);
     if (address && !personas.personas.some(({ id }) => id === address)) {

@@ -28,12 +28,12 @@
  * Whether the context plays by itself: in WebKit, the one engine whose elements cannot be captured. WebKitGTK's elements
  * are silent with the stream of a context, and WebKit's echo cancellation is the system's, for whatever sounds.
  */
-const DIRECT = !["captureStream", "mozCaptureStream"].some((name) => name in HTMLMediaElement.prototype);
+export const DIRECT = !["captureStream", "mozCaptureStream"].some((name) => name in HTMLMediaElement.prototype);
 /** A browser without a sound device waits for one for ever. */
 const START_MS = 5000;
 
-/** @param {string} deviceId "" for the default */
-async function openMicrophone(deviceId) {
+/** The microphone as calls use it. @param {string} deviceId "" for the default */
+export async function openMicrophone(deviceId) {
   const wanted = (/** @type {string} */ id) =>
     navigator.mediaDevices.getUserMedia({
       audio: {

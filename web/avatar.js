@@ -67,11 +67,18 @@ export function picture(name) {
 }
 
 /**
- * Draw the picture of this name.
+ * Draw the picture of this name, with an emoji on it, or take an image in its place.
  * @param {string} name
- * @returns {SVGElement}
+ * @param {{ emoji?: string, image?: string | null }} [look]
+ * @returns {Element}
  */
-export function avatar(name) {
+export function avatar(name, { emoji = "", image = null } = {}) {
+  if (image) {
+    const photo = document.createElement("img");
+    photo.src = image;
+    photo.alt = "";
+    return photo;
+  }
   const { glow, ball, lights } = picture(name);
   const drawn = /** @type {SVGElement} */ (shape("svg", { viewBox: "0 0 100 100", "aria-hidden": "true" }));
   drawn.append(
@@ -86,6 +93,11 @@ export function avatar(name) {
       shape("stop", { offset: 1, "stop-color": `${color} / 0)` }),
     );
     drawn.append(gradient, shape("circle", { cx: 50, cy: 50, r: 37, fill: `url(#${id})` }));
+  }
+  if (emoji) {
+    const symbol = shape("text", { x: 50, y: 51, "font-size": 36, "text-anchor": "middle", "dominant-baseline": "central" });
+    symbol.textContent = emoji;
+    drawn.append(symbol);
   }
   return drawn;
 }

@@ -70,6 +70,7 @@ export class Call {
   #attempt = 0;
   #ending = new AbortController();
   #remote;
+  #ticket;
   #lostAt = 0;
   #retry = 0;
   #recorded = false;
@@ -81,10 +82,12 @@ export class Call {
    * @param {HTMLAudioElement} element plays the agent
    * @param {CallListener} listener
    * @param {import("./api.js").Remote | null} remote where calls are served, when not here
+   * @param {(() => Promise<string>) | null} [ticket] gives one for each connection, where it is not the server that does
    */
-  constructor(choice, element, listener, remote) {
+  constructor(choice, element, listener, remote, ticket = null) {
     this.#choice = choice;
     this.#remote = remote;
+    this.#ticket = ticket;
     this.#listener = listener;
     this.#sound = new Sound(element, {
       microphoneLevel: (level) => (this.#microphoneLevel = level),
@@ -162,11 +165,23 @@ export class Call {
 
   async #dial() {
     this.#message = "";
-    const url = this.#remote ? await this.#wakeUp(this.#remote) : callUrl(this.#choice, this.#opus);
+    const url = this.#remote ? await this.#wakeUp(this.#remote) : await this.#address();
     if (!url) return;
     if (this.#state === "waking") this.#enter("connecting");
     const resume = this.#resumption.possible;
     this.#command({ type: "open", url: this.#resumption.address(url), opus: this.#opus, resume });
+  }
+
+  /** The socket's address here; "" when the call is over or has no ticket. */
+  async #address() {
+    const state = this.#state;
+    try {
+      const ticket = await this.#ticket?.();
+      return this.#state === state ? callUrl(this.#choice, this.#opus, undefined, ticket) : "";
+    } catch (error) {
+      if (this.#state === state) this.#end({ ...REFUSED, detail: error instanceof Error ? error.message : String(error) });
+      return "";
+    }
   }
 
   /**
@@ -176,7 +191,7 @@ export class Call {
   async #wakeUp(remote) {
     const state = this.#state;
     const found = await import("./remote.js").then(
-      ({ remoteUrl }) => remoteUrl(remote, this.#choice, this.#opus, this.#ending.signal),
+      ({ remoteUrl }) => remoteUrl(remote, this.#choice, this.#opus, this.#ending.signal, this.#ticket),
       () => UNREACHABLE,
     );
     if (this.#state !== state) return "";

@@ -2,9 +2,12 @@
 
 import { hue } from "./avatar.js";
 import { Call } from "./call.js";
+import { ECHO_HINT, GOES_ON, HELD, HOLD_TO_TALK, LOST_MICROPHONE, TURNS, WORDS, queuedAt } from "./callwords.js";
 import { Dock } from "./dock.js";
-import { announce, button, clockTime, element, note, showView } from "./dom.js";
+import { announce, button, clockTime, element, note, showView, starterLine } from "./dom.js";
 import { Readout } from "./readout.js";
+import { Redial } from "./redial.js";
+import { saveSettings } from "./settings.js";
 import { Shape } from "./shape.js";
 import { Player, offerTranscript, showFigures } from "./summary.js";
 import { Timeline } from "./timeline.js";
@@ -13,47 +16,11 @@ import { Turns } from "./turns.js";
 import { Warning } from "./warning.js";
 
 /**
- * @typedef {import("./api.js").Choice} Choice
+ * @typedef {import("./choose.js").Callee} Callee
  * @typedef {import("./call.js").State} State
  * @typedef {import("./endings.js").Ending} Ending
  * @typedef {import("./turns.js").Turn} Turn
  */
-
-/** What each state says, and what there is to know about it. @type {Record<State, [string, string]>} */
-const WORDS = {
-  idle: ["", ""],
-  asking: ["Asking for your microphone", "Your browser may ask you to allow it."],
-  waking: ["Waking the model", ""],
-  connecting: ["Connecting", ""],
-  queued: ["Waiting for a free line", "You will be connected as soon as a line is free. Keep this page open."],
-  preparing: ["Preparing the voice", ""],
-  live: ["Live", ""],
-  reconnecting: ["Reconnecting", "The connection was lost. The agent will not remember what was said before."],
-  ended: ["", ""],
-};
-/** @type {Record<Turn, [string, string]>} */
-const TURNS = {
-  listening: ["Listening", "Just talk. You can interrupt."],
-  heard: ["Listening", "You are heard."],
-  speaking: ["Speaking", "You can interrupt at any time."],
-  interrupting: ["You are interrupting", "You are both heard."],
-  both: ["Both are speaking", "You are both heard."],
-  muted: ["You are muted", "Nothing is heard from you."],
-};
-const HOLD_TO_TALK = "Hold the space bar or the button to talk.";
-/** What the system holds, and what is said then. @type {Record<import("./audio.js").Held, [string, string]>} */
-const HELD = {
-  "": ["", ""],
-  sound: ["The sound is paused", "Your device paused it, perhaps for an alarm or a phone call. The call goes on without you."],
-  microphone: ["Your microphone is paused", "Your device gave it to something else. The agent does not hear you."],
-};
-const ECHO_HINT = "It sounds as if the agent hears itself. Headphones, or a lower volume, help.";
-const LOST_MICROPHONE = "Your microphone is gone. Plug it in again or pick another in the sound settings.";
-/** Pauses between the calls of a busy server, in seconds; the last one again and again, and how often at most. */
-const RETRY_S = [15, 30, 60];
-const RETRIES = 15;
-
-const GOES_ON = "The connection was lost. The conversation goes on as soon as it is back.";
 
 /** Shows one call after another. */
 export class CallView {
@@ -61,7 +28,7 @@ export class CallView {
   #call = null;
   #settings;
   #left;
-  /** @type {{ choice: Choice, name: string } | null} */
+  /** @type {Callee | null} */
   #who = null;
   #transcript = new Transcript("");
   #readout = new Readout();
@@ -79,8 +46,7 @@ export class CallView {
   #wakingAt = 0;
   #seconds = 0;
   #clock = 0;
-  #retryAt = 0;
-  #retries = 0;
+  #redial = new Redial();
   /** @type {WakeLockSentinel | null} */
   #wakeLock = null;
   /** Where calls are served, when not here. @type {import("./api.js").Remote | null} */
@@ -128,14 +94,15 @@ export class CallView {
 
   /**
    * Call.
-   * @param {Choice} choice
-   * @param {string} name the persona's
-   * @param {number} [retries] how many calls in a row found everyone busy
+   * @param {Callee} who
+   * @param {boolean} [again] by itself, since everyone was busy
    */
-  start(choice, name, retries = 0) {
+  start(who, again = false) {
     this.#rest();
-    this.#who = { choice, name };
-    this.#retries = retries;
+    if (!again) this.#redial.reset();
+    this.#who = who;
+    const { choice, name } = who;
+    element("starters", HTMLElement).textContent = starterLine(who.starters);
     const transcript = (this.#transcript = new Transcript(name));
     offerTranscript(transcript, name);
     this.#readout = new Readout();
@@ -214,7 +181,7 @@ export class CallView {
     document.body.dataset.call = state;
     this.#shape.waiting = state !== "live";
     const [words, detail] = WORDS[state];
-    this.#state.textContent = state === "queued" ? `${words}: you are number ${place}` : words;
+    this.#state.textContent = state === "queued" ? queuedAt(place) : words;
     this.#detail.textContent = detail;
     if (words) announce(`${this.#state.textContent}. ${detail}`);
     if (state === "waking") this.#wakingAt = performance.now();
@@ -224,6 +191,7 @@ export class CallView {
     }
     if (state === "live") {
       document.body.dataset.talked = "";
+      if (!this.#settings.checked) saveSettings(Object.assign(this.#settings, { checked: true }));
       if (!this.#startedAt) this.#startedAt = performance.now();
       else if (!this.#call?.resumed) this.#transcript.mark("Connected again. The conversation begins anew.");
       this.#line(this.#dock.muted ? "muted" : "listening");
@@ -318,9 +286,8 @@ export class CallView {
     announce(`${ending.title}. ${ending.detail}`);
     element("after", HTMLElement).hidden = false;
     const again = button("again");
-    const { choice, name } = this.#who ?? { choice: null, name: "" };
     const ways = {
-      again: { label: this.#startedAt ? "Call again" : "Try again", go: () => choice && this.start(choice, name) },
+      again: { label: this.#startedAt ? "Call again" : "Try again", go: () => this.#who && this.start(this.#who) },
       choose: { label: "Choose", go: this.#left },
       login: { label: "Enter the password", go: this.#left },
       reload: { label: "Reload the page", go: () => location.reload() },
@@ -329,26 +296,13 @@ export class CallView {
     again.lastElementChild?.replaceChildren(label);
     again.onclick = go;
     again.focus({ preventScroll: true });
-    if (ending.retry && this.#retries < RETRIES) this.#retryLater(ending);
-  }
-
-  /** Everyone is busy: call again in a while. @param {Ending} ending */
-  #retryLater(ending) {
-    const pause = RETRY_S[Math.min(this.#retries, RETRY_S.length - 1)];
-    this.#retryAt = performance.now() + pause * 1000;
-    announce(`${ending.title}. ${ending.detail} This page tries again in ${pause} seconds.`);
-    const tick = () => {
-      const left = Math.ceil((this.#retryAt - performance.now()) / 1000);
-      this.#detail.textContent = `${ending.detail} This page tries again in ${Math.max(left, 0)} seconds.`;
-      if (left <= 0 && this.#who) this.start(this.#who.choice, this.#who.name, this.#retries + 1);
-    };
-    this.#clock = setInterval(tick, 250);
-    tick();
+    if (ending.retry) this.#redial.later(ending.detail, this.#detail, () => this.#who && this.start(this.#who, true));
   }
 
   /** Nothing goes on by itself any more. */
   #rest() {
     clearInterval(this.#clock);
+    this.#redial.cancel();
     this.#shape.stop();
     this.#player.clear();
   }

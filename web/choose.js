@@ -1,9 +1,11 @@
 /** Choosing: personas as cards, the voice, an own prompt where it is allowed, and sampling. */
 
 import { avatar } from "./avatar.js";
-import { button, element, make } from "./dom.js";
+import { button, element, make, starterLine } from "./dom.js";
+import { HearButton } from "./hearbutton.js";
 
 /**
+ * @typedef {{ choice: Choice, name: string, starters: string[] }} Callee whom to call, and how
  * @typedef {import("./api.js").Choice} Choice
  * @typedef {import("./api.js").Persona} Persona
  * @typedef {import("./api.js").PersonaList} PersonaList
@@ -13,17 +15,35 @@ import { button, element, make } from "./dom.js";
 const MANY = 7;
 /** The card for a prompt of the caller's own; no persona file can have this id. */
 const CUSTOM = "";
+/** @type {Omit<Persona, "voice">} */
+const OWN = {
+  id: CUSTOM,
+  name: "Your own",
+  description: "Describe in your own words who should answer.",
+  group: "",
+  starters: [],
+  emoji: "",
+  image: null,
+};
 const SAMPLING = ["seed", "temperature", "top_k", "text_temperature", "text_top_k"];
 
+/** The heading of those without a group, where others have one. */
+const UNGROUPED = "Others";
+
 /**
- * The packaged voices' names say what they are: NATF2 is natural, female, number 2.
- * @param {string} name
- * @returns {string}
+ * Cards under the headings of their groups, each group where its first one is; without any group as they come.
+ * @param {HTMLElement[]} cards
+ * @returns {HTMLElement[]}
  */
-export function voiceLabel(name) {
-  const parts = /^(NAT|VAR)([FM])(\d+)$/.exec(name);
-  if (!parts) return name;
-  return `${parts[1] === "NAT" ? "Natural" : "Varied"}, ${parts[2] === "F" ? "female" : "male"} ${parts[3]} (${name})`;
+function grouped(cards) {
+  const groups = [...new Set(cards.map(({ dataset }) => dataset.group ?? ""))].filter(Boolean);
+  if (!groups.length) return cards;
+  return [...groups, ""].flatMap((group) => {
+    const members = cards.filter(({ dataset }) => (dataset.group ?? "") === group);
+    const heading = make("h2", "group", group || UNGROUPED);
+    heading.dir = "auto";
+    return members.length ? [heading, ...members] : [];
+  });
 }
 
 /** The view in which a call is prepared. */
@@ -33,17 +53,27 @@ export class Chooser {
   #voice = element("voice", HTMLSelectElement);
   #prompt = element("prompt", HTMLTextAreaElement);
   #start = button("start");
+  #hear;
   /** @type {Persona[]} */
   #personas = [];
+  /** @type {Record<string, string>} */
+  #labels = {};
   #limit = 0;
 
-  /** @param {(choice: Choice, name: string) => void} start the caller wants to talk */
-  constructor(start) {
+  /**
+   * @param {import("./settings.js").Settings} settings
+   * @param {(callee: Callee) => void} start the caller wants to talk
+   */
+  constructor(settings, start) {
     const form = element("choose-form", HTMLFormElement);
+    this.#hear = new HearButton(settings, () => this.#voiceName);
     form.onsubmit = (event) => {
       event.preventDefault();
-      if (!this.#start.disabled) start(this.choice, this.name);
+      if (this.#start.disabled) return;
+      this.#hear.stop();
+      start({ choice: this.choice, name: this.name, starters: this.#chosenPersona?.starters ?? [] });
     };
+    this.#voice.onchange = () => this.#voiceChosen();
     this.#cards.onchange = () => this.#chosen();
     this.#search.oninput = () => this.#filter();
     // Enter in the search takes the first match; it does not start a call with someone out of sight.
@@ -93,8 +123,22 @@ export class Chooser {
     return checked instanceof HTMLInputElement ? checked.value : null;
   }
 
+  get #chosenPersona() {
+    return this.#personas.find(({ id }) => id === this.persona);
+  }
+
   get name() {
-    return this.#personas.find(({ id }) => id === this.persona)?.name ?? "Your own persona";
+    return this.#chosenPersona?.name ?? "Your own persona";
+  }
+
+  /** The voice that will be heard; "" when that is for the server to choose. */
+  get #voiceName() {
+    return this.#voice.value || (this.#chosenPersona?.voice ?? "");
+  }
+
+  /** What people call a voice. @param {string} name */
+  #label(name) {
+    return this.#labels[name] ?? name;
   }
 
   /** @returns {Choice} */
@@ -112,19 +156,21 @@ export class Chooser {
   /**
    * Fill the view.
    * @param {PersonaList} list
-   * @param {string[]} voices
+   * @param {import("./api.js").VoiceList} voices
    * @param {(string | null)[]} wanted ids, the first that is offered is chosen
    */
-  show({ personas, custom, max_prompt_chars, default: first }, voices, wanted) {
+  show({ personas, custom, max_prompt_chars, default: first }, { voices, labels, samples }, wanted) {
     this.#personas = personas;
+    this.#labels = labels;
+    this.#hear.offered = samples;
     this.#limit = max_prompt_chars;
     this.#prompt.maxLength = max_prompt_chars;
-    const cards = personas.map((persona) => this.#card(persona.id, persona.name, persona.description, voiceLabel(persona.voice)));
-    if (custom) cards.push(this.#card(CUSTOM, "Your own", "Describe in your own words who should answer.", "Any voice"));
-    this.#cards.replaceChildren(...cards);
+    const cards = personas.map((persona) => this.#card(persona, this.#label(persona.voice)));
+    if (custom) cards.push(this.#card(OWN, "Any voice"));
+    this.#cards.replaceChildren(...grouped(cards));
     this.#cards.ariaBusy = "false";
     this.#search.classList.toggle("away", personas.length < MANY);
-    this.#voice.replaceChildren(new Option("", ""), ...voices.map((name) => new Option(voiceLabel(name), name)));
+    this.#voice.replaceChildren(new Option("", ""), ...voices.map((name) => new Option(this.#label(name), name)));
     const inputs = [...this.#cards.querySelectorAll("input")];
     for (const id of [...wanted, first, personas[0]?.id ?? CUSTOM]) {
       const input = inputs.find(({ value }) => value === id);
@@ -139,33 +185,38 @@ export class Chooser {
   }
 
   /**
-   * @param {string} id
-   * @param {string} name
-   * @param {string} description
+   * @param {Omit<Persona, "voice">} persona
    * @param {string} voice
    */
-  #card(id, name, description, voice) {
+  #card({ id, name, description, group, starters, emoji, image }, voice) {
     const card = make("label", "card");
     const input = make("input");
     input.type = "radio";
     input.name = "persona";
     input.value = id;
     const picture = make("div", "avatar");
-    picture.append(avatar(name));
+    picture.append(avatar(name, { emoji, image }));
     const lines = make("div", "lines");
     lines.append(make("span", "name", name), make("span", "about", description), make("span", "voice", voice));
+    if (starters.length) lines.append(make("span", "starters", starterLine(starters)));
     for (const line of lines.children) line.setAttribute("dir", "auto");
     card.append(input, picture, lines);
-    card.dataset.words = `${name} ${description} ${voice}`.toLowerCase();
+    card.dataset.words = `${name} ${description} ${voice} ${group}`.toLowerCase();
+    card.dataset.group = group;
     return card;
   }
 
   #filter() {
     const words = this.#search.value.toLowerCase().split(/\s+/);
     let shown = 0;
-    for (const card of this.#cards.children) {
-      const match = words.every((word) => /** @type {HTMLElement} */ (card).dataset.words?.includes(word));
-      card.toggleAttribute("hidden", !match);
+    /** @type {Element | null} */
+    let heading = null;
+    for (const one of this.#cards.children) {
+      const { words: about } = /** @type {HTMLElement} */ (one).dataset;
+      const match = about !== undefined && words.every((word) => about.includes(word));
+      one.toggleAttribute("hidden", !match);
+      if (about === undefined) heading = one;
+      else if (match) heading?.removeAttribute("hidden");
       shown += Number(match);
     }
     const nobody = this.#cards.children.length > 0 && shown === 0;
@@ -174,21 +225,30 @@ export class Chooser {
 
   /** @param {boolean} [remember] put it in the address, to be shared or kept */
   #chosen(remember = true) {
-    const persona = this.#personas.find(({ id }) => id === this.persona);
-    element("dial-avatar", HTMLElement).replaceChildren(avatar(this.name));
+    const persona = this.#chosenPersona;
+    element("dial-avatar", HTMLElement).replaceChildren(avatar(this.name, persona ?? OWN));
+    const starters = element("dial-starters", HTMLElement);
+    starters.textContent = starterLine(persona?.starters ?? []);
+    starters.hidden = !starters.textContent;
     element("dial-name", HTMLElement).textContent = this.name;
     element("dial-description", HTMLElement).textContent = persona?.description ?? "Answers as you describe it.";
     element("custom", HTMLElement).hidden = Boolean(persona);
     this.#prompt.required = !persona;
     this.#count();
     const [own] = this.#voice.options;
-    own.textContent = persona ? `Its own (${persona.voice})` : "The server's choice";
+    own.textContent = persona ? `${this.#label(persona.voice)} (own)` : "The server's choice";
+    if (remember) this.#voice.value = "";
+    this.#voiceChosen();
     if (!remember) return;
-    this.#voice.value = "";
     const address = new URL(location.href);
     if (persona) address.searchParams.set("persona", persona.id);
     else address.searchParams.delete("persona");
     history.replaceState(null, "", address);
+  }
+
+  #voiceChosen() {
+    element("voice-id", HTMLElement).textContent = this.#voiceName || "chosen by the server";
+    this.#hear.ready(this.#voiceName !== "");
   }
 
   #count() {

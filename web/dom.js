@@ -108,6 +108,13 @@ export function announce(text) {
   element("status", HTMLElement).textContent = text;
 }
 
+/** What a caller may begin with, in one line; "" when there is nothing. @param {string[]} starters */
+export function starterLine(starters) {
+  const quoted = starters.map((one) => `“${one}”`);
+  const last = quoted.pop();
+  return last ? `You could say ${quoted.length ? `${quoted.join(", ")} or ${last}` : last}` : "";
+}
+
 /** @param {number} seconds */
 export function clockTime(seconds) {
   const whole = Math.floor(seconds);

@@ -67,14 +67,16 @@ export async function wake(remote, signal) {
  * @param {import("./api.js").Choice} choice
  * @param {boolean} opus
  * @param {AbortSignal} signal
+ * @param {(() => Promise<string>) | null} given gives a ticket where it is not the server that does
  * @returns {Promise<string | import("./endings.js").Ending>}
  */
-export async function remoteUrl(remote, choice, opus, signal) {
+export async function remoteUrl(remote, choice, opus, signal, given) {
   try {
     const url = await wake(remote, signal);
     if (!url) return ASLEEP;
     // A ticket is for one use, and soon: only now.
-    const ticket = remote.ticket ? (await request("ticket", { method: "POST" })).ticket : "";
+    const own = async () => (remote.ticket ? (await request("ticket", { method: "POST" })).ticket : "");
+    const ticket = await (given ?? own)();
     return callUrl(choice, opus, url, ticket);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;

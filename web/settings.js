@@ -10,10 +10,11 @@ const KEY = "personaplex";
  * @property {number} volume 0 to 1
  * @property {boolean} pushToTalk
  * @property {boolean} shortcuts whether single keys work
+ * @property {boolean} checked whether the sound has proved itself, in a check or a call
  */
 
 /** @type {Settings} */
-const DEFAULTS = { persona: "", microphone: "", speaker: "", volume: 1, pushToTalk: false, shortcuts: true };
+const DEFAULTS = { persona: "", microphone: "", speaker: "", volume: 1, pushToTalk: false, shortcuts: true, checked: false };
 
 /** @returns {Settings} */
 export function loadSettings() {

@@ -11,6 +11,8 @@ export class SoundDialog {
   #microphone = element("microphone", HTMLSelectElement);
   #speaker = element("speaker", HTMLSelectElement);
   #settings;
+  /** @type {import("./soundcheck.js").SoundCheck | null} */
+  #check = null;
 
   /**
    * @param {Settings} settings changed in place, and remembered
@@ -30,15 +32,77 @@ export class SoundDialog {
       saveSettings(settings);
       changed(name);
     };
-    this.#microphone.onchange = () => set("microphone", this.#microphone.value);
+    this.#microphone.onchange = () => {
+      set("microphone", this.#microphone.value);
+      if (this.#check?.listening) this.#listen();
+    };
     this.#speaker.onchange = () => set("speaker", this.#speaker.value);
     volume.oninput = () => set("volume", Number(volume.value));
     pushToTalk.onchange = () => set("pushToTalk", pushToTalk.checked);
     keys.onchange = () => set("shortcuts", keys.checked);
     element("speaker-field", HTMLElement).hidden = !("setSinkId" in HTMLMediaElement.prototype);
     button("open-sound").onclick = () => this.open();
+    button("first-check").onclick = () => {
+      this.open();
+      this.#listen();
+    };
+    button("check-microphone").onclick = () => (this.#check?.listening ? this.#stopCheck() : this.#listen());
+    button("check-tone").onclick = async () => (await this.#load())?.tone();
+    this.#dialog.addEventListener("close", () => this.#stopCheck());
+    this.showFirst();
     closeByBackdrop(this.#dialog);
     navigator.mediaDevices?.addEventListener("devicechange", () => this.refresh());
+  }
+
+  /** Offer a sound check to those who have not talked here yet. */
+  showFirst() {
+    button("first-check").hidden = this.#settings.checked;
+  }
+
+  /** The sound check; null when the server does not give it. */
+  async #load() {
+    try {
+      const { SoundCheck } = await import("./soundcheck.js");
+      const meter = element("check-level", HTMLMeterElement);
+      this.#check ??= new SoundCheck(
+        this.#settings,
+        (words, heard) => this.#say(words, heard),
+        (level) => (meter.value = level),
+      );
+    } catch {
+      this.#say("The server cannot be reached. Reload the page.");
+    }
+    return this.#check;
+  }
+
+  async #listen() {
+    this.#label("Stop the test");
+    const check = await this.#load();
+    check?.stop();
+    await check?.listen();
+    this.#label(check?.listening ? "Stop the test" : "Test microphone");
+  }
+
+  #stopCheck() {
+    this.#check?.stop();
+    this.#say("");
+    this.#label("Test microphone");
+  }
+
+  /** What the button of the microphone does. @param {string} words */
+  #label(words) {
+    button("check-microphone").lastElementChild?.replaceChildren(words);
+  }
+
+  /**
+   * @param {string} words
+   * @param {boolean} [heard] the microphone has proved itself
+   */
+  #say(words, heard = false) {
+    element("check-says", HTMLElement).textContent = words;
+    if (!heard || this.#settings.checked) return;
+    saveSettings(Object.assign(this.#settings, { checked: true }));
+    this.showFirst();
   }
 
   open() {

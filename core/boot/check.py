@@ -12,8 +12,8 @@ from core.http.listening import bind
 from core.http.static_files import StaticFiles
 from core.plugin.host import Findings as HostFindings
 from core.plugin.host import PluginHost
-from core.session.addresses import is_loopback
 from core.settings.config import Config, read_config
+from core.settings.hosts import is_loopback
 from core.settings.sections import ServerConfig
 
 
@@ -29,6 +29,8 @@ class Findings:
     """A sentence for everything that is wrong, with what to do: `serve` would not start, or leave something out, or
     refuse calls.
     """
+    notes: tuple[str, ...]
+    """What is no mistake, and yet refuses clients of others."""
 
 
 async def check(path: Path | None, environ: Mapping[str, str]) -> Findings:
@@ -65,7 +67,8 @@ async def check(path: Path | None, environ: Mapping[str, str]) -> Findings:
         problems.extend(offers.problems)
         require_protection(config.server, offers.protected)
     personas, voices = (offers.personas, offers.voices) if offers else (0, 0)
-    return Findings(config, personas, voices, tuple(dict.fromkeys(problems)))
+    notes = offers.notes if offers else ()
+    return Findings(config, personas, voices, tuple(dict.fromkeys(problems)), notes)
 
 
 def check_engine(config: Config) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 from core.engine.hub import fetch, has_token, is_cached
-from core.errors import EngineError
 from core.media.voice_archive import unpack_voices
 from core.media.voices import VoiceFolder
 from core.settings.log import get_logger
-from core.settings.paths import is_folder
+from core.settings.paths import cache_folder, is_folder
 from core.settings.sections import EngineConfig
 
 NANO = Path(__file__).parent.parent / "nano"
@@ -68,18 +67,3 @@ def packaged_voices(folder: Path, config: EngineConfig) -> VoiceFolder:
         log.warning("voices.tgz left closed: set engine.revision to a commit to vouch for it", file=str(archive))
         return VoiceFolder(folder / "voices")
     return unpack_voices(archive, cache_folder(config) / "voices")
-
-
-def cache_folder(config: EngineConfig) -> Path:
-    """The folder for files that the service derives from a checkpoint, such as unpacked voices.
-
-    Raises EngineError when no folder is known.
-    """
-    if config.cache:
-        return Path(config.cache) / "personaplex"
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personaplex"
-    except RuntimeError:
-        raise EngineError(
-            "The home folder is not known, so there is no folder for a cache. Set HOME, or engine.cache, to a folder."
-        ) from None

@@ -12,7 +12,7 @@ from core.boot.capacity import frames_per_call, longest_call_s, slots_in_memory,
 from core.boot.checkpoint_source import find_checkpoint, packaged_voices
 from core.boot.devices import device_name, memory_gib, pick_cache_dtype, pick_device, pick_dtype
 from core.boot.gpu_problems import explain_gpu_error
-from core.engine.call import EngineInfo, SlotLimits
+from core.engine.call import FRAME_S, EngineInfo, SlotLimits
 from core.engine.checkpoint import Checkpoint
 from core.engine.kv_cache import blocks_for
 from core.engine.lm import LanguageModel
@@ -130,11 +130,19 @@ def load_engine(
     elif automatic:
         limits = SlotLimits(step=in_memory, service=carried)
     info = EngineInfo(
-        checkpoint.name, checkpoint.notice, device_name(device), slots, checkpoint.sampling, limits, longest
+        checkpoint.name,
+        checkpoint.notice,
+        device_name(device),
+        slots,
+        checkpoint.sampling,
+        limits,
+        longest,
+        checkpoint.architecture.context * FRAME_S,
     )
     measured = {"slots": slots, "step_ms": step_ms, **seconds, **memory_gib(device)}
     log.info("engine ready", checkpoint=checkpoint.name, device=info.device, **measured)
-    return SlotEngine(info, model, prefill, tokenizer, voices.load, tuple(voices.names()), config.max_lag_ms)
+    names, lag_ms, pin = tuple(voices.names()), config.max_lag_ms, config.pin_prompt
+    return SlotEngine(info, model, prefill, tokenizer, voices.load, names, lag_ms, pin)
 
 
 @contextmanager

@@ -96,7 +96,7 @@ async def _serve_with(desk: Desk, orders: Orders) -> None:
         server = WorkerServer(app, config.server, lambda: desk.send(Started(about)), accept=accept)
         obeying = asyncio.create_task(server.obey(desk))
         try:
-            async with serve_relayed(service, orders.folder, orders.number):
+            async with serve_relayed(service.dropped, orders.folder, orders.number):
                 await server.serve(sockets=[listener])
         finally:
             obeying.cancel()

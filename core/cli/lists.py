@@ -57,6 +57,8 @@ def check(config: Path | None) -> None:
     if found.problems:
         raise ConfigError(list(found.problems))
     click.echo(f"{found.config.source} is fine: {found.personas} personas, {found.voices} voices.")
+    for note in found.notes:
+        click.echo(note)
 
 
 def _query(config: Config, query: Callable[[PluginHost], Awaitable[_Result]]) -> _Result:

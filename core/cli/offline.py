@@ -124,7 +124,7 @@ async def converse(
     """
     chosen = await host.resolve_persona(persona, OPERATOR)
     chosen = replace(chosen, voice=voice or chosen.voice, sampling=replace(chosen.sampling, seed=seed))
-    prompt = Prompt(chosen.prompt, await host.load_voice(chosen.voice))
+    prompt = Prompt(chosen.prompt, await host.load_voice(chosen.voice), chosen.pin_prompt)
     line = SoundFile(frames_of(speech), progress)
     events: list[SessionEvent] = []
     session = Session(

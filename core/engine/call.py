@@ -55,6 +55,10 @@ class OutputFrame:
     """Whether the text token belongs to a sentence that was given to `Call.say`; the agent chose the others itself."""
     sentence_ended: bool = False
     """Whether the text token is the last of such a sentence. Of one that is dropped, no frame says so."""
+    window: float = 0.0
+    """How full the call's window is after the frame, from 0 to 1; at 1, each new frame takes the place of an old one.
+    0 where an engine has no window.
+    """
 
 
 class Call(Protocol):
@@ -134,6 +138,8 @@ class EngineInfo:
     """What `slots` is the least of, where it is `auto`."""
     longest_s: float = math.inf
     """The longest call that the memory is enough for, in seconds of audio."""
+    context_s: float = 0.0
+    """How much of a conversation the model attends to, in seconds; 0 where that is unknown."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,13 @@
 A call's frames are a ring of `context` positions, cut into blocks of BLOCK_FRAMES. A call is allocated all the blocks
 that it may ever need, so memory grows with how long calls may last, and no call can run out of it.
 
+A call's prompt may be pinned: it keeps its places when the window moves on, and the conversation has the others as its
+ring. The prompt moves along with the window, so that it stays at its far end, at distances that the model was trained
+on. No key has to be rotated again for that. Scores depend on differences of positions alone, so the query is rotated
+twice: by the row's position for the ring, and for the prompt by that position less what the window has moved. This
+takes no more memory than a window that is not pinned, and reads no more of it. StreamingLLM (Xiao et al., 2024) keeps
+first positions likewise, as attention's sink.
+
 Prompts are prefilled, and kept in the prefix cache, in the model's dtype. Blocks may have another, or 8 bits, to which
 a prompt is rounded when it is loaded.
 """
@@ -32,12 +39,35 @@ def blocks_for(frames: int) -> int:
     return -(-frames // BLOCK_FRAMES)
 
 
+def pinned_frames(prompt: int, context: int) -> int:
+    """How many frames of a prompt of so many are pinned: all of it, or none where it takes more than half the window.
+
+    The conversation would have too short a ring then.
+    """
+    return prompt if 2 * prompt <= context else 0
+
+
+def places_of(positions: Tensor, pinned: Tensor, context: int) -> Tensor:
+    """The places of `positions` in the calls' windows, of which the first `pinned` are kept, all int64[rows]."""
+    return torch.where(positions < context, positions, pinned + (positions - context) % (context - pinned))
+
+
+def query_positions(positions: Tensor, context: int) -> Tensor:
+    """By which positions the queries of rows are rotated, int64[rows, 2]: for the ring, and for what is pinned.
+
+    The latter is the position less what the window has moved, so that the query is never farther from position 0 than
+    the window is long.
+    """
+    return torch.stack([positions, positions.clamp(max=context - 1)], dim=1)
+
+
 class BlockCache:
     """The blocks of all calls: `kv` is `[layer, key or value, block, head, frame, head_dim]`.
 
-    Position p of a call has the place p % context in its ring, in block `place // BLOCK_FRAMES` of its block table; so
-    each new frame overwrites the one that has just left the window. Block 0 belongs to no call: padding rows of a batch
-    write there. Keys are cached after the rotary embedding.
+    Position p of a call has the place p in its window, in block `place // BLOCK_FRAMES` of its block table. Once the
+    window is full, each new frame overwrites the one that has just left it: those after the pinned ones take turns, all
+    of them where nothing is pinned. Block 0 belongs to no call: padding rows of a batch write there. Keys are cached
+    after the rotary embedding.
 
     Where `kv` is int8, `scales`, float32[layer, key or value, block, head, frame], has a scale for each key and value,
     as `quantize` describes; else it is None.
@@ -87,14 +117,17 @@ class BlockCache:
         """Make the blocks of a call available again."""
         self._free = sorted([*self._free, *blocks])
 
-    def attention(self, positions: Tensor, block_table: Tensor) -> "ReferenceBlockAttention | KernelBlockAttention":
+    def attention(
+        self, positions: Tensor, block_table: Tensor, pinned: Tensor | None = None
+    ) -> "ReferenceBlockAttention | KernelBlockAttention":
         """Attention of one new frame in each row, at `positions`, int64[rows].
 
         `block_table`, int64[rows, n], lists the blocks of each row's call. Entries beyond a call's blocks are never
-        used.
+        used. `pinned`, int64[rows], is how many of the first frames each row's call keeps, fewer than the window has;
+        None is none.
         """
         kind = KernelBlockAttention if self.kv.is_cuda else ReferenceBlockAttention
-        return kind(self, positions, block_table)
+        return kind(self, positions, block_table, torch.zeros_like(positions) if pinned is None else pinned)
 
     def load(self, blocks: Sequence[int], prompt: PrefixCacheEntry) -> None:
         """Copy a prompt's keys and values into the blocks of a call, in the dtype of the blocks."""
@@ -150,40 +183,55 @@ def index_of(blocks: Tensor) -> Tensor | slice:
 class ReferenceBlockAttention:
     """Attention of one new frame in every row, in plain torch: row by row, over the frames that each call has used."""
 
-    def __init__(self, cache: BlockCache, positions: Tensor, block_table: Tensor) -> None:
+    def __init__(self, cache: BlockCache, positions: Tensor, block_table: Tensor, pinned: Tensor) -> None:
         self._cache, context = cache, cache.architecture.context
-        self._rotary = RotaryEmbedding(positions[:, None], cache.architecture)
-        places = positions % context
+        ring, far = query_positions(positions, context).unbind(dim=1)
+        self._rotary, self._to_pinned = (RotaryEmbedding(each[:, None], cache.architecture) for each in (ring, far))
+        places = places_of(positions, pinned, context)
         self._offsets = places % BLOCK_FRAMES
         self._blocks = block_table.gather(1, (places // BLOCK_FRAMES)[:, None])[:, 0]
-        used = [min(position + 1, context) for position in positions.tolist()]
-        self._rows = [
-            (index_of(blocks[: blocks_for(count)]), count) for blocks, count in zip(block_table, used, strict=True)
-        ]
+        self._rows = []
+        for position, kept, blocks in zip(positions.tolist(), pinned.tolist(), block_table, strict=True):
+            count = min(position + 1, context)
+            self._rows.append((index_of(blocks[: blocks_for(count)]), count, kept if position >= context else 0))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         self._cache.write(layer, self._blocks, self._offsets, self._rotary(key)[:, :, 0], value[:, :, 0])
-        query = self._rotary(query)
+        to_ring, to_pinned = self._rotary(query), self._to_pinned(query)
         attended = []
-        for row, (blocks, count) in enumerate(self._rows):
+        for row, (blocks, count, pinned) in enumerate(self._rows):
             keys, values = self._cache.read(layer, blocks, count, query.dtype)
-            attended.append(F.scaled_dot_product_attention(query[row : row + 1], keys[None], values[None]))
+            if pinned:
+                attended.append(attend_twice(to_pinned[row], to_ring[row], keys, values, pinned)[None])
+            else:
+                attended.append(F.scaled_dot_product_attention(to_ring[row : row + 1], keys[None], values[None]))
         return torch.cat(attended)
+
+
+def attend_twice(to_pinned: Tensor, to_ring: Tensor, keys: Tensor, values: Tensor, pinned: int) -> Tensor:
+    """Attention of two rotations of one query, the first to the first `pinned` frames, the second to the others.
+
+    Queries are `[heads, 1, head_dim]`, keys and values `[heads, frames, head_dim]`; the result is like a query.
+    """
+    wide = keys.float()
+    scores = torch.cat([to_pinned.float() @ wide[:, :pinned].mT, to_ring.float() @ wide[:, pinned:].mT], dim=2)
+    weights = (scores * keys.shape[2] ** -0.5).softmax(dim=2)
+    attended: Tensor = weights @ values.float()
+    return attended.to(to_ring.dtype)
 
 
 class KernelBlockAttention:
     """What `ReferenceBlockAttention` computes, on a GPU in two launches."""
 
-    def __init__(self, cache: BlockCache, positions: Tensor, block_table: Tensor) -> None:
-        self._cache, self._positions, self._block_table = cache, positions, block_table
-        self._rotary = RotaryEmbedding(positions[:, None], cache.architecture)
+    def __init__(self, cache: BlockCache, positions: Tensor, block_table: Tensor, pinned: Tensor) -> None:
+        self._cache, self._where = cache, (positions, pinned, block_table, cache.architecture.context)
+        self._rotary = RotaryEmbedding(query_positions(positions, cache.architecture.context), cache.architecture)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         from core.engine.kernels.attention import block_attention  # Triton comes with torch's CUDA builds only
 
         kv, scales = self._cache.kv[layer], None if self._cache.scales is None else self._cache.scales[layer]
-        where = self._positions, self._block_table, self._cache.architecture.context
-        return block_attention(query, key, value, kv, scales, *where, self._rotary)
+        return block_attention(query, key, value, kv, scales, *self._where, self._rotary)
 
 
 class PrefillCache:

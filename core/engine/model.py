@@ -21,7 +21,7 @@ from torch import Tensor
 
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
 from core.engine.call import FRAME_SAMPLES, Frame
-from core.engine.kv_cache import BlockCache, blocks_for
+from core.engine.kv_cache import BlockCache, blocks_for, pinned_frames
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.mimi.codec import Codec
 from core.engine.prefix_cache import PrefixCacheEntry
@@ -87,13 +87,15 @@ class Model:
         seed: int,
         blocks: Sequence[int],
         forced: Forced = UNFORCED,
+        pin: bool = False,
     ) -> tuple[int, int]:
         """Start a conversation in a slot: load the prompt into `blocks`, which the cache has allocated for it, start
         new codec streams, and sample the prediction at the prompt's end.
 
         `sampling` is complete but for its seed. Of the prediction only the text and the agent's codebook 0 are free:
-        the prompt already determines the delayed codebooks of the position after it. Returns the text token, which may
-        be `forced`, and the one that the model chose itself.
+        the prompt already determines the delayed codebooks of the position after it. With `pin` the prompt stays in the
+        window, as `pinned_frames` says. Returns the text token, which may be `forced`, and the one that the model chose
+        itself.
         """
         device = self.lm.device
         self.cache.load(blocks, prompt)
@@ -106,6 +108,7 @@ class Model:
 
         calls = self._calls
         calls.position[slot], calls.seed[slot], calls.slot[slot], calls.active[slot] = prompt.length, seed, slot, 1
+        calls.pinned[slot] = pinned_frames(prompt.length, self.lm.architecture.context) if pin else 0
         calls.tokens[:, slot] = self._prompted
         sampled = torch.cat([text, first, own]).cpu().numpy()
         calls.tokens[:2, slot] = sampled[:2]
@@ -119,6 +122,14 @@ class Model:
         """Whether a slot's blocks hold one more frame, which a full window always does."""
         blocks = int(np.count_nonzero(self._calls.block_table[:, slot]))
         return blocks == self._window or blocks_for(int(self._calls.position[slot]) + 1) <= blocks
+
+    def skip_to(self, position: int) -> None:
+        """Set all slots to a position, for measurements of what their calls cost there."""
+        self._calls.position[:] = position
+
+    def window(self, slot: int) -> float:
+        """How full a slot's window is, from 0 to 1; at 1, each new frame takes the place of an old one."""
+        return min(1.0, int(self._calls.position[slot]) / self.lm.architecture.context)
 
     @torch.inference_mode()
     def step(self, frames: Mapping[int, Frame], forced: Mapping[int, Forced] = NOTHING_FORCED) -> StepOutputs:
@@ -194,7 +205,7 @@ class Model:
 
         user = self.codec.encode(pcm, active, calls.slot)
         current = torch.cat([tokens[:, TEXT], tokens[:, AGENT], user[:, :1], tokens[:, USER][:, 1:]], dim=1)
-        attend = self.cache.attention(calls.position, calls.block_table.T)
+        attend = self.cache.attention(calls.position, calls.block_table.T, calls.pinned)
         hidden = self.lm(self.lm.embed(current[:, None]), attend)[:, 0]
         own = sampler.text(self.lm.text_logits(hidden))
         text = force_text(own, calls.forced)

@@ -69,6 +69,8 @@ class Prompt:
 
     text: str = ""
     voice: Voice | None = None
+    pin: bool | None = None
+    """Whether it stays in the window for as long as the call lasts; None is what the engine does by default."""
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
 
 from core.engine.call import FRAME_S, DeviceHealth, EngineHealth, EngineInfo, OutputFrame
 from core.engine.device_memory import memory_in_use
 from core.engine.input_queue import WaitingFrame
-from core.engine.kv_cache import blocks_for
+from core.engine.kv_cache import blocks_for, pinned_frames
 from core.engine.model import Model
 from core.engine.prefill import Prefill
 from core.engine.prefix_cache import PrefixCacheEntry
@@ -41,6 +42,17 @@ log = get_logger("engine")
 Deliveries = dict[asyncio.AbstractEventLoop, list[tuple[SlotCall, OutputFrame]]]
 
 
+class Arrival(NamedTuple):
+    """A call whose prompt is not in its slot yet."""
+
+    call: SlotCall
+    chunks: Generator[None, None, PrefixCacheEntry]
+    """The prefill of its prompt."""
+    sampling: Sampling
+    pin: bool
+    """Whether the prompt stays in the window."""
+
+
 class SlotEngine:
     """The engine that serves calls; `core.engine.call.Engine` documents its interface."""
 
@@ -53,16 +65,19 @@ class SlotEngine:
         load_voice: Callable[[str], Voice | None],
         voice_names: tuple[str, ...] = (),
         max_lag_ms: float = 400.0,
+        pin_prompt: bool = True,
     ) -> None:
+        """`pin_prompt` says whether prompts that do not say it themselves stay in the window."""
         self._info, self._model, self._prefill, self._tokenizer = info, model, prefill, tokenizer
         self._load_voice, self._voice_names = load_voice, voice_names
+        self._pin_prompt = pin_prompt
         self._max_waiting = max(1, round(max_lag_ms / 1000 / FRAME_S))
         self._wake = threading.Condition()
         self._free_slots = list(range(model.slots))[::-1]
         self._calls: dict[int, SlotCall] = {}
         self._blocks: dict[int, list[int]] = {}
         """The blocks of the KV cache that each slot's call has been allocated."""
-        self._arrivals: deque[tuple[SlotCall, Generator[None, None, PrefixCacheEntry], Sampling]] = deque()
+        self._arrivals: deque[Arrival] = deque()
         self._closing: list[SlotCall] = []
         self._stopping = False
         self._busy_since: float | None = None
@@ -123,7 +138,8 @@ class SlotEngine:
             call = SlotCall(self, self._free_slots[-1], seed, self._max_waiting, self._tokenizer)
             self._calls[self._free_slots.pop()] = call
             self._blocks[call.slot] = blocks
-            self._arrivals.append((call, self._prefill.run(prompt), sampling.over(self._info.sampling)))
+            pin = self._pin_prompt if prompt.pin is None else prompt.pin
+            self._arrivals.append(Arrival(call, self._prefill.run(prompt), sampling.over(self._info.sampling), pin))
             self._wake.notify()
         return call
 
@@ -177,7 +193,7 @@ class SlotEngine:
             self._busy_since = time.monotonic()
             try:
                 if arrival:
-                    self._prefill_chunk(*arrival)
+                    self._prefill_chunk(arrival)
                 if batch:
                     self._step(batch)
                 if may_prepare:
@@ -211,9 +227,9 @@ class SlotEngine:
             if self._calls.pop(call.slot, None) is not None:
                 self._free_slots.append(call.slot)
                 self._model.cache.free(self._blocks.pop(call.slot))
-            for arrival in [arrival for arrival in self._arrivals if arrival[0] is call]:
+            for arrival in [arrival for arrival in self._arrivals if arrival.call is call]:
                 self._arrivals.remove(arrival)
-                arrival[1].close()
+                arrival.chunks.close()
             call.tell(call.released)
         self._closing.clear()
 
@@ -232,9 +248,8 @@ class SlotEngine:
             wait_ms = (start - waiting.pushed) * 1000
             said, ended = call.speech.given
             call.speech.sampled(*texts[slot].tolist())
-            output = OutputFrame(
-                call.next_index(), pcm[slot], text, tokens[slot], wait_ms, step_ms, waiting.position, said, ended
-            )
+            timing, window = (wait_ms, step_ms, waiting.position), self._model.window(slot)
+            output = OutputFrame(call.next_index(), pcm[slot], text, tokens[slot], *timing, said, ended, window)
             deliveries[call.loop].append((call, output))
         for loop, outputs in deliveries.items():
             with contextlib.suppress(RuntimeError):  # The loop has closed without closing its calls.
@@ -243,12 +258,11 @@ class SlotEngine:
             call.begun = False
             call.tell(call.fail, EngineError("This call has lasted as long as it may. Please call again."))
 
-    def _prefill_chunk(
-        self, call: SlotCall, chunks: Generator[None, None, PrefixCacheEntry], sampling: Sampling
-    ) -> None:
+    def _prefill_chunk(self, arrival: "Arrival") -> None:
         """Prefill one chunk of the prompt of the call that has waited longest; after the last one, begin the call."""
+        call, sampling, pin = arrival.call, arrival.sampling, arrival.pin
         try:
-            next(chunks)
+            next(arrival.chunks)
             return
         except StopIteration as end:
             entry: PrefixCacheEntry = end.value
@@ -261,8 +275,10 @@ class SlotEngine:
         with self._wake:
             self._arrivals.popleft()
         if outcome is None:
+            if pin and not pinned_frames(entry.length, self._model.lm.architecture.context):
+                log.warning("prompt too long to be pinned", positions=entry.length)
             blocks, forced = self._blocks[call.slot], call.speech.next()
-            call.speech.sampled(*self._model.begin(call.slot, entry, sampling, call.seed, blocks, forced))
+            call.speech.sampled(*self._model.begin(call.slot, entry, sampling, call.seed, blocks, forced, pin))
             call.begun = True
             call.tell(call.became_ready)
         else:
@@ -287,8 +303,8 @@ class SlotEngine:
     def _fail_all(self, error: EngineError) -> None:
         with self._wake:
             calls = list(self._calls.values())
-            for _, chunks, _ in self._arrivals:
-                chunks.close()
+            for arrival in self._arrivals:
+                arrival.chunks.close()
             self._arrivals.clear()
         for call in calls:
             call.begun = False

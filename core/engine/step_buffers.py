@@ -37,7 +37,7 @@ class CallInputs(Generic[Array]):
     """
 
     integers: Array
-    """int64[25 + blocks, rows]."""
+    """int64[26 + blocks, rows]."""
     temperature: Array
     """float32[2, rows], for text and for codebooks."""
 
@@ -62,24 +62,29 @@ class CallInputs(Generic[Array]):
         return self._view(3)
 
     @property
+    def pinned(self) -> Array:
+        """int64[rows], how many of the call's first positions stay in the window; 0 for none."""
+        return self._view(4)
+
+    @property
     def top_k(self) -> Array:
         """int64[2, rows], for text and for codebooks."""
-        return self._view(slice(4, 6))
+        return self._view(slice(5, 7))
 
     @property
     def tokens(self) -> Array:
         """int64[17, rows], those of the position, except the user's codebook 0, which comes with the frame."""
-        return self._view(slice(6, 6 + STREAMS))
+        return self._view(slice(7, 7 + STREAMS))
 
     @property
     def forced(self) -> Array:
         """int64[2, rows], the text token that the next position is given, and what it replaces: see `Forced`."""
-        return self._view(slice(6 + STREAMS, 8 + STREAMS))
+        return self._view(slice(7 + STREAMS, 9 + STREAMS))
 
     @property
     def block_table(self) -> Array:
         """int64[blocks, rows], the blocks of the KV cache that belong to the call, padded with zeros."""
-        return self._view(slice(8 + STREAMS, None))
+        return self._view(slice(9 + STREAMS, None))
 
     def _view(self, rows: int | slice) -> Array:
         view: Array = self.integers[rows]
@@ -89,7 +94,7 @@ class CallInputs(Generic[Array]):
     def layout(rows: int, blocks: int) -> Layout:
         """The arrays for a number of rows, and of blocks in a window."""
         return {
-            "integers": (torch.int64, (8 + STREAMS + blocks, rows)),
+            "integers": (torch.int64, (9 + STREAMS + blocks, rows)),
             "temperature": (torch.float32, (2, rows)),
         }
 

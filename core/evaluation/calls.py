@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.engine.call import Engine, Frame
+from core.engine.call import Engine, Frame, OutputFrame
 from core.engine.prompt import Prompt
 from core.engine.sampling import Sampling
 from core.evaluation.speech import LOUD, Samples
@@ -34,33 +34,49 @@ class Recording:
         return "".join(self.text[begin:end])
 
 
+class Conversation:
+    """A caller talking with an agent, frame by frame: the caller's next `frame`, until it has `ended`."""
+
+    def __init__(self, caller: CallerFrames) -> None:
+        self._caller = caller
+        self._heard: list[Frame] = []
+        self._spoken: list[Frame] = []
+        self._text: list[str] = []
+        self._steps: list[float] = []
+        self._broken = 0
+        self.frame: Frame = next(caller)
+        self.ended = False
+
+    def answer(self, output: OutputFrame) -> None:
+        """Take the agent's answer to `frame`, and go on to the next one."""
+        whole = bool(np.isfinite(output.pcm).all())
+        self._broken += not whole
+        self._heard.append(self.frame)
+        self._spoken.append(output.pcm if whole else np.zeros_like(output.pcm))
+        self._text.append(output.text)
+        self._steps.append(output.step_ms)
+        try:
+            self.frame = self._caller.send(bool(np.sqrt((self._spoken[-1] ** 2).mean()) > LOUD))
+        except StopIteration:
+            self.ended = True
+
+    def recording(self, ready_s: float) -> Recording:
+        """All of it."""
+        spoken, heard = np.concatenate(self._spoken), np.concatenate(self._heard)
+        return Recording(spoken, heard, tuple(self._text), tuple(self._steps), ready_s, self._broken)
+
+
 async def hold_call(engine: Engine, prompt: Prompt, caller: CallerFrames, sampling: Sampling) -> Recording:
     """Have a caller talk with an agent from the beginning to the end. Raises what the engine raises."""
     opened = time.monotonic()
     call = engine.open(prompt, sampling)
-    heard: list[Frame] = []
-    spoken: list[Frame] = []
-    text: list[str] = []
-    steps: list[float] = []
-    broken = 0
     try:
         await call.ready()
         ready_s = time.monotonic() - opened
-        answers = call.frames()
-        frame = next(caller, None)
-        while frame is not None:
-            call.push(frame)
-            output = await anext(answers)
-            whole = bool(np.isfinite(output.pcm).all())
-            broken += not whole
-            heard.append(frame)
-            spoken.append(output.pcm if whole else np.zeros_like(output.pcm))
-            text.append(output.text)
-            steps.append(output.step_ms)
-            try:
-                frame = caller.send(bool(np.sqrt((spoken[-1] ** 2).mean()) > LOUD))
-            except StopIteration:
-                frame = None
+        answers, conversation = call.frames(), Conversation(caller)
+        while not conversation.ended:
+            call.push(conversation.frame)
+            conversation.answer(await anext(answers))
     finally:
         await call.close()
-    return Recording(np.concatenate(spoken), np.concatenate(heard), tuple(text), tuple(steps), ready_s, broken)
+    return conversation.recording(ready_s)

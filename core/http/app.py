@@ -20,6 +20,7 @@ from core.engine.call import Engine
 from core.errors import PersonaplexError, RefusedError
 from core.events import Identity
 from core.http.headers import HEADERS, SecurityHeaders
+from core.http.offers import Offers
 from core.http.origin_check import OriginCheck
 from core.http.plugin_routes import PluginRoutes
 from core.http.rate_limits import PacedRequests
@@ -48,7 +49,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
     """
     service = CallService(config, engine, host, admission)
     api = _Api(service)
-    role, remote = config.server.role, config.server.socket
+    role = config.server.role
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -63,8 +64,13 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
         routes += [WebSocketRoute(route, service.chat) for route in ROUTES]
         routes += [Route(route, service.upgrade_required) for route in ROUTES]
     if role != "gpu":
-        routes += [Route("/personas", api.personas), Route("/voices", api.voices), Route("/session", api.session)]
+        offers = Offers(service)
         routes += [
+            Route("/personas", offers.personas),
+            Route("/personas/{id}/image", offers.image),
+            Route("/voices", offers.voices),
+            Route("/voices/{name}/sample", offers.sample),
+            Route("/session", api.session),
             Route("/ticket", api.ticket, methods=["POST"]),
             Route("/logout", api.logout, methods=["POST"]),
         ]
@@ -76,7 +82,7 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
         lifespan=lifespan,
         middleware=[
             Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.server.trusted_proxies)),
-            Middleware(SecurityHeaders, connect=(remote, remote.replace("ws", "http", 1)) if remote else ()),
+            Middleware(SecurityHeaders, server=config.server),
             Middleware(PacedRequests, per_s=config.server.requests_per_s),
             Middleware(RequestBodies, most_bytes=config.server.max_request_bytes, within_s=config.server.request_s),
             Middleware(ReloadMiddleware, reloader=service.reloader),
@@ -99,37 +105,10 @@ def create_app(config: Config, engine: Engine, host: PluginHost, admission: Admi
 
 
 class _Api:
-    """The JSON endpoints."""
+    """The endpoints that tell how the service is."""
 
     def __init__(self, service: CallService) -> None:
         self._service = service
-
-    async def personas(self, request: Request) -> Response:
-        """`GET /personas`: the personas that this caller may talk with, the default one first."""
-        identity = await authenticate(request, self._service.host)
-        personas = await self._service.host.list_personas(identity)
-        settings = self._service.config.personas
-        return JSONResponse(
-            {
-                "personas": [
-                    {
-                        "id": persona.id,
-                        "name": persona.name,
-                        "description": persona.description,
-                        "voice": persona.voice,
-                    }
-                    for persona in personas
-                ],
-                "default": personas[0].id if personas else None,
-                "custom": settings.custom,
-                "max_prompt_chars": settings.max_prompt_chars,
-            }
-        )
-
-    async def voices(self, request: Request) -> Response:
-        """`GET /voices`: the voices on offer."""
-        await authenticate(request, self._service.host)
-        return JSONResponse({"voices": await self._service.host.list_voices()})
 
     async def health(self, request: Request) -> Response:
         """`GET /health`: 200 while calls are taken and the engine serves, else 503. Open to everybody.

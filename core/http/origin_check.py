@@ -10,8 +10,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import RefusedError
-from core.session.addresses import is_address, is_loopback
 from core.session.refusal import refuse
+from core.settings.hosts import is_address, is_loopback
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing. A page of another site may send them, but may not read the answer."""

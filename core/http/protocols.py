@@ -22,7 +22,8 @@ from websockets.server import ServerProtocol
 
 from core.http.connection_limits import ConnectionLimits
 from core.http.headers import HEADERS
-from core.session.protocol import ABNORMAL_CLOSURE, CloseCode
+from core.plugin.client_socket import ABNORMAL_CLOSURE
+from core.session.protocol import CloseCode
 from core.session.token_bucket import TokenBucket
 from core.settings.log import get_logger
 

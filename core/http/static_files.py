@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from core.errors import ConfigError
 
 INDEX = "index.html"
+SHARED = ("talk.js",)
+"""Scripts that pages of other sites may load. What such a page may do, the frame that they make decides."""
 LARGEST_FILE = 8 * 2**20
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "text/html", ".svg": "image/svg+xml"}
 """Media types that the page depends on. The system's own table may have others, with which browsers refuse the file."""
@@ -50,6 +52,8 @@ class StaticFiles:
         if file is None:
             return JSONResponse({"error": "There is nothing at this address."}, status_code=404)
         headers = {"etag": file.etag, "cache-control": "no-cache", "vary": "accept-encoding"}
+        if request.path_params.get("name") in SHARED:
+            headers |= {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
         if request.headers.get("if-none-match") == file.etag:
             return Response(status_code=304, headers=headers)
         if "gzip" in request.headers.get("accept-encoding", ""):

@@ -24,6 +24,9 @@ from core.media.voice_clips import read_voice_clip
 VOICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """The form of a voice's name, which appears in URLs, logs and file names."""
 
+KINDS = {"NAT": "Natural", "VAR": "Varied"}
+SEXES = {"F": "female", "M": "male"}
+
 SUFFIXES = (".safetensors", ".wav")
 """Of a voice's file, in small letters; the first one has precedence."""
 OTHER_SOUNDS = {".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"}
@@ -45,6 +48,12 @@ def offered(available: Iterable[str], allow: Iterable[str]) -> list[str]:
     """The names in `available` that match the names and globs in `allow`, in the order of `allow`, each once."""
     names = sorted(set(available))
     return list(dict.fromkeys(name for pattern in allow for name in names if fnmatchcase(name, pattern)))
+
+
+def packaged_label(name: str) -> str:
+    """What one of PersonaPlex's own voices is like, such as "Natural, female 2" for NATF2; "" for any other."""
+    parts = re.fullmatch(r"(NAT|VAR)([FM])(\d+)", name)
+    return f"{KINDS[parts[1]]}, {SEXES[parts[2]]} {parts[3]}" if parts else ""
 
 
 def not_offered(name: str, voices: Collection[str]) -> str:

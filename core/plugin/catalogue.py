@@ -68,6 +68,11 @@ class Catalogue:
         """Names of the voices on offer, in the order of `voices.allow`."""
         return offered(await self._available_voices(), self._config.voices.allow)
 
+    async def left_out_voices(self) -> list[str]:
+        """Names of the voices that plugins have and `voices.allow` leaves out."""
+        available = await self._available_voices()
+        return sorted(set(available).difference(offered(available, self._config.voices.allow)))
+
     async def load_voice(self, name: str, voices: Sequence[str]) -> Voice:
         """The voice of that name. Raises VoiceError when it is not offered or cannot be read."""
         if name not in voices:
@@ -125,9 +130,11 @@ class Catalogue:
             problems = [_problem_with(persona, voices) for persona in offers]
             found.extend(f"plugin {hook.plugin_name}: list_personas {problem}." for problem in problems if problem)
             personas.extend(persona for persona, problem in zip(offers, problems, strict=True) if not problem)
-        if not (found or personas or self._config.personas.custom) and len(personas_hooks) == 1:
+        if not (found or personas or self._config.personas.custom is True) and len(personas_hooks) == 1:
             folder = self._config.personas.folder
-            found.append(f"{folder}: there is no persona (NAME.yaml) to talk with. Add one, or set personas.custom.")
+            found.append(
+                f"{folder}: there is no persona (NAME.yaml) to talk with. Add one, or set personas.custom: true."
+            )
         for name in voices:
             voice, failures = await self._read_voice(name)
             found.extend(sentence for hook, error in failures for sentence in _sentences(hook, error))

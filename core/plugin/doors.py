@@ -5,7 +5,7 @@ the transport. Such a session passes the same authentication, admission, limits,
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 
 from core.engine.call import Frame
 from core.errors import AudioError
-from core.events import EndReason, Identity, SessionEnded
+from core.events import EndReason, Identity, KeyPressed, SessionEnded
 from core.media.audio_codecs import Samples
 from core.plugin.acting import AgentText
 from core.plugin.server_messages import ServerMessage
@@ -95,7 +95,7 @@ class Transport(ABC):
     fast, and its call may last and be silent for as long as it likes."""
 
     @abstractmethod
-    async def receive(self) -> CallerSound | ClientMessage:
+    async def receive(self) -> CallerSound | ClientMessage | KeyPressed:
         """The next thing that the client sends. Raises `CallEnded("left")` when it is gone.
 
         Called from the start, so that a client which leaves the queue is noticed; what it says before Ready is not
@@ -159,6 +159,13 @@ class AcceptedCall(Protocol):
 
 class Calls(Protocol):
     """How a plugin's door opens sessions. Belongs to the service's event loop."""
+
+    @property
+    def private(self) -> bool:
+        """Whether callers log in, or only this machine can reach the service: not everybody is at the door."""
+
+    async def voices(self) -> Sequence[str]:
+        """Names of the voices on offer, for a door whose clients may ask for others."""
 
     async def accept(self, connection: HTTPConnection | None, request: CallRequest) -> AcceptedCall:
         """Find out whether this caller may have this call, before anything is promised to its client.

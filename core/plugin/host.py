@@ -44,6 +44,7 @@ from core.plugin.store import MemoryStore, Store
 from core.plugin.transforms import Chain, open_chain
 from core.plugin.worker_threads import Job
 from core.settings.config import Config
+from core.settings.hosts import is_loopback
 from core.settings.log import get_logger
 
 
@@ -57,6 +58,8 @@ class Findings:
     """How many are on offer."""
     voices: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What is no mistake, and yet refuses clients of others: a sentence each."""
 
 
 class PluginHost:
@@ -156,9 +159,24 @@ class PluginHost:
             problems.extend(host.problems())
             voices = await host.list_voices()
             personas, _ = await host._catalogue.list_personas(OPERATOR, voices)
+            notes = await host._notes()
         finally:
             await host.shutdown()
-        return Findings(host.protected, len(personas), len(voices), tuple(problems))
+        return Findings(host.protected, len(personas), len(voices), tuple(problems), notes)
+
+    async def _notes(self) -> tuple[str, ...]:
+        """What clients of others ask for and do not get, by the settings."""
+        notes: list[str] = []
+        if not self.custom:
+            notes.append(
+                "personas.custom: callers may not bring a prompt of their own, as NVIDIA's and LiveKit's clients do."
+            )
+        if left_out := await self._catalogue.left_out_voices():
+            notes.append(
+                f"voices.allow: not offered are {', '.join(left_out)}. Who asks for one of them is refused; NVIDIA's "
+                "web client lists all of PersonaPlex's."
+            )
+        return tuple(notes)
 
     async def faults(self) -> list[str]:
         """What a call would be refused for now, a sentence each. Reads every voice that is on offer."""
@@ -240,6 +258,17 @@ class PluginHost:
     def protected(self) -> bool:
         """Whether callers have to say who they are. Where no plugin asks, every caller is `anonymous`."""
         return self.authentication.required
+
+    @property
+    def private(self) -> bool:
+        """Whether callers log in, or only this machine can reach the service."""
+        return self.protected or is_loopback(self.config.server.host)
+
+    @property
+    def custom(self) -> bool:
+        """Whether callers may choose a voice and write a prompt of their own."""
+        custom = self.config.personas.custom
+        return self.private if custom == "auto" else custom
 
     def notices(self, identity: Identity | None = None) -> list[str]:
         """Sentences that callers must read before they call; `identity` is who asks, None a visitor."""

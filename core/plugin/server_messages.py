@@ -62,6 +62,8 @@ class Stats(_Message, frozen=True, tag="stats"):
     """How many of the caller's frames were dropped so far to bound that lag."""
     frames: int
     """How many frames of the agent were sent so far."""
+    window: float = 0.0
+    """How full the model's window is, from 0 to 1; at 1, what was said first has left it."""
 
 
 class Warned(_Message, frozen=True, tag="warning"):

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 from core.engine.call import Engine
 from core.errors import ProtocolError, RefusedError
 from core.events import CallRefused, Identity, SessionEnded, SessionInfo
-from core.media.audio_codecs import AudioFormat
+from core.plugin.client_socket import ClientSocket
 from core.plugin.doors import CallRequest, Transport
 from core.plugin.host import PluginHost
 from core.plugin.reload import Reloader
@@ -23,12 +23,13 @@ from core.session.addresses import client_address
 from core.session.admission import Admission, EngineAdmission
 from core.session.chat_request import ResolvedRequest, authenticate, is_web_client, parse_query, resolve_request
 from core.session.codec_threads import CodecThreads
+from core.session.dropped_calls import DroppedCalls
 from core.session.protocol import NVIDIA_ROUTE, OUR_ROUTE
 from core.session.refusal import refuse
 from core.session.resumable_transport import ResumableTransport
-from core.session.resumption import DroppedCall, OtherProcesses, Pickup, ResumeTokens, place_of
+from core.session.resumption import DroppedCall, Pickup
 from core.session.session import Session
-from core.session.websocket_transport import Socket, WebSocketTransport
+from core.session.websocket_transport import WebSocketTransport
 from core.settings.config import Config
 from core.settings.log import get_logger
 
@@ -53,11 +54,7 @@ class CallService:
         self._sessions: set[Session] = set()
         self._holding: set[asyncio.Task[None]] = set()
         """The tasks of sessions that may outlive their connections."""
-        self._relayed = 0
-        """How many connections are here whose calls are in other processes."""
-        self.tokens = ResumeTokens()
-        self.others: OtherProcesses | None = None
-        """Where calls may be that are to be picked up here; None where this process is the only one."""
+        self.dropped = DroppedCalls(self._codec_threads, self._changed)
         self._all_ended = asyncio.Event()
         """Set while there is no session."""
         self._all_ended.set()
@@ -91,14 +88,15 @@ class CallService:
     async def drain(self) -> None:
         """Refuse new calls, end those that wait in the queue or for their client, and wait until the others have ended,
         or for `server.drain_s`."""
-        self.stopping = True
+        self.stopping = self.dropped.closed = True
         talking = [session for session in self._sessions if session.talking and not session.away]
         for session in talking:
             session.keep_no_more()
         for session in self._sessions.difference(talking):
             session.end(call_end.from_shutdown())
-        if (talking or self._relayed) and self._drain_s:
-            _log.info("waiting for calls to end", calls=len(talking) + self._relayed, seconds=self._drain_s)
+        count = len(talking) + self.dropped.relayed
+        if count and self._drain_s:
+            _log.info("waiting for calls to end", calls=count, seconds=self._drain_s)
             warnings = (session.warn("shutdown", self._drain_s) for session in talking)
             await asyncio.gather(*warnings, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
@@ -106,7 +104,7 @@ class CallService:
 
     async def end_calls(self) -> None:
         """Refuse new calls, and end every session with a message. Returns when all have ended, or after GOODBYE_S."""
-        self.stopping = True
+        self.stopping = self.dropped.closed = True
         for session in self._sessions:
             session.end(call_end.from_shutdown())
         if not self._all_ended.is_set():
@@ -128,7 +126,7 @@ class CallService:
                     query = parse_query(websocket.query_params)
                     ours = websocket.url.path == OUR_ROUTE
                     if ours and query.resume:
-                        call = await self.find(Pickup(query.resume, identity.name, query.audio, query.words))
+                        call = await self.dropped.find(Pickup(query.resume, identity.name, query.audio, query.words))
                     else:
                         call = await self._accept(websocket, query, identity, host)
             except RefusedError as refusal:
@@ -139,35 +137,20 @@ class CallService:
                 await call.carry(websocket)
                 return
             await websocket.accept()
-            transport = self._transport(websocket, query.audio, metadata=ours, impatient=is_web_client(websocket))
+            impatient = is_web_client(websocket)
+            transport = WebSocketTransport(
+                ClientSocket(websocket), query.audio, self._codec_threads, metadata=ours, impatient=impatient
+            )
             if ours and host.config.session.resume_s:
                 await self._hold_beyond(call, transport, identity, host.config.session.resume_s)
             else:
                 await call.run(transport)
 
-    async def find(self, pickup: Pickup) -> DroppedCall:
-        """The call that a client wants to pick up again, in whichever process of the service it is. Raises
-        RefusedError."""
-        place = place_of(pickup.token)
-        if self.others is not None and place != self.others.place:
-            return _Relayed(self, await self.others.find(place, pickup))
-        return _Here(self, self.claim(pickup), pickup)
-
-    def claim(self, pickup: Pickup) -> ResumableTransport:
-        """The same for a call of this process, whose token is used with it. Raises RefusedError."""
-        if self.stopping:
-            raise RefusedError(503, call_end.from_shutdown().message, reason="shutdown")
-        return self.tokens.claim(pickup.token, pickup.identity)
-
-    async def resume(self, call: ResumableTransport, pickup: Pickup, socket: Socket) -> None:
-        """Carry on a call that was claimed, over a socket that is open. Returns when either has ended."""
-        await call.carry(self._transport(socket, pickup.audio), pickup)
-
     async def _hold_beyond(
         self, call: "ResolvedCall", transport: WebSocketTransport, identity: Identity, resume_s: float
     ) -> None:
         """Hold a session that may outlive this connection."""
-        resumable = ResumableTransport(transport.audio, identity.name, self.tokens, resume_s)
+        resumable = ResumableTransport(transport.audio, identity.name, self.dropped.tokens, resume_s)
 
         async def hold() -> None:
             try:
@@ -182,11 +165,6 @@ class CallService:
         holding.add_done_callback(self._holding.discard)
         await resumable.carry(transport)
 
-    def _transport(
-        self, socket: Socket, audio: AudioFormat, *, metadata: bool = True, impatient: bool = False
-    ) -> WebSocketTransport:
-        return WebSocketTransport(socket, audio, self._codec_threads, metadata=metadata, impatient=impatient)
-
     async def upgrade_required(self, request: Request) -> Response:
         """The endpoint of both routes for a request that is no WebSocket's. Raises RefusedError."""
         refusal = RefusedError(
@@ -197,6 +175,16 @@ class CallService:
         )
         self.refused(request, refusal)
         raise refusal
+
+    @property
+    def private(self) -> bool:
+        """See `core.plugin.doors.Calls`."""
+        return self.host.private
+
+    async def voices(self) -> Sequence[str]:
+        """See `core.plugin.doors.Calls`."""
+        async with self.reloader.call() as host:
+            return await host.list_voices()
 
     async def accept(self, connection: HTTPConnection | None, request: CallRequest) -> "ResolvedCall":
         """See `core.plugin.doors.Calls`."""
@@ -269,26 +257,16 @@ class CallService:
             return ResolvedCall(self, resolved, "", request.address)
         return ResolvedCall(self, resolved, connection.url.path, client_address(connection))
 
-    @contextlib.contextmanager
-    def relaying(self) -> Iterator[None]:
-        """Around a connection whose call is in another process: it is waited for like a call of this one."""
-        self._relayed += 1
-        self._changed()
-        try:
-            yield
-        finally:
-            self._relayed -= 1
-            self._changed()
-
     def _changed(self) -> None:
-        if self._sessions or self._relayed:
+        if self._sessions or self.dropped.relayed:
             self._all_ended.clear()
         else:
             self._all_ended.set()
 
     def _report(self, connection: HTTPConnection | None, refusal: RefusedError) -> None:
         path, address = ("", "") if connection is None else (connection.scope["path"], client_address(connection))
-        self.host.service_event(CallRefused(refusal.reason, refusal.status, path, address))
+        refused = CallRefused(refusal.reason, refusal.status, path, address, refusal.setting)
+        self.host.service_event(refused)
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,37 +284,6 @@ class ResolvedCall:
         if not isinstance(transport, Transport):
             raise TypeError(f"A call runs over a core.Transport, not over {type(transport).__name__}.")
         return await self.service.hold(self, transport)
-
-
-@dataclass(frozen=True, eq=False)
-class _Here:
-    """A dropped call of this process."""
-
-    service: CallService
-    call: ResumableTransport
-    pickup: Pickup
-
-    async def carry(self, websocket: WebSocket) -> None:
-        """See `core.session.resumption.DroppedCall`."""
-        try:
-            await websocket.accept()
-        except BaseException:
-            self.call.give_back(self.pickup.token)
-            raise
-        await self.service.resume(self.call, self.pickup, websocket)
-
-
-@dataclass(frozen=True, eq=False)
-class _Relayed:
-    """A dropped call of another process."""
-
-    service: CallService
-    call: DroppedCall
-
-    async def carry(self, websocket: WebSocket) -> None:
-        """See `core.session.resumption.DroppedCall`."""
-        with self.service.relaying():
-            await self.call.carry(websocket)
 
 
 async def _caller_of(connection: HTTPConnection | None, host: PluginHost) -> Identity:

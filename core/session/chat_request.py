@@ -98,8 +98,11 @@ def is_web_client(connection: HTTPConnection) -> bool:
 
 async def resolve_request(request: CallRequest, identity: Identity, host: PluginHost) -> ResolvedRequest:
     """The persona, prompt and voice for a caller who may call. Raises RefusedError."""
+    setting = ""
     try:
         voices = await host.list_voices()
+        if request.voice and request.voice not in voices:
+            setting = "voices.allow"
         persona = await _persona(request, identity, voices, host)
         persona = replace(
             persona,
@@ -109,11 +112,13 @@ async def resolve_request(request: CallRequest, identity: Identity, host: Plugin
         if not await host.authorize(identity, persona):
             raise RefusedError(403, f"You may not talk with {persona.name}.")
         voice = await host.load_voice(persona.voice, voices)
-        return ResolvedRequest(identity, persona, Prompt(persona.prompt, voice))
+        return ResolvedRequest(identity, persona, Prompt(persona.prompt, voice, persona.pin_prompt))
     except (ProtocolError, SamplingError) as error:
         raise RefusedError(400, str(error)) from None
-    except (PersonaError, VoiceError) as error:
+    except PersonaError as error:
         raise RefusedError(404, str(error)) from None
+    except VoiceError as error:
+        raise RefusedError(404, str(error), setting=setting) from None
     except PluginError as error:
         raise RefusedError(500, str(error)) from error
 
@@ -160,13 +165,15 @@ def _sampling(usual: Sampling, given: Mapping[str, Any]) -> Sampling:
 async def _persona(request: CallRequest, identity: Identity, voices: Sequence[str], host: PluginHost) -> Persona:
     personas = host.config.personas
     prompt = None if request.prompt is None else without_system_tags(" ".join(request.prompt.split()))
-    if prompt and not personas.custom:
+    if prompt and not host.custom:
         raise RefusedError(
-            403, "Prompts of your own are not allowed here: choose a persona, or set personas.custom in config.yaml."
+            403,
+            "Prompts of your own are not allowed here: choose a persona, or set personas.custom in config.yaml.",
+            setting="personas.custom",
         )
     if prompt and request.persona:
         raise RefusedError(400, "Give either a persona or a prompt, not both.")
-    if prompt is not None and request.persona is None and personas.custom:
+    if prompt is not None and request.persona is None and host.custom:
         if len(prompt) > personas.max_prompt_chars:
             raise RefusedError(
                 400, f"The prompt has {len(prompt)} characters; at most {personas.max_prompt_chars} are allowed."

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from core.engine.call import Call, Frame, OutputFrame
+from core.events import FramesDropped, KeyPressed, SessionEvent
 from core.media.audio_codecs import Framer
 from core.plugin.doors import CallerSound, ClientMessage, Transport
 from core.plugin.foreign_code import foreign_code
@@ -38,21 +39,21 @@ class Incoming:
         host: PluginHost,
         threads: CodecThreads,
         config: SessionConfig,
-        on_dropped: Callable[[int], None],
+        fire: Callable[[SessionEvent], None],
     ) -> None:
-        """`chain` are the input transforms; `on_dropped` is told how many frames were dropped, whenever some are."""
+        """`chain` are the input transforms; `fire` sends every plugin an event."""
         self._transport = transport
         self._chain = chain
         self._acting = acting
         self._host = host
         self._threads = threads
         self._config = config
-        self._on_dropped = on_dropped
+        self._fire = fire
         self.frames = 0
         """How many the engine was given."""
         self.dropped = 0
         """How many were dropped, by the engine or before it."""
-        self._receiving: asyncio.Task[CallerSound | ClientMessage] | None = None
+        self._receiving: asyncio.Task[CallerSound | ClientMessage | KeyPressed] | None = None
         """Waits for the client's next message beside frames that are held back."""
         self._call: Call | None = None
         self._time_limits = TimeLimits(config)
@@ -100,6 +101,9 @@ class Incoming:
                 if isinstance(message, CallerSound):
                     began -= message.decode_ms / 1000
                     hold_s = await self._hear(message, began)
+                elif isinstance(message, KeyPressed):
+                    hold_s = self._count(0)
+                    self._fire(message)
                 else:
                     hold_s = self._count(message.size)
                     self._acting.message(message)
@@ -113,7 +117,7 @@ class Incoming:
             if self._receiving is not None and not self._receiving.cancel() and not self._receiving.cancelled():
                 self._receiving.exception()  # retrieved: the session has ended for another reason
 
-    async def _next(self) -> CallerSound | ClientMessage | None:
+    async def _next(self) -> CallerSound | ClientMessage | KeyPressed | None:
         """The client's next message; None when a frame that was held back is due before it."""
         next_s = self._clock.next_s
         if next_s is None and self._receiving is None:
@@ -127,7 +131,7 @@ class Incoming:
         received, self._receiving = self._receiving, None
         return received.result()
 
-    async def _receive(self) -> CallerSound | ClientMessage:
+    async def _receive(self) -> CallerSound | ClientMessage | KeyPressed:
         with foreign_code():
             return await self._transport.receive()
 
@@ -171,4 +175,4 @@ class Incoming:
     def _note_dropped(self, count: int) -> None:
         if count:
             self.dropped += count
-            self._on_dropped(count)
+            self._fire(FramesDropped(count))

@@ -23,10 +23,6 @@ NVIDIA_ROUTE = "/api/chat"
 """Where the clients of NVIDIA's server call."""
 
 
-ABNORMAL_CLOSURE = 1006
-"""The close code of a connection that broke (RFC 6455, 7.4.1); it is never sent."""
-
-
 class Kind(IntEnum):
     """First byte of a binary WebSocket message."""
 

@@ -18,9 +18,10 @@ import numpy as np
 from core.engine.call import FRAME_S, FRAME_SAMPLES, Frame
 from core.events import CallerText, SessionDropped, SessionEvent, SessionResumed
 from core.plugin.acting import AgentText
+from core.plugin.client_socket import ABNORMAL_CLOSURE
 from core.plugin.doors import CallEnded, CallerSound, ClientMessage, Transport
 from core.plugin.server_messages import PluginMessage, Ready, ServerMessage, Warned
-from core.session.protocol import ABNORMAL_CLOSURE, CloseCode
+from core.session.protocol import CloseCode
 from core.session.resumption import Pickup, ResumeTokens
 from core.session.websocket_transport import WebSocketTransport
 

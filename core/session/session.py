@@ -13,7 +13,6 @@ from core.engine.call import Call, EngineInfo, OutputFrame
 from core.errors import EngineError
 from core.events import (
     FirstAudio,
-    FramesDropped,
     Limit,
     SessionEnded,
     SessionEvent,
@@ -88,6 +87,7 @@ class Session:
         self._time_limits = TimeLimits(config)
         self._requested = self._handshake = time.monotonic()
         self._frames_out = 0
+        self._window = 0.0
         self._outgoing = Outgoing(transport, host.output_chain(info, self._transform_failed), config.send_s)
         self._acting = Acting(info, request.persona, post=self._outgoing.post, end=self.end, fire=self.report)
         self._incoming = Incoming(
@@ -97,7 +97,7 @@ class Session:
             host=host,
             threads=threads,
             config=config,
-            on_dropped=lambda count: self.report(FramesDropped(count)),
+            fire=self.report,
         )
 
     def end(self, end: CallEnded) -> None:
@@ -229,6 +229,7 @@ class Session:
             self._first_audio.set()
             self.report(FirstAudio((now - self._handshake) * 1000))
         self._frames_out += 1
+        self._window = output.window
         if text is not None and not muted:
             await outgoing.send_text(text)
             self.report(TextSaid(output.text, output.index))
@@ -272,6 +273,7 @@ class Session:
                         input_lag_ms=round(self._incoming.lag_ms),
                         dropped=self._incoming.dropped,
                         frames=self._frames_out,
+                        window=round(self._window, 3),
                     )
                 )
             await self._outgoing.keep_alive()

@@ -1,22 +1,19 @@
 """The WebSocket of `/ws/chat` and `/api/chat` as a session's transport: the wire protocol and the audio codecs."""
 
 import time
-from collections.abc import MutableMapping
+from contextlib import suppress
 from time import perf_counter
-from typing import Any, Protocol
-
-from starlette.websockets import WebSocketDisconnect
+from typing import Protocol
 
 from core.engine.call import Frame
 from core.errors import ProtocolError
-from core.events import EndReason
 from core.media.audio_codecs import NO_SAMPLES, AudioFormat, open_reader, open_writer
 from core.media.ogg import container_name
 from core.plugin.acting import AgentText
 from core.plugin.doors import CallEnded, CallerSound, ClientMessage, Transport
 from core.plugin.server_messages import Ready, ServerMessage
 from core.session.codec_threads import CodecThreads
-from core.session.protocol import ABNORMAL_CLOSURE, CloseCode, Kind, decode_metadata, encode_metadata
+from core.session.protocol import Kind, decode_metadata, encode_metadata
 
 PING_S = 3.0
 """The longest silence on the wire: NVIDIA's client gives up after 10 s."""
@@ -24,38 +21,28 @@ TICK_S = 1.0
 """How often `keep_alive` is called."""
 SMALL_MESSAGE_BYTES = 4096
 """A message up to this size is decoded on the event loop: 0.4 s of Opus at 64 kbit/s, or 85 ms of PCM."""
-MAX_REASON_BYTES = 123
-"""What a close frame has room for (RFC 6455, 5.5)."""
 IGNORED = 255
 """A kind that means nothing, for what is to be ignored."""
-CLOSED_BELOW: dict[int, EndReason] = {
-    CloseCode.TOO_BIG: "bad_message",
-    CloseCode.NOT_TEXT: "bad_message",
-    CloseCode.TOO_FAST: "too_fast",
-}
-"""Why a call ends whose socket the server closed below the session, by the close code."""
-_CLOSED = (OSError, RuntimeError, WebSocketDisconnect)
-"""What sending on a closed socket raises: the server, Starlette and its state check differ in it."""
 
 
 class Socket(Protocol):
-    """The part of Starlette's WebSocket that a transport uses. It is open."""
+    """A client's WebSocket, which is open: a ClientSocket, or one that another process relays."""
 
-    async def receive(self) -> MutableMapping[str, Any]:
-        """The next message, as ASGI has it."""
+    async def receive(self) -> str | bytes:
+        """The next message. Raises CallEnded when the client is gone."""
 
-    async def send_bytes(self, data: bytes) -> None:
-        """Send a binary message."""
+    async def send(self, message: bytes) -> None:
+        """Send a message. Raises CallEnded when the client is gone."""
 
-    async def close(self, code: int = 1000, reason: str | None = None) -> None:
-        """Close."""
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close it, where the client has not done so."""
 
 
 class WebSocketTransport(Transport):
     """Sends and receives whole messages, each with its kind."""
 
     def __init__(
-        self, websocket: Socket, audio: AudioFormat, threads: CodecThreads, *, metadata: bool, impatient: bool
+        self, socket: Socket, audio: AudioFormat, threads: CodecThreads, *, metadata: bool, impatient: bool
     ) -> None:
         """`metadata`: the client knows METADATA. `impatient`: it wants to hear something also before the handshake.
 
@@ -63,7 +50,7 @@ class WebSocketTransport(Transport):
         for the handshake. Only NVIDIA's web client is sent PING then, since it gives up after 10 s without a message.
         """
         self.audio = audio
-        self._websocket = websocket
+        self._socket = socket
         self._threads = threads
         self._metadata = metadata
         self._pings = metadata or impatient
@@ -88,12 +75,8 @@ class WebSocketTransport(Transport):
     async def _receive(self) -> tuple[int, bytes]:
         """The next message: its kind and payload. NVIDIA's server ignores a text message and an empty one, so on its
         route they are."""
-        message = await self._websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            code = message.get("code") or ABNORMAL_CLOSURE
-            raise CallEnded(CLOSED_BELOW.get(code, "left"), code)
-        data = message.get("bytes")
-        if data:
+        data = await self._socket.receive()
+        if data and isinstance(data, bytes):
             kind = data[0]
             if kind > Kind.PING and (name := container_name(data)):
                 raise ProtocolError(
@@ -102,7 +85,7 @@ class WebSocketTransport(Transport):
             return kind, data[1:]
         if not self._metadata:
             return IGNORED, b""
-        if data is None:
+        if isinstance(data, str):
             raise ProtocolError("Messages must be binary, but a text message came. See the documentation of the wire.")
         raise ProtocolError("An empty message came; the first byte of each must say its kind.")
 
@@ -147,19 +130,14 @@ class WebSocketTransport(Transport):
 
     async def close(self, ended: CallEnded) -> None:
         """See Transport: the reason as an ERROR message, then the close."""
-        try:
-            if ended.message:
-                await self._websocket.send_bytes(bytes([Kind.ERROR]) + ended.message.encode())
-            reason = ended.message.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
-            await self._websocket.close(ended.code, reason)
-        except _CLOSED:
-            pass
+        if ended.message:
+            with suppress(CallEnded):
+                await self._socket.send(bytes([Kind.ERROR]) + ended.message.encode())
+        await self._socket.close(ended.code, ended.message)
 
     async def _send(self, kind: Kind, payload: bytes = b"") -> None:
         """Send one message. Raises CallEnded when the client is gone."""
         try:
-            await self._websocket.send_bytes(bytes((kind,)) + payload)
-        except _CLOSED:
-            raise CallEnded("left", ABNORMAL_CLOSURE) from None
+            await self._socket.send(bytes((kind,)) + payload)
         finally:
             self._last_sent = time.monotonic()

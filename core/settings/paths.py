@@ -1,6 +1,10 @@
 """Paths as people write them in settings: relative to a folder, or with `~`, and perhaps impossible."""
 
+import os
 from pathlib import Path
+
+from core.errors import EngineError
+from core.settings.sections import EngineConfig
 
 
 def absolute_path(base: Path, given: str | Path) -> Path:
@@ -27,3 +31,18 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}.") from None
+
+
+def cache_folder(config: EngineConfig) -> Path:
+    """The folder for files that the service derives from a checkpoint, such as unpacked voices.
+
+    Raises EngineError when no folder is known.
+    """
+    if config.cache:
+        return Path(config.cache) / "personaplex"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personaplex"
+    except RuntimeError:
+        raise EngineError(
+            "The home folder is not known, so there is no folder for a cache. Set HOME, or engine.cache, to a folder."
+        ) from None

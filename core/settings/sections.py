@@ -20,6 +20,16 @@ WebOrigin = Annotated[
     ),
 ]
 """An origin as browsers send it: in small letters, without a path and without a default port."""
+FrameAncestor = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://(\*\.)?[a-z0-9.:\[\]_-]+$",
+        description="an origin such as https://example.com, or all below it: https://*.example.com; no / at the end",
+    ),
+]
+_CSP = "directives such as script-src, each with its sources: spaces between them, no ; and no ,"
+CspDirective = Annotated[str, Meta(pattern=r"^(?!frame-ancestors)[a-z-]+$", description=_CSP)]
+CspSources = Annotated[str, Meta(pattern=r"^[!-+\--:<-~]+( [!-+\--:<-~]+)*$", description=_CSP)]
 SocketOrigin = Annotated[
     str,
     Meta(
@@ -42,6 +52,10 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the service may be reachable from other machines although no plugin authenticates callers."""
     origins: tuple[WebOrigin, ...] = ()
     """Other sites whose pages may use the service, such as `https://example.com`. Its own page always may."""
+    frame_ancestors: tuple[FrameAncestor, ...] = ()
+    """Other sites that may show the page in a frame. `talk.js` needs `origins` alone."""
+    csp: dict[CspDirective, CspSources] = field(default_factory=dict)
+    """Directives of the Content-Security-Policy in place of the strict ones, for a page of the operator's own."""
     trusted_proxies: tuple[Name, ...] = ()
     """Addresses or networks of the proxies whose forwarding headers are trusted; `*` trusts any."""
     queue: Annotated[int, Meta(ge=0, le=1000)] = 32
@@ -126,6 +140,9 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     machine's cores allow."""
     threads: NotNegative = 0
     """CPU threads for the model. 0 means one, which is fastest for nano."""
+    pin_prompt: bool = True
+    """Whether a call's prompt stays in the model's window for as long as the call lasts; personas may differ. One that
+    does not leaves it with the oldest frames, and the persona is forgotten."""
     prompt_cache_mb: NotNegative = 2048
     """Memory for the prefix cache: later calls of a persona start without a prefill of its prompt."""
     max_lag_ms: Annotated[int, Meta(ge=80)] = 400
@@ -146,6 +163,8 @@ class VoicesConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     allow: Annotated[tuple[Name, ...], Meta(min_length=1)] = ("*",)
     """Names or globs such as `NAT*`, in the order in which the voices are shown."""
+    labels: dict[str, Annotated[str, Meta(min_length=1, max_length=60)]] = field(default_factory=dict)
+    """What callers read in place of a voice's name. NATF2 and its kin have labels without it."""
     folder: str = ""
     """The folder of the operator's own `.safetensors` and `.wav` voices; "" is `voices` beside config.yaml. It need not
     exist."""
@@ -159,8 +178,9 @@ class PersonasConfig(Struct, frozen=True, forbid_unknown_fields=True):
     comes with the package."""
     default: str = ""
     """The id of the persona for callers who name none; "" is the first one in the list."""
-    custom: bool = False
-    """Whether callers may choose a voice and write a prompt of their own."""
+    custom: bool | Literal["auto"] = "auto"
+    """Whether callers may choose a voice and write a prompt of their own; `auto`: where they log in, or only this
+    machine can call."""
     max_prompt_chars: Positive = 4000
 
 

@@ -73,6 +73,8 @@ class EchoEngine:
     notice: str = "This is an echo."
     longest_s: float = math.inf
     """The longest call that it says it has the memory for."""
+    window: float = 0.0
+    """How full it says that every call's window is."""
     text: Sequence[str] = ()
     """What its agents say by themselves, a piece a frame, and then nothing; without it a word every fifth frame."""
     faults: EngineFaults = field(default_factory=EngineFaults)
@@ -192,7 +194,8 @@ class EchoCall:
             text, said, ended = self._next_text()
             tokens = np.full(9, self._index, np.int64)
             wait_ms = (time.perf_counter() - waiting.pushed) * 1000
-            yield OutputFrame(self._index, waiting.frame, text, tokens, wait_ms, 0.1, waiting.position, said, ended)
+            rest = 0.1, waiting.position, said, ended, self._engine.window
+            yield OutputFrame(self._index, waiting.frame, text, tokens, wait_ms, *rest)
             self._index += 1
 
     def _next_text(self) -> tuple[str, bool, bool]:

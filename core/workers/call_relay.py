@@ -5,17 +5,17 @@ The call stays where it is, with all its state. For each such connection there i
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from core.errors import RefusedError
-from core.session.call_service import CallService
-from core.session.protocol import ABNORMAL_CLOSURE, CloseCode
+from core.plugin.client_socket import ABNORMAL_CLOSURE, CLOSED_BELOW, ClientSocket
+from core.plugin.doors import CallEnded
+from core.session.dropped_calls import DroppedCalls
 from core.session.resumption import OVER, Pickup
 from core.settings.log import get_logger
 from core.workers import envelopes
@@ -25,8 +25,8 @@ from core.workers.paths import calls_socket
 
 FIND_S = 3.0
 """How long a worker may take to say whether a call is its own."""
-_GONE = (OSError, EOFError, RuntimeError, WebSocketDisconnect)
-"""What the end of either side raises."""
+_GONE = (OSError, EOFError)
+"""What the end of the other worker raises."""
 _log = get_logger("relay")
 
 
@@ -63,45 +63,49 @@ class RelayedSocket:
     def __init__(self, pipe: _Pipe) -> None:
         self._pipe = pipe
 
-    async def receive(self) -> dict[str, Any]:
-        """The next message of the client."""
+    async def receive(self) -> str | bytes:
+        """See there."""
         try:
             received = await self._pipe.receive()
         except _GONE:
             received = SocketClosed(ABNORMAL_CLOSURE, "")
         match received:
             case bytes():
-                return {"type": "websocket.receive", "bytes": received}
+                return received
             case SocketText():
-                return {"type": "websocket.receive", "text": ""}
+                return ""
             case SocketClosed(code=code):
-                return {"type": "websocket.disconnect", "code": code}
+                raise CallEnded(CLOSED_BELOW.get(code, "left"), code)
         raise RuntimeError(f"a relayed connection sent {type(received).__name__}")
 
-    async def send_bytes(self, data: bytes) -> None:
-        """Send a message to the client. Raises OSError when it is gone."""
-        await self._pipe.send_bytes(data)
+    async def send(self, message: bytes) -> None:
+        """See there."""
+        try:
+            await self._pipe.send_bytes(message)
+        except _GONE:
+            raise CallEnded("left", ABNORMAL_CLOSURE) from None
 
-    async def close(self, code: int = CloseCode.NORMAL, reason: str | None = None) -> None:
-        """Have the WebSocket closed. Raises OSError when it is gone."""
-        await self._pipe.send(SocketClosed(code, reason or ""))
+    async def close(self, code: int, reason: str = "") -> None:
+        """See there."""
+        with contextlib.suppress(*_GONE):
+            await self._pipe.send(SocketClosed(code, reason))
 
 
 @asynccontextmanager
-async def serve_relayed(service: CallService, folder: Path, worker: int) -> AsyncIterator[None]:
+async def serve_relayed(calls: DroppedCalls, folder: Path, worker: int) -> AsyncIterator[None]:
     """Let other workers reach the calls of this one while the context lasts."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pipe = _Pipe(reader, writer)
         try:
-            await _serve(service, pipe)
+            await _serve(calls, pipe)
         except (*_GONE, ValueError, msgspec.DecodeError) as error:
             _log.info("a relayed connection broke", error=type(error).__name__)
         finally:
             pipe.close()
 
-    service.tokens.place = str(worker)
-    service.others = OtherWorkers(folder, worker)
+    calls.tokens.place = str(worker)
+    calls.others = OtherWorkers(folder, worker)
     server = await asyncio.start_unix_server(serve, calls_socket(folder, worker))
     try:
         yield
@@ -109,7 +113,7 @@ async def serve_relayed(service: CallService, folder: Path, worker: int) -> Asyn
         server.close()
 
 
-async def _serve(service: CallService, pipe: _Pipe) -> None:
+async def _serve(calls: DroppedCalls, pipe: _Pipe) -> None:
     """Carry on a call over what another worker relays."""
     async with asyncio.timeout(FIND_S):
         asked = await pipe.receive()
@@ -117,7 +121,7 @@ async def _serve(service: CallService, pipe: _Pipe) -> None:
         raise ValueError("no call was asked for")
     pickup = asked.pickup
     try:
-        call = service.claim(pickup)
+        call = calls.claim(pickup)
     except RefusedError as refusal:
         await pipe.send(NotFound(refusal.status, refusal.reason, str(refusal)))
         return
@@ -126,7 +130,7 @@ async def _serve(service: CallService, pipe: _Pipe) -> None:
     except OSError:
         call.give_back(pickup.token)
         raise
-    await service.resume(call, pickup, RelayedSocket(pipe))
+    await calls.resume(call, pickup, RelayedSocket(pipe))
 
 
 class OtherWorkers:
@@ -169,8 +173,8 @@ class RemoteDroppedCall:
         """See there."""
         try:
             await websocket.accept()
-            ways: tuple[Callable[[WebSocket], Any], ...] = (self._up, self._down)
-            tasks = [asyncio.create_task(way(websocket)) for way in ways]
+            socket = ClientSocket(websocket)
+            tasks = [asyncio.create_task(way) for way in (self._up(socket), self._down(socket))]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -180,24 +184,26 @@ class RemoteDroppedCall:
         finally:
             self._pipe.close()
 
-    async def _up(self, websocket: WebSocket) -> None:
+    async def _up(self, socket: ClientSocket) -> None:
         """From the client to the call."""
         with contextlib.suppress(*_GONE):
-            while True:
-                message = await websocket.receive()
-                if message["type"] == "websocket.disconnect":
-                    await self._pipe.send(SocketClosed(message.get("code") or ABNORMAL_CLOSURE, ""))
-                    return
-                data = message.get("bytes")
-                await (self._pipe.send(SocketText()) if data is None else self._pipe.send_bytes(data))
+            try:
+                while True:
+                    message = await socket.receive()
+                    if isinstance(message, bytes):
+                        await self._pipe.send_bytes(message)
+                    else:
+                        await self._pipe.send(SocketText())
+            except CallEnded as ended:
+                await self._pipe.send(SocketClosed(ended.code, ""))
 
-    async def _down(self, websocket: WebSocket) -> None:
+    async def _down(self, socket: ClientSocket) -> None:
         """From the call to the client. Where the worker that has the call dies, the connection breaks as its own do."""
-        with contextlib.suppress(*_GONE):
+        with contextlib.suppress(CallEnded, *_GONE):
             while True:
                 received = await self._pipe.receive()
                 if isinstance(received, bytes):
-                    await websocket.send_bytes(received)
+                    await socket.send(received)
                 elif isinstance(received, SocketClosed):
-                    await websocket.close(received.code, received.reason)
+                    await socket.close(received.code, received.reason)
                     return

@@ -20,9 +20,9 @@ MAX_BODY_BYTES = 1 << 20
 
 _CALLER_HEAD = struct.Struct("<Q")
 """The call."""
-_AGENT_HEAD = struct.Struct("<QIff??H")
-"""The call, the frame's index, wait and step in milliseconds, whether its text was given and a sentence ends, and the
-bytes of text."""
+_AGENT_HEAD = struct.Struct("<QIff??fH")
+"""The call, the frame's index, wait and step in milliseconds, whether its text was given and a sentence ends, how full
+the window is, and the bytes of text."""
 _TOKENS = 9
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -54,21 +54,21 @@ def decode_caller_frame(body: memoryview) -> tuple[int, Frame]:
 def encode_agent_frame(call: int, output: OutputFrame) -> bytes:
     """The envelope of a frame for a worker."""
     text = output.text.encode()
-    given = output.said, output.sentence_ended
-    head = _AGENT_HEAD.pack(call, output.index, output.wait_ms, output.step_ms, *given, len(text))
+    rest = output.said, output.sentence_ended, output.window
+    head = _AGENT_HEAD.pack(call, output.index, output.wait_ms, output.step_ms, *rest, len(text))
     body = b"".join((head, text, output.tokens.astype("<i8").tobytes(), output.pcm.astype("<f4").tobytes()))
     return ENVELOPE.pack(len(body), AGENT_FRAME) + body
 
 
 def decode_agent_frame(body: memoryview) -> tuple[int, OutputFrame]:
     """The call and what its agent says. Raises ValueError."""
-    call, index, wait_ms, step_ms, said, ended, length = _AGENT_HEAD.unpack_from(body)
+    call, index, wait_ms, step_ms, said, ended, window, length = _AGENT_HEAD.unpack_from(body)
     words = _AGENT_HEAD.size
     tokens = words + length
     text = bytes(body[words:tokens]).decode()
     numbers = np.frombuffer(body, "<i8", _TOKENS, tokens).astype(np.int64)
     pcm = _samples(body, tokens + numbers.nbytes)
-    return call, OutputFrame(index, pcm, text, numbers, wait_ms, step_ms, None, said, ended)
+    return call, OutputFrame(index, pcm, text, numbers, wait_ms, step_ms, None, said, ended, window)
 
 
 def _samples(body: memoryview, offset: int) -> Frame:

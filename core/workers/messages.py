@@ -44,6 +44,7 @@ class SentPrompt(Struct, frozen=True):
     text: str
     voice: str | None
     fingerprint: str | None
+    pin: bool | None = None
 
 
 # Between any process and the desk.

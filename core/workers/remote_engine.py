@@ -123,6 +123,7 @@ class RemoteEngine:
             first.info.sampling,
             first.info.limits,
             min(state.info.longest_s for state in self._states()),
+            first.info.context_s,
         )
 
     @property

@@ -34,14 +34,14 @@ class VoiceFiles:
     def send(self, prompt: Prompt) -> SentPrompt:
         """The prompt for another process; its voice is in the folder then."""
         if prompt.voice is None:
-            return SentPrompt(prompt.text, None, None)
-        return SentPrompt(prompt.text, prompt.voice.name, self.put(prompt.voice))
+            return SentPrompt(prompt.text, None, None, prompt.pin)
+        return SentPrompt(prompt.text, prompt.voice.name, self.put(prompt.voice), prompt.pin)
 
     def receive(self, sent: SentPrompt) -> Prompt:
         """The prompt that another process sent. Raises PromptError when its voice is no longer there."""
         if sent.voice is None or sent.fingerprint is None:
-            return Prompt(sent.text)
-        return Prompt(sent.text, self.get(sent.voice, sent.fingerprint))
+            return Prompt(sent.text, pin=sent.pin)
+        return Prompt(sent.text, self.get(sent.voice, sent.fingerprint), sent.pin)
 
     def put(self, voice: Voice) -> str:
         """Put a voice into the folder; its fingerprint."""

@@ -7,6 +7,7 @@ import time
 import urllib.request
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -41,12 +42,36 @@ SILENT, LOUD = 1e-3, 1e-2
 """RMS below which nothing is heard (-60 dB), and above which somebody speaks."""
 
 
+GARDEN = '''"""Hears one sentence of whoever calls the night gardener, tells the page something, and ends the call."""
+from core import hookimpl
+
+class Ears:
+    def __init__(self, control):
+        self.control, self.frames = control, 0
+
+    def agent_frame(self, frame):
+        self.frames += 1
+        if self.frames == 10:
+            self.control.caller_said("Do the moonflowers bloom?", 200, 1400)
+            self.control.tell("bloom", flowers=3)
+        if self.frames == 30:
+            self.control.end("dawn", "The garden closes at dawn.")
+
+@hookimpl
+def open_session(control):
+    return Ears(control) if control.persona.id == "night-gardener" else None
+'''
+"""A plugin of the service."""
+
+
 @dataclass
 class Served:
     """`personaplex serve` in a process of its own, to be killed and started again."""
 
     folder: Path
     port: int
+    site_port: int = 0
+    """Where another site may be, whose pages may use the service."""
     process: ForkServerProcess | None = None
 
     @property
@@ -73,21 +98,30 @@ class Served:
             self.process.join()
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Two slots, one place in the queue, a password."""
     folder = tmp_path_factory.mktemp("served")
+    port, site_port = free_ports(2)
     config = {
-        "server": {"queue": 1},
-        "engine": {"name": "nano", "slots": 2, "device": "cpu"},
+        "server": {"queue": 1, "origins": [f"http://127.0.0.1:{site_port}"]},
+        "engine": {"name": "nano", "slots": 2, "device": "cpu", "cache": "cache"},
         "personas": {"custom": True},
         "plugins": {"options": {"password": {"password": PASSWORD}}},
     }
     (folder / "config.yaml").write_text(json.dumps(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Served(folder, port)
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "garden.py").write_text(GARDEN)
+    server = Served(folder, port, site_port)
     server.start()
     yield server
     server.kill()

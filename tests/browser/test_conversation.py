@@ -80,7 +80,10 @@ def test_both_sides_in_their_order_and_what_is_left(tabs: Callable[..., Tab], tm
     assert figures[0] != "0:00"
     assert page.evaluate("document.body.dataset.outcome") == "calm"
     player = page.locator("#player")
-    page.wait_for_function("document.getElementById('player').duration > 1")
+    # Not `wait_for_function`, whose polling the page's Content-Security-Policy forbids.
+    page.evaluate(
+        "new Promise((done) => setInterval(() => document.getElementById('player').duration > 1 && done(), 20))"
+    )
     page.get_by_label("Play the recording from").focus()
     for _ in range(20):
         page.keyboard.press("ArrowRight")
@@ -92,6 +95,17 @@ def test_both_sides_in_their_order_and_what_is_left(tabs: Callable[..., Tab], tm
     assert player.evaluate("player => player.paused")
     expect(page.locator("#recording-box")).to_be_hidden()
     tab.end()
+
+
+def test_a_plugin_that_hears_the_caller_and_ends_the_call(tabs: Callable[..., Tab]) -> None:
+    tab = tabs().choose("Night gardener").call()
+    words = tab.page.locator(".passage.you.heard")
+    expect(words).to_contain_text("Do the moonflowers bloom?", timeout=60_000)
+    tab.until("ended")
+    tab.says("The call was ended")
+    tab.says("The garden closes at dawn.")
+    assert tab.page.evaluate("document.body.dataset.outcome") == "calm"
+    expect(words).to_have_count(1)
 
 
 def test_who_is_interrupted_ends_with_a_dash(tabs: Callable[..., Tab]) -> None:

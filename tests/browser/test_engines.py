@@ -86,8 +86,11 @@ def firefox_tab(firefox: Browser, served: Served) -> Iterator[Callable[[str], Ta
 def test_a_call_in_firefox(
     firefox_tab: Callable[[str], Tab], sound_server: SoundServer, script: str, codec: str
 ) -> None:
-    tab = firefox_tab(script).call()
+    tab = firefox_tab(script)
     page = tab.page
+    page.locator("#hear").click()
+    assert sound_server.loudest() > LOUD, "the sample of the voice"
+    tab.call()
     page.get_by_role("button", name="Record").click()
     assert sound_server.loudest() > LOUD
     expect(page.locator(".passage.agent").first).to_be_visible(timeout=60_000)
@@ -147,6 +150,8 @@ def test_a_call_in_webkit(
     webkit.goto(f"{served.url}?persona=assistant")
     webkit.until("!document.getElementById('start').disabled")
     webkit.evaluate(f"(() => {{ {script} }})()")
+    webkit.click("#hear")
+    assert sound_server.loudest() > LOUD, "the sample of the voice"
     webkit.click("#start")
     webkit.until("document.body.dataset.call === 'live'")
     webkit.click("#record")

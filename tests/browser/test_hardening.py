@@ -11,12 +11,22 @@ from tests.browser.conftest import Tab
 
 URL = "https://example.com/" + "a-long-address-" * 4
 WORD = "Donaudampfschifffahrt" * 15
+PLAIN: dict[str, Any] = {"group": "", "starters": [], "emoji": "", "image": None}
 PERSONAS: dict[str, Any] = {
     "personas": [
-        {"id": "address", "name": URL[:80], "description": f"See {URL[:80]}", "voice": "NATF2"},
-        {"id": "word", "name": WORD[:300], "description": WORD[:300], "voice": "NATM1"},
-        {"id": "right", "name": "מלון האגם", "description": "ברוכים הבאים!", "voice": "NATF2"},
-        {"id": "plain", "name": "Plain", "description": "A name like any other.", "voice": "NATF2"},
+        {**PLAIN, "id": "address", "name": URL[:80], "description": f"See {URL[:80]}", "voice": "NATF2"},
+        {
+            "id": "word",
+            "name": WORD[:300],
+            "description": WORD[:300],
+            "voice": "NATM1",
+            "group": WORD[:60],
+            "starters": [WORD[:100]] * 6,
+            "emoji": "🏴‍☠️",
+            "image": "icon.svg",
+        },
+        {**PLAIN, "id": "right", "name": "מלון האגם", "description": "ברוכים הבאים!", "voice": "NATF2"},
+        {**PLAIN, "id": "plain", "name": "Plain", "description": "A name like any other.", "voice": "NATF2"},
     ],
     "custom": False,
     "max_prompt_chars": 4000,

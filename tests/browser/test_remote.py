@@ -1,28 +1,21 @@
 """The page of one process, and the calls of another, which sleeps at first."""
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import Served, Tab
+from tests.browser.conftest import Served, Tab, free_ports
 
 PASSWORD = "open sesame"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Served, Served]]:
     """A process with the page and one with the calls, neither of them started."""
-    page, gpu = Served(tmp_path / "page", free_port()), Served(tmp_path / "gpu", free_port())
+    page, gpu = (Served(tmp_path / name, port) for name, port in zip(("page", "gpu"), free_ports(2), strict=True))
     roles = (
         (page, {"role": "page", "socket": f"ws://localhost:{gpu.port}", "wake_s": 5}),
         (gpu, {"role": "gpu", "origins": [f"http://localhost:{page.port}"]}),

@@ -37,15 +37,16 @@ def _attend_block(  # type: ignore[no-untyped-def]
     # Its scales, float32[block, head, frame], where it is int8, else None.
     key_scales_pointer,
     value_scales_pointer,
-    # Where the rows are: int64[rows], and int64[rows, blocks].
+    # Where the rows are: int64[rows], twice, and int64[rows, blocks].
     positions_pointer,
+    pinned_pointer,
     block_table_pointer,
     block_table_row_stride,
     block_table_column_stride,
-    # The rotary embedding, `[rows, head_dim / 2]`.
+    # The rotary embedding, `[rows, 2, head_dim / 2]`: at the row's position, and for what is pinned.
     cos_pointer,
     sin_pointer,
-    # The partial results, `[rows, heads, blocks, ...]`.
+    # The partial results, `[rows, heads, blocks + 1, ...]`.
     sums_pointer,
     maximum_pointer,
     total_pointer,
@@ -57,29 +58,41 @@ def _attend_block(  # type: ignore[no-untyped-def]
     TILE_FRAMES: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    """Attend to one block of one head of one row.
+    """Attend to one block, or to one kind of its frames, of one head of one row.
 
     The program whose block takes the new frame also rotates the frame's key and caches key and value. The scale of a
     key multiplies its score, and that of a value its weight, so that no scale is multiplied channel by channel.
+
+    A program rotates its query for pinned frames or for the ring. Once the window moves, these differ, and the block in
+    which the prompt ends has two programs: its own, for what is the ring's, and one beyond those of all blocks.
     """
     row_and_head = tl.program_id(0)
-    number = tl.program_id(1)
+    program = tl.program_id(1)
     row = row_and_head // HEADS
     head = row_and_head % HEADS
     channel = tl.arange(0, HEAD_DIM)
     pair = tl.arange(0, HEAD_DIM // 2)
     position = tl.load(positions_pointer + row)
+    pinned = tl.load(pinned_pointer + row)
     used = tl.minimum(position + 1, context)
-    place = position % context
+    place = tl.where(position < context, position, pinned + (position - context) % (context - pinned))
+    moves = position >= context
+    number = tl.where(program < BLOCKS, program, pinned // BLOCK_FRAMES)
     start = number * BLOCK_FRAMES
-    partial = row_and_head * BLOCKS + number
+    first, end = start, tl.minimum(used, start + BLOCK_FRAMES)
+    if moves & (number == pinned // BLOCK_FRAMES):
+        first = tl.where(program < BLOCKS, pinned, start)
+    if program == BLOCKS:
+        end = tl.where(moves, pinned, start)
+    partial = row_and_head * (BLOCKS + 1) + program
     maximum = tl.full((), -float("inf"), dtype=tl.float32)
     total = tl.full((), 0.0, dtype=tl.float32)
     sums = tl.zeros((HEAD_DIM,), dtype=tl.float32)
-    if start < used:
+    if first < end:
         new = row * row_stride + head * head_stride
-        cos = tl.load(cos_pointer + row * (HEAD_DIM // 2) + pair)
-        sin = tl.load(sin_pointer + row * (HEAD_DIM // 2) + pair)
+        angles = row * HEAD_DIM + tl.where(first < pinned, HEAD_DIM // 2, 0) + pair
+        cos = tl.load(cos_pointer + angles)
+        sin = tl.load(sin_pointer + angles)
         dtype = key_pointer.dtype.element_ty
         even = tl.load(query_pointer + new + 2 * pair).to(tl.float32)
         odd = tl.load(query_pointer + new + 2 * pair + 1).to(tl.float32)
@@ -87,7 +100,7 @@ def _attend_block(  # type: ignore[no-untyped-def]
         block = tl.load(block_table_pointer + row * block_table_row_stride + number * block_table_column_stride)
         cached_scales = (block * HEADS + head) * BLOCK_FRAMES
         cached = cached_scales * HEAD_DIM
-        if (start <= place) & (place < start + BLOCK_FRAMES):
+        if (first <= place) & (place < end):
             even = tl.load(key_pointer + new + 2 * pair).to(tl.float32)
             odd = tl.load(key_pointer + new + 2 * pair + 1).to(tl.float32)
             key = rotate_pairs(even, odd, cos, sin).to(dtype)
@@ -109,7 +122,7 @@ def _attend_block(  # type: ignore[no-untyped-def]
                 sums *= value_scale
         for offset in range(0, BLOCK_FRAMES, TILE_FRAMES):
             frame = offset + tl.arange(0, TILE_FRAMES)
-            visible = (start + frame < used) & (start + frame != place)
+            visible = (first <= start + frame) & (start + frame < end) & (start + frame != place)
             tile = cached + frame[:, None] * HEAD_DIM + channel[None, :]
             keys = tl.load(keys_pointer + tile, mask=visible[:, None], other=0)
             keys = keys.to(tl.float32) if key_scales_pointer is None else to_float32(keys)
@@ -140,20 +153,20 @@ def _merge_blocks(  # type: ignore[no-untyped-def]
     total_pointer,
     out_pointer,
     HEAD_DIM: tl.constexpr,
-    BLOCKS: tl.constexpr,
+    PARTS: tl.constexpr,
     PADDED: tl.constexpr,
 ):
-    """Merge the partial results for the blocks of one head of one row."""
+    """Merge the partial results of one head of one row."""
     row_and_head = tl.program_id(0)
     number = tl.arange(0, PADDED)
     channel = tl.arange(0, HEAD_DIM)
-    inside = number < BLOCKS
-    maximum = tl.load(maximum_pointer + row_and_head * BLOCKS + number, mask=inside, other=-float("inf"))
-    total = tl.load(total_pointer + row_and_head * BLOCKS + number, mask=inside, other=0.0)
+    inside = number < PARTS
+    maximum = tl.load(maximum_pointer + row_and_head * PARTS + number, mask=inside, other=-float("inf"))
+    total = tl.load(total_pointer + row_and_head * PARTS + number, mask=inside, other=0.0)
     weight = tl.exp(maximum - tl.max(maximum))
     used = inside & (total > 0)
     sums = tl.load(
-        sums_pointer + (row_and_head * BLOCKS + number)[:, None] * HEAD_DIM + channel[None, :],
+        sums_pointer + (row_and_head * PARTS + number)[:, None] * HEAD_DIM + channel[None, :],
         mask=used[:, None],
         other=0.0,
     )
@@ -168,6 +181,7 @@ def block_attention(
     cached: Tensor,
     scales: Tensor | None,
     positions: Tensor,
+    pinned: Tensor,
     block_table: Tensor,
     context: int,
     rotary: RotaryEmbedding,
@@ -176,28 +190,30 @@ def block_attention(
 
     `query`, `key` and `value` are `[rows, heads, 1, head_dim]`, before the rotary embedding. `cached`, a layer's
     `[2, blocks, heads, frames, head_dim]`, takes in the new key and value, and so does `scales`,
-    float32[2, blocks, heads, frames], where it is int8; else `scales` is None. `positions` is int64[rows], and
-    `block_table`, int64[rows, n], lists the blocks of each row's call. Returns `[rows, heads, 1, head_dim]`.
+    float32[2, blocks, heads, frames], where it is int8; else `scales` is None. `positions` and `pinned` are
+    int64[rows], and `block_table`, int64[rows, n], lists the blocks of each row's call. `rotary` has two positions for
+    each row, those of `query_positions`. Returns `[rows, heads, 1, head_dim]`.
 
     Raises ValueError when query, key and value are not slices of one tensor.
     """
     rows, heads, _, head_dim = query.shape
     block_frames, blocks = cached.shape[3], triton.cdiv(context, cached.shape[3])
-    sums = torch.empty(rows, heads, blocks, head_dim, device=query.device, dtype=torch.float32)
-    maximum, total = torch.empty(2, rows, heads, blocks, device=query.device, dtype=torch.float32)
+    parts = blocks + 1
+    sums = torch.empty(rows, heads, parts, head_dim, device=query.device, dtype=torch.float32)
+    maximum, total = torch.empty(2, rows, heads, parts, device=query.device, dtype=torch.float32)
     out = torch.empty(rows, heads, 1, head_dim, device=query.device, dtype=query.dtype)
     strides = query.stride(0), query.stride(1)
     if not (key.stride()[:2] == value.stride()[:2] == strides and query.stride(3) == 1):
         raise ValueError("query, key and value must be slices of one projection")
-    _attend_block[(rows * heads, blocks)](
+    _attend_block[(rows * heads, parts)](
         query, key, value, *strides, *cached, *((None, None) if scales is None else scales),
-        positions, block_table, *block_table.stride(),
+        positions, pinned, block_table, *block_table.stride(),
         rotary.cos, rotary.sin, sums, maximum, total, context, head_dim**-0.5,
         HEADS=heads, HEAD_DIM=head_dim, BLOCK_FRAMES=block_frames, TILE_FRAMES=min(TILE_FRAMES, block_frames),
         BLOCKS=blocks, num_warps=WARPS,
     )  # fmt: skip
     _merge_blocks[(rows * heads,)](
         sums, maximum, total, out,
-        HEAD_DIM=head_dim, BLOCKS=blocks, PADDED=triton.next_power_of_2(blocks), num_warps=MERGE_WARPS,
+        HEAD_DIM=head_dim, PARTS=parts, PADDED=triton.next_power_of_2(parts), num_warps=MERGE_WARPS,
     )  # fmt: skip
     return out
