@@ -1,6 +1,7 @@
 """The line between browser and server: a TCP proxy that tests cut."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -43,9 +44,9 @@ class Line:
 
     def close(self) -> None:
         """End it."""
-        self._run(self._abort())
         self._server.close()
-        self._run(asyncio.sleep(0.1))  # for what ends with them
+        self._run(self._abort())
+        self._run(self._ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -57,19 +58,23 @@ class Line:
         for writer in self._writers:
             writer.transport.abort()
 
+    async def _ended(self) -> None:
+        """Return when nothing runs any more."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=5)
+        for writer in self._writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         if self._dead:
             writer.transport.abort()
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        both = {writer, far_writer}
-        self._writers |= both
-        try:
-            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
-        finally:
-            self._writers -= both
-            for one in both:
-                one.close()
+        self._writers.add(far_writer)
+        await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
