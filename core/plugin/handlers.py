@@ -19,6 +19,8 @@ METHODS = ("caller_frame", "agent_frame", "agent_text", "caller_text", "event", 
 """What a handler may have, by name; `core.plugin.acting.SessionHandler` documents each."""
 MOST_WAITING = 400
 """Calls of one handler that may wait: ten seconds of both sides' frames and of what happens with them."""
+MOST_MESSAGES = 50
+"""Of these, messages of the client: who sends more must not have the handler left out."""
 LIMIT_S = 10.0
 """How long a method may take."""
 CLOSE_S = 4.0
@@ -64,6 +66,11 @@ class Handler:
         self._waiting.append((method, arguments))
         self._changed.set()
 
+    @property
+    def overwhelmed(self) -> bool:
+        """Whether so many messages of the client wait that no more may come."""
+        return sum(method == "message" for method, _ in self._waiting) >= MOST_MESSAGES
+
     def close(self, ended: SessionEnded) -> None:
         """Have `close` called, after all that waits; `closed` says when it has returned."""
         if self._failed:
@@ -79,7 +86,7 @@ class Handler:
         await asyncio.wait([self._task], timeout=CLOSE_S)
 
     async def _run(self) -> None:
-        while not self._failed:  # a handler may have caught the cancellation
+        while True:
             while self._waiting:
                 name, arguments = self._waiting.popleft()
                 try:
@@ -87,7 +94,7 @@ class Handler:
                 except Exception as error:  # whatever a plugin raises ends only its handler
                     self._fail(_reason(name, error))
                     return
-            if self._closing:
+            if self._closing or self._failed:
                 return
             self._changed.clear()
             await self._changed.wait()
@@ -104,6 +111,8 @@ class Handler:
             self._fail(f"has not closed in {CLOSE_S:g} s")
 
     def _fail(self, reason: str) -> None:
+        if self._failed:  # its method raised when it was cancelled for the first failure
+            return
         self._failed = True
         self._waiting.clear()
         self._methods = {}

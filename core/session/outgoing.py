@@ -103,6 +103,8 @@ class Outgoing:
         try:
             async with asyncio.timeout(self._send_s):
                 with foreign_code():
+                    while self._posted and ended.reason not in ("left", "slow"):
+                        await self._transport.send_event(self._posted.popleft())
                     await self._transport.close(ended)
         except TimeoutError:
             pass
