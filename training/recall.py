@@ -156,11 +156,12 @@ def unseen(rng: random.Random) -> tuple[Episode, tuple[Question, ...]]:
         persona = episode(rng, "service", held_out=True)
         prices = [exchange for exchange in persona.exchanges if exchange.kind == "price"]
         amount = " ".join(numbers_in(prices[0].answer)) if prices else ""
-        if persona.name and persona.company and amount:
+        asks = tuple(ask for ask in prices[0].asks if "Do you have" not in ask) if prices else ()
+        if persona.name and persona.company and amount and asks:
             return persona, (
                 Question("name", phrases("name"), persona.first),
                 Question("company", phrases("company"), persona.company.removeprefix("The ")),
-                Question("price", prices[0].asks, amount),
+                Question("price", asks, amount),
             )
 
 
