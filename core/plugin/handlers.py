@@ -29,8 +29,8 @@ _log = get_logger("plugins")
 
 
 class Handler:
-    """Calls the methods of one plugin's handler in one session, one after another. A handler that fails is called no
-    more; it fails when a method raises or does not return in time, or when too many calls wait.
+    """Calls the methods of one plugin's handler in one session, one after another. A handler that fails hears nothing
+    more until its `close`; it fails when a method raises or does not return in time, or when too many calls wait.
 
     Belongs to the event loop. The log names what a handler raised by its type and line alone: the text may hold what
     was said.
@@ -54,7 +54,7 @@ class Handler:
 
     def hears(self, method: str) -> bool:
         """Whether `put` does anything for this method."""
-        return method in self._methods and not self._closing
+        return method in self._methods and not self._closing and not self._failed
 
     def put(self, method: str, *arguments: Any) -> None:
         """Have a method called, if the handler has it. Never blocks."""
@@ -72,13 +72,14 @@ class Handler:
         return sum(method == "message" for method, _ in self._waiting) >= MOST_MESSAGES
 
     def close(self, ended: SessionEnded) -> None:
-        """Have `close` called, after all that waits; `closed` says when it has returned."""
-        if self._failed:
-            return
+        """Have `close` called, after all that waits; `closed` says when it has returned. A handler that was left out is
+        closed too, since it may have begun what only it can end."""
         if "close" in self._methods:
             self._waiting.append(("close", (ended,)))
         self._closing = True
         self._changed.set()
+        if self._failed and self._waiting:
+            self._task = asyncio.create_task(self._run(), name=self._task.get_name())
         asyncio.get_running_loop().call_later(CLOSE_S, self._give_up)
 
     async def closed(self) -> None:
@@ -93,7 +94,6 @@ class Handler:
                     await self._call(name, arguments)
                 except Exception as error:  # whatever a plugin raises ends only its handler
                     self._fail(_reason(name, error))
-                    return
             if self._closing or self._failed:
                 return
             self._changed.clear()
@@ -111,14 +111,13 @@ class Handler:
             self._fail(f"has not closed in {CLOSE_S:g} s")
 
     def _fail(self, reason: str) -> None:
-        if self._failed:  # its method raised when it was cancelled for the first failure
-            return
-        self._failed = True
-        self._waiting.clear()
-        self._methods = {}
+        _log.error("handler left out", plugin=self.plugin, reason=reason)
         if self._task is not asyncio.current_task():
             self._task.cancel()
-        _log.error("handler left out", plugin=self.plugin, reason=reason)
+        if self._failed:  # it has raised when it was cancelled for the first failure, or has not closed after it
+            return
+        self._failed = True
+        self._waiting = deque(call for call in self._waiting if call[0] == "close")
         self._on_failure(HandlerFailed(self.plugin, reason))
 
 
