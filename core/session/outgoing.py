@@ -90,6 +90,13 @@ class Outgoing:
             while self._posted:
                 await self.send_event(self._posted.popleft())
 
+    async def flush(self) -> None:
+        """Return when all that is posted has been sent."""
+        while self._posted:
+            await self.send_event(self._posted.popleft())
+        async with self._sending:  # what `send_posted` has taken is on its way until then
+            pass
+
     async def watch(self) -> None:
         """Raise CallEnded when a send waits for too long: the client does not read. One watch for all sends, since a
         timeout around each costs more than the send itself."""
@@ -103,8 +110,6 @@ class Outgoing:
         try:
             async with asyncio.timeout(self._send_s):
                 with foreign_code():
-                    while self._posted and ended.reason not in ("left", "slow"):
-                        await self._transport.send_event(self._posted.popleft())
                     await self._transport.close(ended)
         except TimeoutError:
             pass

@@ -143,7 +143,6 @@ class Session:
                 ended = self._ended or CallEnded("shutdown", CloseCode.GOING_AWAY)
                 summary = self._summary(ended)
                 self._event(summary)
-                self._over = True
                 self._acting.close(summary)
             await self._outgoing.close(ended)
             await self._acting.closed()
@@ -271,7 +270,10 @@ class Session:
             await self._outgoing.keep_alive()
 
     async def _wait_for_end(self) -> None:
-        raise await self._end_requested
+        ended = await self._end_requested
+        if ended.reason == "plugin":  # which may have told its client why
+            await self._outgoing.flush()
+        raise ended
 
     async def _queued(self, place: int) -> None:
         self._acting.queued()
@@ -285,6 +287,7 @@ class Session:
     def _event(self, event: SessionEvent) -> None:
         if self._over:
             return
+        self._over = isinstance(event, SessionEnded)
         self._on_event(event)
         self._host.event(self.info, event)
         self._acting.event(event)
