@@ -357,6 +357,18 @@ async def test_a_door_whose_task_is_cancelled_frees_the_slot(serve: Serve) -> No
     await is_fine(running)
 
 
+async def test_where_nobody_can_call_a_door_has_no_calls(serve: Serve) -> None:
+    given: list[Calls | None] = []
+
+    class Asks:
+        @hookimpl
+        def startup(self, calls: Calls | None) -> None:
+            given.append(calls)
+
+    await serve(extra=(Asks(),), **PLAIN, server={"role": "page", "socket": "wss://calls.example.com"})
+    assert given == [None]
+
+
 # The door of the documentation, and one with a route of its own
 
 

@@ -50,7 +50,7 @@ class Provider:
                 Route("/authorize", self.authorize),
                 Route("/token", self.token, methods=["POST"]),
                 Route("/keys", self.keys),
-            ]
+            ],
         )
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
