@@ -25,7 +25,7 @@ from core.events import (
     TextSaid,
 )
 from core.plugin.acting import AgentText, Line, SessionControl, SessionHandler
-from core.plugin.handlers import METHODS
+from core.plugin.handlers import METHODS, MOST_MESSAGES
 from core.plugin.hookspecs import hookimpl
 from core.session.control import Control
 from core.session.protocol import CloseCode
@@ -568,9 +568,6 @@ async def test_a_handler_that_falls_behind_is_left_out_and_what_it_muted_is_hear
         def agent_frame(self, _frame: Frame) -> None:
             opened.wait(60)
 
-        def close(self, _ended: SessionEnded) -> None:
-            raise AssertionError("it was left out")
-
     running = await serve(extra=(Opens(Slow),), **PLAIN)
     try:
         async with dial(running.url(PCM), "pcm") as caller:
@@ -582,6 +579,107 @@ async def test_a_handler_that_falls_behind_is_left_out_and_what_it_muted_is_hear
             assert (await caller.talk(speech(0.16))).any()
     finally:
         opened.set()
+
+
+async def test_a_handler_that_is_left_out_is_closed_at_the_end_all_the_same(serve: Serve) -> None:
+    began: list[asyncio.Task[None]] = []
+    heard: list[str] = []
+
+    class Works:
+        async def message(self, type: str, _data: Mapping[str, Any]) -> None:
+            heard.append(type)
+            began.append(asyncio.create_task(hangs_on_the_loop()))
+            raise RuntimeError("x")
+
+        async def close(self, ended: SessionEnded) -> None:
+            heard.append(ended.reason)
+            began[0].cancel()
+            raise RuntimeError("y")
+
+    running = await serve(extra=(Opens(lambda _: Works()),), **PLAIN)
+    async with dial(running.url(PCM), "pcm") as caller:
+        await caller.shake_hands()
+        await caller.socket.send(b'\x04{"type":"Opens.first"}')
+        await running.record.until(lambda: bool(running.record.of(HandlerFailed)))
+        await caller.socket.send(b'\x04{"type":"Opens.second"}')
+        await caller.talk(speech(0.16))
+    await until(lambda: not running.service._sessions)
+    assert heard == ["first", "left"]
+    await asyncio.wait(began)
+    assert [failure.reason.split(" (")[0] for failure in running.record.of(HandlerFailed)] == [
+        "message raised RuntimeError"
+    ]
+
+
+def swallows() -> None:
+    pass
+
+
+@pytest.mark.parametrize("then", [swallows, lambda: raises(RuntimeError("x"))])
+async def test_a_handler_that_catches_the_cancellation_does_not_hold_up_the_end(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, then: Callable[[], None]
+) -> None:
+    monkeypatch.setattr("core.plugin.handlers.MOST_WAITING", 5)
+    monkeypatch.setattr("core.plugin.handlers.CLOSE_S", 60)
+
+    class Stubborn:
+        async def agent_frame(self, _frame: Frame) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                then()
+
+    running = await serve(extra=(Opens(lambda _: Stubborn()),), **PLAIN)
+    async with dial(running.url(PCM), "pcm") as caller:
+        await caller.shake_hands()
+        await caller.talk(speech(0.8))
+    await until(lambda: not running.service._sessions)
+    [failure] = running.record.of(HandlerFailed)
+    assert "fell behind" in failure.reason
+
+
+async def test_a_client_that_floods_a_plugin_loses_its_call_and_not_the_handler(serve: Serve) -> None:
+    released = asyncio.Event()
+    heard: list[str] = []
+
+    class Slow:
+        async def message(self, type: str, _data: Mapping[str, Any]) -> None:
+            heard.append(type)
+            await released.wait()
+
+    running = await serve(extra=(Opens(lambda _: Slow()),), **PLAIN)
+    async with dial(running.url(PCM), "pcm") as caller:
+        await caller.shake_hands()
+        for _ in range(MOST_MESSAGES):
+            await caller.socket.send(b'\x04{"type":"Opens.x"}')
+        await caller.talk(speech(0.16))  # so many are taken
+        for _ in range(2):
+            await caller.socket.send(b'\x04{"type":"Opens.x"}')
+        assert await caller.end() == CloseCode.TOO_FAST
+        assert "Send fewer" in caller.error
+    released.set()
+    await until(lambda: len(heard) == MOST_MESSAGES + 1)
+    assert [ended.reason for ended in await running.record.ended()] == ["too_fast"]
+    assert not running.record.of(HandlerFailed)
+
+
+async def test_nothing_happens_in_a_session_after_its_end(serve: Serve) -> None:
+    class Late:
+        @hookimpl
+        def open_session(self, control: SessionControl) -> None:
+            self.control = control
+
+        @hookimpl
+        def session_event(self, event: SessionEvent) -> None:
+            if isinstance(event, SessionEnded):
+                self.control.caller_said("Wait!", 0, 80)
+
+    running = await serve(extra=(Late(),), **PLAIN)
+    async with dial(running.url(PCM), "pcm") as caller:
+        await caller.shake_hands()
+    await until(lambda: not running.service._sessions)
+    assert isinstance(running.record.events[-1][1], SessionEnded)
+    assert not running.record.of(CallerText)
 
 
 async def test_a_handler_that_does_not_close_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from core.engine.call import Frame
-from core.errors import AudioError, RefusedError
+from core.errors import AudioError, RefusedError, SayError
 from core.events import CallRefused, FrameTimed, Identity, SessionEnded, SessionQueued
 from core.media.audio_codecs import Samples
 from core.plugin.acting import AgentText
@@ -277,6 +277,26 @@ async def test_a_transport_that_cannot_close_ends_its_call_all_the_same(
     assert "a transport failed to close" in caplog.text
 
 
+async def test_what_a_plugin_tells_before_it_ends_a_call_arrives_however_slowly(serve: Serve) -> None:
+    class Slow(Line):
+        async def send_event(self, message: ServerMessage) -> None:
+            await asyncio.sleep(0.01)
+            await super().send_event(message)
+
+    door, line = Door(), Slow()
+    running = await serve(extra=(door,), **PLAIN)
+    async with held(door, line) as call:
+        await line.told(Ready)
+        [control] = running.record.controls.values()
+        for number in range(5):
+            control.tell("note", n=number)
+        control.end("done", "Goodbye.")
+    told = [message.data["n"] for message in line.messages if isinstance(message, PluginMessage)]
+    assert told == [0, 1, 2, 3, 4]
+    assert call.result().reason == "plugin"
+    assert [closing.message for closing in line.closed] == ["Goodbye."]
+
+
 async def test_what_is_no_transport_is_refused(serve: Serve) -> None:
     door = Door()
     running = await serve(extra=(door,), **PLAIN)
@@ -325,11 +345,28 @@ async def test_a_door_whose_task_is_cancelled_frees_the_slot(serve: Serve) -> No
     running = await serve(engine, extra=(door,), **PLAIN)
     async with held(door, line) as call:
         await line.told(Ready)
+        [control] = running.record.controls.values()
+        control.state["kept"] = "something large"
         call.cancel()
     assert call.cancelled()
     assert len(await running.record.ended()) == 1
+    assert not control.state
+    with pytest.raises(SayError, match="over"):
+        control.say("Hello?")
     assert not engine.calls
     await is_fine(running)
+
+
+async def test_where_nobody_can_call_a_door_has_no_calls(serve: Serve) -> None:
+    given: list[Calls | None] = []
+
+    class Asks:
+        @hookimpl
+        def startup(self, calls: Calls | None) -> None:
+            given.append(calls)
+
+    await serve(extra=(Asks(),), **PLAIN, server={"role": "page", "socket": "wss://calls.example.com"})
+    assert given == [None]
 
 
 # The door of the documentation, and one with a route of its own

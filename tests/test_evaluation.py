@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli.main import main
-from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, OutputFrame
+from core.engine.call import FRAME_S, FRAME_SAMPLES, SAMPLE_RATE, OutputFrame
 from core.errors import VoiceError
 from core.evaluation.callers import Line, leveled, recorded_lines
 from core.evaluation.calls import Recording
@@ -21,9 +22,10 @@ from core.evaluation.evaluate import EvaluatedCall, Evaluation, Plan, at_rest, h
 from core.evaluation.figures import Figure
 from core.evaluation.personas import Subject, subject
 from core.evaluation.report import write_report
-from core.evaluation.script import Turn
+from core.evaluation.script import ScriptedCaller, Turn
 from core.evaluation.speech import Samples, activity
 from core.evaluation.turn_taking import takes_turn, turn_taking
+from core.evaluation.words import mentions
 from core.media.sound_files import write_wav
 from core.testing import EchoEngine
 from core.testing.echo_engine import EchoCall
@@ -102,6 +104,39 @@ def test_recall_counts_facts_by_when_they_were_asked_for() -> None:
     assert figures["Answers with the right price, at the beginning"].met
     assert figures["Answers with the right name, after 3 min"].verdict == "missed"
     assert "Answers with the right company, at the beginning" not in figures
+
+
+@pytest.mark.parametrize(
+    ("said", "price", "right"),
+    [
+        ("That is thirty two dollars.", "32", True),
+        ("That is thirty two dollars.", "2", False),
+        ("That is thirty two dollars.", "30", False),
+        ("It costs 32 dollars.", "32", True),
+        ("A thirty-two dollar ticket.", "32", True),
+        ("For that one twelve dollars.", "12", True),
+        ("One hundred and twenty dollars.", "120", True),
+        ("One hundred twenty dollars.", "20", False),
+        ("$1,120", "120", False),
+        ("Two thousand five dollars.", "2005", True),
+        ("Sixteen dollars.", "6", False),
+    ],
+)
+def test_a_price_is_right_when_the_whole_number_is(said: str, price: str, right: bool) -> None:
+    assert mentions(said, price) is right
+
+
+@pytest.mark.parametrize("minutes", [0.0, 0.7, 2.0])
+def test_callers_talk_for_as_long_as_they_are_asked_to(minutes: float) -> None:
+    caller = ScriptedCaller(subject(0), Voices(), [], 0, minutes)
+    frames = caller.frames()
+    next(frames)
+    with suppress(StopIteration):
+        while True:  # an agent who answers each second
+            frames.send(caller.count % 25 < 12)
+    talked = [turn for turn in caller.turns if turn.begin * FRAME_S / 60 < minutes]
+    assert caller.silent_from * FRAME_S / 60 >= minutes
+    assert all(turn.kind != "small talk" or turn in talked for turn in caller.turns)  # nobody begins another later
 
 
 def test_silence_that_hisses_misses_its_bound() -> None:
@@ -201,6 +236,17 @@ def test_what_cannot_be_evaluated_is_named(arguments: list[str], says: str) -> N
     result = CliRunner().invoke(main, ["eval", *arguments])
     assert result.exit_code != 0
     assert says in result.output
+
+
+@pytest.mark.training
+def test_a_whisper_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper", reason="uv sync --extra eval")
+    write_wav(tmp_path / "hello.wav", speech(1.0)[np.newaxis])
+    arguments = ["eval", "--recordings-only", "--callers", str(tmp_path), "--whisper", "nonsense"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: Whisper cannot be used with 'nonsense': ")
+    assert result.output.count("\n") == 1
 
 
 @pytest.mark.training

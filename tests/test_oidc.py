@@ -18,6 +18,8 @@ import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -37,16 +39,22 @@ class Provider:
         self.user: dict[str, Any] = {"sub": "u-17", "email": "ann@example.com", "email_verified": True}
         self.client_secret = SECRET
         self.issuer = ""
+        self.broken: set[str] = set()
+        """The paths that answer 503."""
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._asked: dict[str, dict[str, str]] = {}
         self.app = Starlette(
+            middleware=[Middleware(BaseHTTPMiddleware, dispatch=self.dispatch)],
             routes=[
                 Route("/.well-known/openid-configuration", self.configuration),
                 Route("/authorize", self.authorize),
                 Route("/token", self.token, methods=["POST"]),
                 Route("/keys", self.keys),
-            ]
+            ],
         )
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return Response(status_code=503) if request.url.path in self.broken else await call_next(request)
 
     async def configuration(self, _request: Request) -> Response:
         places = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
@@ -75,7 +83,8 @@ class Provider:
         now = int(time.time())
         claims = {"iss": self.issuer, "aud": "voice", "iat": now, "exp": now + 60, "nonce": asked["nonce"], **self.user}
         signed = jwt.encode(claims, self._key, "RS256", headers={"kid": "1"})
-        return JSONResponse({"access_token": "x", "token_type": "Bearer", "id_token": signed})
+        id_token = {"id_token": signed} if self.user else {}
+        return JSONResponse({"access_token": "x", "token_type": "Bearer", **id_token})
 
     async def keys(self, _request: Request) -> Response:
         key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key()))
@@ -136,6 +145,7 @@ async def test_the_button_leads_to_the_provider_and_back_to_a_call(running: Runn
         ({"sub": "u-1", "email": "bob@elsewhere.com", "email_verified": True}, 403),
         ({"sub": "u-1", "email": "bob@example.com"}, 403),  # an address that nobody has checked
         ({"sub": "u-1"}, 403),
+        ({}, 401),  # who they are is not said
         ({"sub": "u-1", "email": "bob@example.com", "email_verified": True, "nonce": "another"}, 401),
         ({"sub": "u-1", "email": "bob@example.com", "email_verified": True, "aud": "another"}, 401),
     ],
@@ -146,6 +156,26 @@ async def test_who_is_not_let_in(running: Running, provider: Provider, user: dic
         answer = await client.get("/oidc/begin")
         assert (answer.status_code, "error" in answer.json()) == (status, True)
         assert (await client.get("/personas")).status_code == 401
+
+
+async def test_an_address_is_the_same_in_capitals(running: Running, provider: Provider) -> None:
+    provider.user["email"] = "Ann@EXAMPLE.com"
+    async with browser(running) as client:
+        assert (await client.get("/oidc/begin")).status_code == 200
+        assert (await client.get("/session")).json()["identity"] == "ann@example.com"
+
+
+@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/token", "/keys"])
+async def test_a_provider_that_is_down_is_a_sentence_and_not_for_ever(
+    running: Running, provider: Provider, path: str
+) -> None:
+    provider.broken = {path}
+    async with browser(running) as client:
+        answer = await client.get("/oidc/begin")
+        assert (answer.status_code, "cannot be reached" in answer.json()["error"]) == (502, True)
+        provider.broken = set()
+        assert (await client.get("/oidc/begin")).status_code == 200
+        assert (await client.get("/session")).json()["authenticated"]
 
 
 async def test_a_callback_that_nobody_began_and_a_provider_that_refuses(

@@ -248,7 +248,7 @@ BROKEN = {
     **{
         f"async {hook}": (f"@hookimpl\nasync def {hook}(): pass", f"the hook '{hook}' cannot be async")
         for hook in hookspecs.SYNC_HOOKS
-        if hook != "login_secret"  # whoever authenticates is never skipped
+        if hook not in ("login", "login_secret")  # whoever authenticates is never skipped
     },
     "options": ("class Plugin:\n  Options = dict\n  @hookimpl\n  def shutdown(self): pass", "msgspec.Struct"),
 }
@@ -283,7 +283,9 @@ def test_the_hooks_that_may_be_async_are_those_whose_result_may_be_awaited() -> 
         "1/0\n@hookimpl\nasync def authorize(identity, persona): pass",
         "@hookimpl\ndef authenticate(conection): pass",
         "@hookimpl\nasync def login_secret(name): pass",
+        "@hookimpl\nasync def login(): pass\n@hookimpl\ndef login_secret(name): pass",
         "@hookimpl\ndef authentcate(connection): pass",
+        "@hookimpl\ndef login(): pass",  # and no login_secret, so that everybody would be let in
         "class Plugin:\n  def __init__(self): raise OSError\n  @hookimpl\n  def authenticate(self, connection): pass",
     ],
 )

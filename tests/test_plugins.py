@@ -1,5 +1,6 @@
 """Each hook, and what a plugin that fails can do to others (nothing)."""
 
+import base64
 import re
 import secrets
 from pathlib import Path
@@ -391,14 +392,24 @@ class Plugin:
 
 
 def test_hook_login_tells_every_way_whatever_others_answer(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
-    folder.plugin("a", "@hookimpl\ndef login(): raise ValueError('x')")
-    folder.plugin("b", "@hookimpl\ndef login(): return '/login'")
-    folder.plugin("c", "@hookimpl\ndef login(): return None")
+    secret = "@hookimpl\ndef login_secret(name): pass\n"
+    folder.plugin("a", secret + "@hookimpl\ndef login(): raise ValueError('x')")
+    folder.plugin("b", secret + "@hookimpl\ndef login(): return '/login'")
+    folder.plugin("c", secret + "@hookimpl\ndef login(): return None")
     assert folder.load().authentication.ways() == []
-    folder.plugin("d", "from core import Login\n@hookimpl\ndef login(): return Login('password', '/login')")
-    folder.plugin("e", "from core import Login\n@hookimpl\ndef login(): return Login('redirect', '/go', 'Go')")
-    assert folder.load().authentication.ways() == [Login("password", "/login"), Login("redirect", "/go", "Go")]
-    assert [f"'plugin': '{name}'" in caplog.text for name in "abcde"] == [True, True, False, False, False]
+    folder.plugin("d", secret + "@hookimpl\ndef login(): return Login('password', '/login')")
+    folder.plugin("e", secret + "@hookimpl\ndef login(): return Login('redirect', '/go', 'Go')")
+    caplog.clear()
+    authentication = folder.load().authentication
+    for _ in range(3):
+        assert authentication.ways() == [Login("password", "/login"), Login("redirect", "/go", "Go")]
+    assert [caplog.text.count(f"'plugin': '{name}'") for name in "abcde"] == [1, 1, 0, 0, 0]
+
+
+def made_up(plugin: str, name: str) -> bytes:
+    """A cookie of somebody who has not logged in."""
+    holder = base64.urlsafe_b64encode(f'["{plugin}", "{name}"]'.encode()).decode().rstrip("=")
+    return f"personaplex={holder}.x".encode()
 
 
 async def test_hook_login_secret_decides_whose_cookies_count(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
@@ -419,6 +430,11 @@ async def test_hook_login_secret_decides_whose_cookies_count(folder: Folder, cap
     for plugin in "bcd":  # no Secret, a failure, and no such plugin: nobody is let in
         with pytest.raises(PluginError, match=f"plugin {plugin}: .*login_secret"):
             await logins[plugin].admit(page, Response(), ann)
+    caplog.clear()
+    for name in range(3):  # of a plugin that fails, strangers fill no log with names that they have made up
+        forged = HTTPConnection({"type": "http", "headers": [(b"cookie", made_up("c", str(name)))]})
+        assert await host.authentication.identify(forged) is None
+    assert not caplog.text
     for claims in ({"x": object()}, {"x": secrets.token_hex(4000)}):
         with pytest.raises(PluginError, match=r"plugin a: .*(JSON|too long)"):
             await logins["a"].admit(page, Response(), Identity("ann", claims))

@@ -109,3 +109,5 @@ def _whisper(model: str) -> "Whisper":
         raise click.ClickException(
             f"Whisper, which listens to the agent, is not installed. {INSTALL} Or do without: --whisper none."
         ) from None
+    except Exception as error:  # faster-whisper, its engine and the Hub raise many kinds
+        raise click.ClickException(f"Whisper cannot be used with {model!r}: {error}") from None

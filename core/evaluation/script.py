@@ -118,8 +118,8 @@ class ScriptedCaller(Caller):
         """Small talk, and at each mark the facts once more."""
         marks: Iterator[float] = iter([mark for mark in MARKS_MIN if mark <= self._minutes])
         mark = next(marks, None)
-        while mark is not None:
-            if self._now_min >= mark:
+        while mark is not None or self._now_min < self._minutes:
+            if mark is not None and self._now_min >= mark:
                 yield from self._facts(callers, mark)
                 mark = next(marks, None)
             else:

@@ -3,9 +3,14 @@
 import re
 from collections.abc import Sequence
 
-from core.engine.spoken_numbers import spell_numbers
+from core.engine.spoken_numbers import number_in_words, spell_numbers
 
 SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missis", "dr": "doctor", "til": "until", "goodbye": "good bye"}
+
+_SMALL = "|".join(number_in_words(str(number)) for number in reversed(range(100)))
+_HUNDREDS = rf"(?:(?:{_SMALL}) hundred(?: (?:and )?(?:{_SMALL}))?|{_SMALL})"
+NUMBER = re.compile(rf"\b{_HUNDREDS}(?: thousand(?: (?:and )?{_HUNDREDS})?)?\b")
+"""A number in words, such as `one hundred and twenty`."""
 
 
 def words_of(text: str) -> list[str]:
@@ -27,8 +32,14 @@ def word_errors(said: Sequence[str], heard: Sequence[str]) -> int:
 
 
 def mentions(text: str, name: str) -> bool:
-    """Whether a text holds a name, word for word."""
-    return f" {' '.join(words_of(name))} " in f" {' '.join(words_of(text))} "
+    """Whether a text holds a name or a number, word for word; a number is one word, so 32 is no mention of 2."""
+    return f" {_joined(name)} " in f" {_joined(text)} "
+
+
+def _joined(text: str) -> str:
+    """The words of a text, those of each number joined by hyphens."""
+    spoken = " ".join(words_of(text))
+    return NUMBER.sub(lambda found: found[0].replace(" and ", " ").replace(" ", "-"), spoken)
 
 
 class WordErrors:

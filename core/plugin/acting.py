@@ -46,8 +46,8 @@ class SessionHandler:
     Its methods are called one after another, never two at once, from a queue of the handler's own, beside the call and
     never in its way. A plain function runs in a thread of its plugin, so it may block; an `async def` runs on the event
     loop, where it must not. One that raises, that has not returned after 10 s, or that falls behind by hundreds of
-    calls costs the session this handler: it is called no more, an event HandlerFailed says so, and the call goes on. So
-    what takes long is a task of the handler's own. What the methods return is ignored.
+    calls costs the session this handler: but for its `close` it is called no more, an event HandlerFailed says so, and
+    the call goes on. So what takes long is a task of the handler's own. What the methods return is ignored.
     """
 
     def caller_frame(self, frame: Frame) -> Awaitable[None] | None:
@@ -69,7 +69,7 @@ class SessionHandler:
         """This session's client has sent METADATA for this plugin: `{"type": "PLUGIN.TYPE", ...data}`."""
 
     def close(self, ended: SessionEnded) -> Awaitable[None] | None:
-        """The session is over. Called last and once, unless the handler was left out before."""
+        """The session is over. Called last and once, also where the handler was left out before."""
 
 
 class SessionControl(Protocol):

@@ -68,7 +68,7 @@ class Authentication:
             try:
                 login = self._hooks.call_on_loop(hook)
             except Exception as error:
-                self._hooks.report_failure(hook, error)
+                self._hooks.report_first_failure(hook, error)
                 continue
             if isinstance(login, Login):
                 logins.append(login)
@@ -84,7 +84,7 @@ class Authentication:
             try:
                 secret = self._hooks.call_on_loop(hook, name=holder.name)
             except Exception as error:
-                self._hooks.report_failure(hook, error, hide_text=True)
+                self._hooks.report_first_failure(hook, error)
                 return None
             if isinstance(secret, Secret):
                 return secret

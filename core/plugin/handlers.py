@@ -19,6 +19,8 @@ METHODS = ("caller_frame", "agent_frame", "agent_text", "caller_text", "event", 
 """What a handler may have, by name; `core.plugin.acting.SessionHandler` documents each."""
 MOST_WAITING = 400
 """Calls of one handler that may wait: ten seconds of both sides' frames and of what happens with them."""
+MOST_MESSAGES = 50
+"""Of these, messages of the client: who sends more must not have the handler left out."""
 LIMIT_S = 10.0
 """How long a method may take."""
 CLOSE_S = 4.0
@@ -27,8 +29,8 @@ _log = get_logger("plugins")
 
 
 class Handler:
-    """Calls the methods of one plugin's handler in one session, one after another. A handler that fails is called no
-    more; it fails when a method raises or does not return in time, or when too many calls wait.
+    """Calls the methods of one plugin's handler in one session, one after another. A handler that fails hears nothing
+    more until its `close`; it fails when a method raises or does not return in time, or when too many calls wait.
 
     Belongs to the event loop. The log names what a handler raised by its type and line alone: the text may hold what
     was said.
@@ -52,7 +54,7 @@ class Handler:
 
     def hears(self, method: str) -> bool:
         """Whether `put` does anything for this method."""
-        return method in self._methods and not self._closing
+        return method in self._methods and not self._closing and not self._failed
 
     def put(self, method: str, *arguments: Any) -> None:
         """Have a method called, if the handler has it. Never blocks."""
@@ -64,14 +66,20 @@ class Handler:
         self._waiting.append((method, arguments))
         self._changed.set()
 
+    @property
+    def overwhelmed(self) -> bool:
+        """Whether so many messages of the client wait that no more may come."""
+        return sum(method == "message" for method, _ in self._waiting) >= MOST_MESSAGES
+
     def close(self, ended: SessionEnded) -> None:
-        """Have `close` called, after all that waits; `closed` says when it has returned."""
-        if self._failed:
-            return
+        """Have `close` called, after all that waits; `closed` says when it has returned. A handler that was left out is
+        closed too, since it may have begun what only it can end."""
         if "close" in self._methods:
             self._waiting.append(("close", (ended,)))
         self._closing = True
         self._changed.set()
+        if self._failed and self._waiting:
+            self._task = asyncio.create_task(self._run(), name=self._task.get_name())
         asyncio.get_running_loop().call_later(CLOSE_S, self._give_up)
 
     async def closed(self) -> None:
@@ -79,15 +87,14 @@ class Handler:
         await asyncio.wait([self._task], timeout=CLOSE_S)
 
     async def _run(self) -> None:
-        while not self._failed:  # a handler may have caught the cancellation
+        while True:
             while self._waiting:
                 name, arguments = self._waiting.popleft()
                 try:
                     await self._call(name, arguments)
                 except Exception as error:  # whatever a plugin raises ends only its handler
                     self._fail(_reason(name, error))
-                    return
-            if self._closing:
+            if self._closing or self._failed:
                 return
             self._changed.clear()
             await self._changed.wait()
@@ -104,12 +111,13 @@ class Handler:
             self._fail(f"has not closed in {CLOSE_S:g} s")
 
     def _fail(self, reason: str) -> None:
-        self._failed = True
-        self._waiting.clear()
-        self._methods = {}
+        _log.error("handler left out", plugin=self.plugin, reason=reason)
         if self._task is not asyncio.current_task():
             self._task.cancel()
-        _log.error("handler left out", plugin=self.plugin, reason=reason)
+        if self._failed:  # it has raised when it was cancelled for the first failure, or has not closed after it
+            return
+        self._failed = True
+        self._waiting = deque(call for call in self._waiting if call[0] == "close")
         self._on_failure(HandlerFailed(self.plugin, reason))
 
 

@@ -206,6 +206,12 @@ class HookCaller:
         self.log_failure(hook, error, hide_text=hide_text)
         self._send_plugin_failed(hook, error)
 
+    def report_first_failure(self, hook: HookImpl, error: BaseException) -> None:
+        """As `report_failure`, without the error's text, and only the first of its kind: of a hook that strangers can
+        have called as often as they like."""
+        if self._is_first(hook.plugin_name, _hook_name(hook), type(original(error)).__name__):
+            self.report_failure(hook, error, hide_text=True)
+
     def log_failure(self, hook: HookImpl, error: BaseException, *, hide_text: bool = False) -> None:
         """Log what an implementation raised; with `hide_text` only its type and line, since it may hold a password."""
         text = type(original(error)).__name__ if hide_text else describe_error(error)

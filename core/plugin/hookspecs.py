@@ -78,7 +78,8 @@ def startup(
     """Prepare the plugin. Called once, before the first caller. `engine` is None where only settings are checked.
 
     `shared` keeps what must outlive an edit of the plugin's options, or be the same in all processes of a service.
-    `calls` opens sessions for a door of the plugin's own; None where nobody can call, such as where `engine` is None.
+    `calls` opens sessions for a door of the plugin's own; None where nobody can call, such as in a process whose
+    `server.role` is `page`, or where `engine` is None.
     `logins` lets people in from the page.
     """
 
@@ -122,17 +123,19 @@ def authenticate(connection: HTTPConnection) -> Awaitable[Identity | None] | Ide
 def login() -> Login | None:
     """How people log in with this plugin on the page, or None when they cannot. The page offers every way there is.
 
-    Whoever has proved who they are is let in by `logins.admit`, which `startup` is given.
+    Whoever has proved who they are is let in by `logins.admit`, which `startup` is given. A plugin that has this hook
+    has `login_secret` too, or an `authenticate` of its own.
     """
 
 
 @hookspec
 def login_secret(name: str) -> Secret | None:
-    """The secret that a login of this name hangs on, such as that caller's password; None lets nobody of that name in.
+    """The secret that signs the cookies and tickets of this name, such as that caller's password; None lets nobody of
+    that name in.
 
-    The cookies and tickets of those whom this plugin has let in are signed with a key that is made of it. So each
-    process that knows the secret accepts them, and a changed secret ends them. Called for every request that brings
-    one, with names that anybody may have made up.
+    Each process that knows the secret accepts what it has signed, and a changed secret ends it. Called for every
+    request that brings a cookie or ticket, before its signature is verified, so anybody may have made up the name:
+    return a stored secret or None, quickly, and never a secret that is made of the name.
     """
 
 

@@ -13,7 +13,8 @@ What happens when a plugin raises or returns an invalid result:
 - `open_session`: the handler is left out for this session, which gets a HandlerFailed event.
 - `session_event`, `service_event`: it is logged, the first time.
 - `notices`, `problems`: it is logged, and the sentences of the other plugins are shown.
-- `login`: it is logged, and the page offers the other ways. `login_secret`: its cookies and tickets count no more.
+- `login`: it is logged, the first time, and the page offers the other ways. `login_secret`: it is logged, the first
+  time, and its cookies and tickets count no more.
 
 Every failure of a hook is also a PluginFailed event for `service_event`; a transform's is a TransformFailed event for
 `session_event`, and a handler's a HandlerFailed event.

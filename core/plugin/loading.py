@@ -28,7 +28,7 @@ from core.settings.config import Config
 from core.settings.log import get_logger
 from core.settings.yaml_structs import decode, suggest
 
-AUTH_HOOKS = ("authenticate", "authorize", "login_secret")
+AUTH_HOOKS = ("authenticate", "authorize", "login", "login_secret")
 IMPL_ATTRIBUTE = f"{hookspecs.PROJECT}_impl"
 """What pluggy's `hookimpl` sets on the functions that it marks."""
 SPEC_ATTRIBUTE = f"{hookspecs.PROJECT}_spec"
@@ -186,7 +186,8 @@ def _hook_names(plugin: Any) -> list[str]:
 
 
 def _check_hooks(name: str, plugin: Any, hooks: tuple[str, ...]) -> None:
-    """Register the plugin with a throw-away manager. Raises PluginError for a misspelt hook or argument.
+    """Register the plugin with a throw-away manager. Raises PluginError for a misspelt hook or argument, and for a
+    login that keeps nobody out.
 
     A hook or argument that is deprecated (pluggy's `warn_on_impl` and `warn_on_impl_args`) is logged.
     """
@@ -199,6 +200,8 @@ def _check_hooks(name: str, plugin: Any, hooks: tuple[str, ...]) -> None:
             misspelt_auth = any(f"'{auth_hook}'" in suggestion for auth_hook in AUTH_HOOKS)
             error = _MisspeltAuthHookError if misspelt_auth else PluginError
             raise error(f"there is no hook '{hook}'.{suggestion}")
+    if "login" in hooks and not {"login_secret", "authenticate"}.intersection(hooks):
+        raise PluginError("has the hook 'login' but no 'login_secret', so it would let everybody in without a login.")
     scratch = _new_manager()
     try:
         with warnings.catch_warnings(record=True, action="always", category=DeprecationWarning) as deprecations:

@@ -103,6 +103,8 @@ class Acting:
         plugin, _, type_ = message.type.rpartition(".")
         for handler in self._handlers:
             if handler.plugin == plugin:
+                if handler.overwhelmed:
+                    raise CallEnded("too_fast", CloseCode.TOO_FAST, "More messages came than are taken. Send fewer.")
                 handler.put("message", type_, message.data)
 
     @property
@@ -125,6 +127,9 @@ class Acting:
         """Return when the handlers have closed, or are given up. What the plugins kept of the session is freed."""
         for handler in self._handlers:
             await handler.closed()
+
+    def forget(self) -> None:
+        """Free what the plugins kept of the session."""
         for control in self._controls:
             control.forget()
         del self._post, self._end, self._fire  # a plugin that keeps its control keeps nothing else of the session

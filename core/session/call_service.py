@@ -47,7 +47,7 @@ class CallService:
 
     def __init__(self, config: Config, engine: Engine, host: PluginHost, admission: Admission | None = None) -> None:
         """`admission` None is a queue of this process before `engine`."""
-        self.reloader = Reloader(host, engine, calls=self)
+        self.reloader = Reloader(host, engine, calls=None if config.server.role == "page" else self)
         self.engine = engine
         self.admission = admission or EngineAdmission(engine, config.server)
         self._codec_threads = CodecThreads()

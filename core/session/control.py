@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 import msgspec
 
 from core.engine.speech_queue import check_sentence
-from core.errors import ControlError, SessionOverError
+from core.errors import ControlError, SayError, SessionOverError
 from core.events import CallerText, SessionInfo
 from core.plugin.acting import Line, Side
 from core.plugin.personas import Persona
@@ -65,7 +65,10 @@ class Control:
 
     def say(self, text: str, interrupt: bool = False) -> None:
         check_sentence(text)
-        self._on_loop(self._acting.say, self._plugin, text, bool(interrupt))
+        try:
+            self._on_loop(self._acting.say, self._plugin, text, bool(interrupt))
+        except SessionOverError as error:  # the loop is closed
+            raise SayError(str(error)) from None
 
     def hush(self) -> None:
         self._on_loop(self._acting.hush)

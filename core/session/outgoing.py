@@ -90,6 +90,13 @@ class Outgoing:
             while self._posted:
                 await self.send_event(self._posted.popleft())
 
+    async def flush(self) -> None:
+        """Return when all that is posted has been sent."""
+        while self._posted:
+            await self.send_event(self._posted.popleft())
+        async with self._sending:  # what `send_posted` has taken is on its way until then
+            pass
+
     async def watch(self) -> None:
         """Raise CallEnded when a send waits for too long: the client does not read. One watch for all sends, since a
         timeout around each costs more than the send itself."""

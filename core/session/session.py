@@ -81,6 +81,8 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._end_requested: asyncio.Future[CallEnded] = self._loop.create_future()
         self._ready = asyncio.Event()
+        self._over = False
+        """Whether SessionEnded has been sent, after which no event comes."""
         self._first_audio = asyncio.Event()
         self._ended: CallEnded | None = None
         """How the conversation ends, as soon as anything ends it."""
@@ -113,7 +115,7 @@ class Session:
     @property
     def talking(self) -> bool:
         """Whether the handshake is sent. Ending a call earlier cuts nobody off in the middle of a word."""
-        return self._ready.is_set()
+        return self._ready.is_set() and not self._over
 
     @property
     def away(self) -> bool:
@@ -145,18 +147,21 @@ class Session:
         )
         self._acting.open(self._host)
         try:
-            async with asyncio.TaskGroup() as group:
-                for part in parts:
-                    group.create_task(self._guard(part), name=f"{part.__name__} {self.info.id}")
-        except* CallEnded:
-            pass
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for part in parts:
+                        group.create_task(self._guard(part), name=f"{part.__name__} {self.info.id}")
+            except* CallEnded:
+                pass
+            finally:
+                ended = self._ended or CallEnded("shutdown", CloseCode.GOING_AWAY)
+                summary = self._summary(ended)
+                self.report(summary)
+                self._acting.close(summary)
+            await self._outgoing.close(ended)
+            await self._acting.closed()
         finally:
-            ended = self._ended or CallEnded("shutdown", CloseCode.GOING_AWAY)
-            summary = self._summary(ended)
-            self.report(summary)
-            self._acting.close(summary)
-        await self._outgoing.close(ended)
-        await self._acting.closed()
+            self._acting.forget()
         return summary
 
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
@@ -279,7 +284,10 @@ class Session:
             await self._outgoing.keep_alive()
 
     async def _wait_for_end(self) -> None:
-        raise await self._end_requested
+        ended = await self._end_requested
+        if ended.reason == "plugin":  # which may have told its client why
+            await self._outgoing.flush()
+        raise ended
 
     async def _queued(self, place: int) -> None:
         self._acting.queued()
@@ -291,7 +299,10 @@ class Session:
         self._loop.call_soon_threadsafe(self.report, failure)
 
     def report(self, event: SessionEvent) -> None:
-        """Tell the plugins what has happened in this session."""
+        """Tell the plugins what has happened in this session. After its end there is nothing to tell."""
+        if self._over:
+            return
+        self._over = isinstance(event, SessionEnded)
         self._on_event(event)
         self._host.event(self.info, event)
         self._acting.event(event)
