@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--callers", type=int, nargs="+", default=CALLERS)
     parser.add_argument("--seconds", type=float, default=60, help="how long all talk at once")
+    parser.add_argument("--wait", type=float, default=5.0, help="how long it serves, encoding voices, before a call")
     parser.add_argument("--workers", help="server.workers: auto or a number; without it the setting's default")
     parser.add_argument("--slots", type=int, help="engine.slots; without it auto")
     parser.add_argument("--nano", action="store_true", help="the tiny model that comes along, on the CPU")
@@ -161,8 +162,10 @@ def main() -> None:
         subprocess.run([sys.executable, "-c", command, str(options.folder / "checkpoint")], check=True)  # noqa: S603
     runs: list[Run] = []
     with serve(write_settings(options.folder, options)) as (pid, address):
+        time.sleep(options.wait)
         first = asyncio.run(measure(pid, address, 1, WARM_UP_S)).report  # its prompt is read as no later one is
-        print(f"first handshake: {first.handshake_ms.max:.0f} ms" if first.handshake_ms else "no first handshake")
+        took = f"{first.handshake_ms.max:.0f} ms" if first.handshake_ms else "none"
+        print(f"first handshake, {options.wait:g} s after the start: {took}")
         print(" ".join(f"{name:>10}" for name in COLUMNS), flush=True)
         for callers in options.callers:
             runs.append(asyncio.run(measure(pid, address, callers, options.seconds)))

@@ -41,7 +41,7 @@ async def test_a_whole_call_through_both_functions(service: Serve) -> None:
         assert status == 204
         cookie: dict[str, Any] = {"Cookie": headers["set-cookie"].partition(";")[0], "Origin": page}
         assert (await ask(f"{page}/personas", **cookie))[2]["default"] == "assistant"
-        assert (await ask(f"{page}/voices", **cookie))[2] == {"voices": ["NATF2", "NATM2", "VARF0", "VARM0"]}
+        assert (await ask(f"{page}/voices", **cookie))[2]["voices"] == ["NATF2", "NATM2", "VARF0", "VARM0"]
         with pytest.raises(InvalidStatus):
             async with dial(page.replace("http", "ws") + "/ws/chat"):
                 pass
@@ -159,7 +159,7 @@ async def test_settings_on_the_volume_count_in_running_containers_also_the_first
         assert (await ask(f"{here.url}/voices", **BEARER))[2]["voices"][0] == "NATF2"
         (place / "config.yaml").write_text(json.dumps({"voices": {"allow": OTHERS}}))
         here.settings.refresh()
-        assert (await ask(f"{here.url}/voices", **BEARER))[2] == {"voices": OTHERS}
+        assert (await ask(f"{here.url}/voices", **BEARER))[2]["voices"] == OTHERS
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ async def test_broken_settings_on_the_volume_leave_the_checkout_s_and_say_so(
         (place / "config.yaml").write_text(json.dumps({"voices": {"allow": OTHERS}}))
         here.settings.refresh()
         await until_problems(here, 0)
-        assert (await ask(f"{here.url}/voices", **BEARER))[2] == {"voices": OTHERS}
+        assert (await ask(f"{here.url}/voices", **BEARER))[2]["voices"] == OTHERS
 
 
 async def until_problems(here: Service, count: int) -> None:

@@ -359,7 +359,7 @@ def test_evaluation_measures_a_call(folder: Folder, monkeypatch: pytest.MonkeyPa
 
     # An agent that has hardly learnt talks without end, and Whisper is slow to make words of it.
     monkeypatch.setattr("training.evaluate.ASKS", 2)
-    monkeypatch.setattr("training.calls.LONGEST_S", 2.0)
+    monkeypatch.setattr("core.evaluation.script.LONGEST_S", 2.0)
     monkeypatch.setattr("training.calls.SILENCE_S", 2.0)
     options = Options(folder.path / "nano", personas=1, device="cpu", keep=folder.path / "kept")
     evaluation = evaluate(options, folder.report("evaluate").append)
