@@ -259,7 +259,7 @@ def test_the_built_in_model_takes_turns(tmp_path: Path) -> None:
         "from core.cli.main import main; main()",
         "eval",
         "--personas",
-        "4",
+        "2",
         "--minutes",
         "0",
         "--json",
