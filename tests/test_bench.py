@@ -93,6 +93,7 @@ async def test_bounds_that_hold(serve: Serve) -> None:
     assert (await bench(running, *bounds)).exit_code == 0
 
 
+@pytest.mark.slow
 async def test_callers_without_a_slot_are_not_held(serve: Serve) -> None:
     """They wait to the end, since those who talk stay as long; or are refused, where nobody may wait."""
     running = await serve(EchoEngine(slots=1))
@@ -143,6 +144,7 @@ async def test_frames_that_are_dropped_are_counted(serve: Serve) -> None:
     assert "frames dropped" in failed(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packet_ms", ["20", "80"])
 async def test_several_processes_call_together(serve: Serve, packet_ms: str) -> None:
     running = await serve(EchoEngine(slots=3))
@@ -163,6 +165,7 @@ def test_the_number_of_processes_is_checked_and_follows_the_callers() -> None:
     assert 1 <= Load(1000, 1).process_count() <= max(1, (os.cpu_count() or 1) // 2)
 
 
+@pytest.mark.slow
 async def test_climbing_stops_at_the_slots(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller who waits for a slot to the end is not served, so three slots carry three callers at most."""
     monkeypatch.setattr("core.cli.bench.CLIMB_STEP_S", 1.0)

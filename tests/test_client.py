@@ -12,6 +12,7 @@ from tests.caller import FRAME
 from tests.conftest import Serve, speech
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/ws/chat", "/api/chat"])
 async def test_a_call_ends_when_answers_are_missing(serve: Serve, path: str) -> None:
     """The server says something each second for as long as the call is open; answers that it dropped never come."""

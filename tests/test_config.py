@@ -368,6 +368,7 @@ print(json.dumps([asyncio.run(check(path, {})).problems for path in paths]))
 """
 
 
+@pytest.mark.slow
 def test_what_another_user_may_not_read_is_a_sentence() -> None:
     """Nobody knows the home of this user, and folders are closed to it."""
     keys = ["server.web", "voices.folder", "personas.folder", "plugins.folders"]

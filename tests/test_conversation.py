@@ -173,6 +173,7 @@ async def test_pcm_in_any_chunking(serve: Serve) -> None:
         assert "16-bit" in caller.error
 
 
+@pytest.mark.slow
 async def test_frames_beyond_the_lag_are_dropped_counted_and_told(serve: Serve) -> None:
     engine = EchoEngine(max_waiting=5)
     running = await serve(engine)
@@ -294,6 +295,7 @@ async def test_a_request_without_an_upgrade_is_told_what_it_lacks(serve: Serve, 
     assert refusal == CallRefused("upgrade_required", 426, route, "127.0.0.1")
 
 
+@pytest.mark.slow
 async def test_what_was_said_before_the_handshake_does_not_make_the_call_late(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def test_the_readme_fits_a_page() -> None:
     assert len(README.read_bytes()) <= README_BYTES
 
 
+@pytest.mark.slow
 async def test_the_readme_shows_what_serve_prints() -> None:
     """With the shipped configuration and nano, as on a machine without a GPU."""
     (shown,) = re.findall(r"```text\n( +engine .*?)```", README.read_text(), re.DOTALL)

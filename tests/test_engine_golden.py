@@ -87,6 +87,7 @@ async def test_alone(golden: dict[str, Tokens], weights: Path, case: str, steps:
     assert same(tokens, golden, case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [3, 5])
 async def test_interleaved_in_any_slot_with_others_coming_and_going(
     golden: dict[str, Tokens], weights: Path, slots: int
@@ -138,6 +139,7 @@ async def test_a_cached_prompt_gives_the_same_conversation(golden: dict[str, Tok
         await call.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [200, 48])
 @pytest.mark.parametrize("frames", [7, 24])
 async def test_a_window_of_many_blocks(

@@ -86,6 +86,7 @@ class Understands:
 # OpenAI's SDK
 
 
+@pytest.mark.slow
 async def test_openais_async_client(serve: Serve) -> None:
     openai = imported("openai")
     running = await serve(**LOCKED)

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 
 from core.boot.checkpoint_source import NANO
@@ -36,6 +37,7 @@ def test_its_card_is_the_one_that_is_exported() -> None:
     assert (NANO / "README.md").read_text() == (ROOT / "training" / "CARD.md").read_text()
 
 
+@pytest.mark.slow
 async def test_nano_greets_with_its_personas_names() -> None:
     engine = open_engine(EngineConfig(name="nano", device="cpu", slots=len(NAMES)), lambda _: None)
     try:

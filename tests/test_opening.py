@@ -132,6 +132,7 @@ async def test_an_engine_says_how_long_a_call_its_memory_is_enough_for(cache: Pa
         engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("int8_weights", "cache_dtype", "slots"),
     [

@@ -106,6 +106,7 @@ async def test_a_conversation_beyond_the_window(
     assert np.array_equal(said[:-1], expected)
 
 
+@pytest.mark.slow
 async def test_calls_pinned_and_not_beside_each_other(weights: Path) -> None:
     """Each says the same as alone; up to a full window both are the same, and afterwards no longer."""
     engine = tiny_engine(weights, CONTEXT, slots=3)

@@ -91,6 +91,7 @@ async def test_a_sentence_is_said_first_word_for_word_when_it_was_given_before_t
     assert max(float(np.abs(frame.pcm).max()) for frame in heard) > 0.05, "nothing is heard"
 
 
+@pytest.mark.slow
 async def test_a_sentence_waits_until_the_agents_own_words_end(nano: Engine) -> None:
     call = nano.open(Prompt("You are a guide.", nano.voice(nano.voices()[0])), Sampling(seed=1))
     await call.ready()
@@ -136,6 +137,7 @@ async def test_a_sentence_that_interrupts_the_agents_own_words_begins_behind_one
     assert "".join(frame.text for frame in after[first:]).strip() == SENTENCES[0]
 
 
+@pytest.mark.slow
 async def test_the_agent_falls_silent_and_speaks_again(nano: Engine) -> None:
     call = nano.open(Prompt("You are a guide.", nano.voice(nano.voices()[0])), Sampling(seed=1))
     call.say("One two three four five six seven eight nine ten.")
@@ -155,6 +157,7 @@ async def test_the_agent_falls_silent_and_speaks_again(nano: Engine) -> None:
     await call.close()
 
 
+@pytest.mark.slow
 async def test_a_talkative_agent_is_not_silent_for_ever_and_lets_a_sentence_in(tiny: SlotEngine) -> None:
     """The model of these tests has words in almost every frame, and never pauses."""
     call = tiny.open(persona(1), Sampling(seed=1))
@@ -191,6 +194,7 @@ async def converse(engine: SlotEngine, number: int, sentences: dict[int, str]) -
     return tokens(heard), [frame.said for frame in heard]
 
 
+@pytest.mark.slow
 async def test_who_talks_beside_it_hears_the_same_bit_for_bit_and_so_does_who_asks_for_the_same_again(
     tiny: SlotEngine,
 ) -> None:
@@ -207,6 +211,7 @@ async def test_who_talks_beside_it_hears_the_same_bit_for_bit_and_so_does_who_as
     assert (await converse(tiny, 2, {}))[0] == silent
 
 
+@pytest.mark.slow
 async def test_what_is_given_shifts_no_random_numbers(tiny: SlotEngine) -> None:
     """A word of the very tokens that the agent chooses itself changes nothing."""
     plain, _ = await converse(tiny, 5, {})

@@ -79,6 +79,7 @@ def plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z]+", text.lower()))
 
 
+@pytest.mark.slow
 async def test_what_a_caller_says_is_told_to_the_client_and_to_plugins(serve: Serve, call: Samples) -> None:
     running = await serve(**on(pause_ms=300))
     async with calling(running) as caller:
