@@ -4,6 +4,7 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -37,7 +38,40 @@ PLAIN: dict[str, Any] = {"plugins": {"disabled": ["loudness"]}}
 """No transform, so that PCM comes back as it went."""
 
 
-class Caller:
+class Talker(ABC):
+    """What a caller does whatever it speaks: talk frame by frame, and take what comes."""
+
+    socket: ClientConnection
+    heard: Samples
+
+    @abstractmethod
+    async def say(self, samples: Samples) -> None:
+        """Send samples."""
+
+    @abstractmethod
+    async def next(self) -> int | str:
+        """Take one message; its kind."""
+
+    async def talk(self, samples: Samples) -> Samples:
+        """Say samples frame by frame, waiting for each answer; the answer."""
+        before = len(self.heard)
+        for start in range(0, len(samples), FRAME_SAMPLES):
+            await self.say(samples[start : start + FRAME_SAMPLES])
+            while len(self.heard) < before + start + FRAME_SAMPLES:
+                await self.next()
+        return self.heard[before:]
+
+    async def end(self) -> int:
+        """Take all that comes until the server closes; the code."""
+        try:
+            while True:
+                await self.next()
+        except ConnectionClosed:
+            assert self.socket.close_code is not None
+            return self.socket.close_code
+
+
+class Caller(Talker):
     """One connection and what came over it."""
 
     def __init__(self, socket: ClientConnection, audio: str = "opus") -> None:
@@ -85,24 +119,6 @@ class Caller:
         for start in range(0, len(samples), FRAME_SAMPLES):
             data = self._writer.write(samples[start : start + FRAME_SAMPLES])
             await self.socket.send(bytes([Kind.AUDIO]) + data)
-
-    async def talk(self, samples: Samples) -> Samples:
-        """Say samples frame by frame, waiting for each answer; the answer."""
-        before = len(self.heard)
-        for start in range(0, len(samples), FRAME_SAMPLES):
-            await self.say(samples[start : start + FRAME_SAMPLES])
-            while len(self.heard) < before + start + FRAME_SAMPLES:
-                await self.next()
-        return self.heard[before:]
-
-    async def end(self) -> int:
-        """Take all that comes until the server closes; the code."""
-        try:
-            while True:
-                await self.next()
-        except ConnectionClosed:
-            assert self.socket.close_code is not None
-            return self.socket.close_code
 
 
 @asynccontextmanager

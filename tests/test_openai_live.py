@@ -18,7 +18,7 @@ from core.events import CallRefused, SessionEnded
 from core.media.audio_codecs import Samples
 from core.media.raw_audio import RawAudioReader, RawAudioWriter, RawEncoding
 from core.testing import EchoEngine
-from tests.caller import PLAIN, dial, is_fine
+from tests.caller import PLAIN, Talker, dial, is_fine
 from tests.conftest import Running, Serve, speech
 from tests.test_audio import alike
 
@@ -26,7 +26,7 @@ ROUTE = "/v1/live/sessions"
 FRAME = 1920
 
 
-class LiveClient:
+class LiveClient(Talker):
     """One connection, and what came over it."""
 
     def __init__(self, socket: ClientConnection, encoding: RawEncoding = "pcm", rate: int = 24_000) -> None:
@@ -70,27 +70,9 @@ class LiveClient:
         session_as_it_is: dict[str, Any] = started["session"]
         return session_as_it_is
 
-    async def append(self, samples: Samples) -> None:
+    async def say(self, samples: Samples) -> None:
         sound = base64.b64encode(self._writer.write(samples)).decode()
         await self.send("session.input_audio.append", audio=sound)
-
-    async def talk(self, samples: Samples) -> Samples:
-        """Say samples frame by frame, waiting for each answer; the answer."""
-        before = len(self.heard)
-        for start in range(0, len(samples), FRAME):
-            await self.append(samples[start : start + FRAME])
-            while len(self.heard) < before + start + FRAME:
-                await self.next()
-        return self.heard[before:]
-
-    async def end(self) -> int:
-        """Take all that comes until the server closes; the code."""
-        try:
-            while True:
-                await self.next()
-        except ConnectionClosed:
-            assert self.socket.close_code is not None
-            return self.socket.close_code
 
     def codes(self, type_: str) -> list[str]:
         """The codes of all events of a type."""
@@ -246,7 +228,7 @@ async def test_who_waits_is_told_the_place(serve: Serve) -> None:
             queued = await second.told("info")
             assert queued["code"] == "queued"
             assert "place in the queue is 1" in queued["message"]
-            await second.append(speech(0.08))
+            await second.say(speech(0.08))
             assert (await second.told("error"))["error"]["code"] == "session_not_started"
             await first.send("session.close")
             await second.told("session.started")
