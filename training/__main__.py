@@ -194,6 +194,52 @@ def recall(
 
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
+@click.option("--personas", type=int, help="How many strangers; 24, or 6 with --quick.")
+@click.option("--quick", is_flag=True, help="Fewer and shorter calls: about three minutes on two cores.")
+@click.option("--only", "kinds", multiple=True, help="Kinds of calls, such as facts; all when left out.")
+@click.option("--slots", type=int, help="How many calls are held at once; 16 on a CPU, 96 on a GPU.")
+@click.option("--recording", type=click.Path(exists=True, path_type=Path), help="A WAV of a real caller.")
+@click.option("--listen/--no-listen", default=True, help="Whether Whisper and DistillMOS listen too.")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="The JSON file; in the folder when left out.")
+@device_option
+@click.pass_obj
+def judge(
+    folder: Path,
+    checkpoint: Path,
+    personas: int | None,
+    quick: bool,
+    kinds: tuple[str, ...],
+    slots: int | None,
+    recording: Path | None,
+    listen: bool,
+    target: Path | None,
+    device: Device,
+) -> None:
+    """Strangers call, whose prompts, wordings and voices nano has never heard, and are judges of all it does."""
+    import training.judging.stage as stage_of_judge
+    from training.judging.scenes import Scale
+
+    options = stage_of_judge.Options(
+        checkpoint=checkpoint,
+        cache=folder / "judge",
+        teacher=folder / "speech" / "kokoro",
+        scale=Scale(personas or (6 if quick else 24), quick),
+        kinds=stage_of_judge.kinds_named(kinds),
+        slots=slots or (16 if device == "cpu" else 96),
+        device=device,
+        recording=recording,
+        listen=listen,
+    )
+    judgement = stage_of_judge.judge(options, report)
+    path = target or folder / "judgement.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(judgement), indent=1))
+    report(stage_of_judge.summary(judgement))
+    report(f"Details are in {path}.")
+
+
+@main.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
 @device_option
 @click.pass_obj
 def say(folder: Path, checkpoint: Path, device: Device) -> None:

@@ -22,7 +22,7 @@ from core.engine.sampling import Sampling
 from core.engine.weights import load_mimi
 from core.evaluation.callers import Line
 from core.evaluation.figures import Figure
-from core.evaluation.speech import activity, stretches
+from core.evaluation.speech import Samples, activity, stretches
 from core.evaluation.words import WordErrors
 from core.media.voice_clips import read_voice_clip
 from core.settings.sections import Device, EngineConfig
@@ -163,17 +163,28 @@ def evaluate_codec(options: Options, teacher: Path, lines: int, report: Report) 
     Kokoro.unpack(teacher)
     checkpoint, device = Checkpoint.read(options.checkpoint), pick_device(options.device)
     judge, kokoro, espeak = make_judge(), Kokoro(teacher, device), Espeak()
-    mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device)
+    coded = through_codec(checkpoint, device)
     before, after, rng = WordErrors(), WordErrors(), random.Random("codec")
     for number, speaker in enumerate(islice(cycle(AGENTS.values()), lines)):
         text = rng.choice(episode(rng, held_out=True).lines())
-        pcm = frames_of(np.pad(kokoro.say(espeak.read(text), speaker).pcm, SETTLING * FRAME_SAMPLES)).ravel()
-        with torch.inference_mode():
-            coded = mimi.decode(mimi.encode(torch.from_numpy(pcm)[None, None].to(device)))[0, 0].cpu().numpy()
+        pcm = kokoro.say(espeak.read(text), speaker).pcm
         before.add(text, judge.hear(pcm))
-        after.add(text, heard := judge.hear(coded))
+        after.add(text, heard := judge.hear(coded(pcm)))
         report(f"line {number}, {speaker.name}: {text!r} is heard as {heard!r}")
     name = "Word error rate of the teacher's speech"
     most = None if before.rate is None else before.rate + 0.1
     through = Figure(f"{name}, through the codec", after.rate, after.words, most=most)
     return Evaluation((Figure(name, before.rate, before.words), through))
+
+
+def through_codec(checkpoint: Checkpoint, device: torch.device) -> Callable[[Samples], Samples]:
+    """What a checkpoint's codec makes of a line, float32[samples] at 24 kHz, with a little silence around it."""
+    mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device)
+
+    def coded(line: Samples) -> Samples:
+        pcm = frames_of(np.pad(line, SETTLING * FRAME_SAMPLES)).ravel()
+        with torch.inference_mode():
+            sound = mimi.decode(mimi.encode(torch.from_numpy(pcm)[None, None].to(device)))
+        return np.asarray(sound[0, 0].cpu().numpy(), dtype=np.float32)
+
+    return coded
