@@ -52,19 +52,20 @@ def _music(rng: np.random.Generator) -> Samples:
 
 def _typing(rng: np.random.Generator) -> Samples:
     """Keys in bursts of words; each is a click as it goes down and a softer one as it comes up."""
-    sound = np.zeros(round(LENGTH_S * SAMPLE_RATE))
+    count = round(LENGTH_S * SAMPLE_RATE)
+    sound = np.zeros(count + 4 * SAMPLE_RATE)  # The last words may go on for so long.
     at = 0.1
-    while at < LENGTH_S - 0.5:
+    while at < LENGTH_S:
         for _ in range(int(rng.integers(3, 9))):
             for shift, loudness in ((0.0, 1.0), (rng.uniform(0.05, 0.09), 0.4)):
                 begin = round((at + shift) * SAMPLE_RATE)
                 length = round(rng.uniform(0.006, 0.015) * SAMPLE_RATE)
                 click = rng.standard_normal(4 * length) * np.exp(-np.arange(4 * length) / length)
-                sound[begin : begin + len(click)] += (loudness * rng.uniform(0.5, 1) * click)[: len(sound) - begin]
+                sound[begin : begin + len(click)] += loudness * rng.uniform(0.5, 1) * click
             at += rng.uniform(0.09, 0.22)
         at += rng.uniform(0.15, 0.8)
     band = butter(2, (300, 6000), "bandpass", fs=SAMPLE_RATE, output="sos")
-    return np.asarray(sosfilt(band, sound), dtype=np.float32)
+    return np.asarray(sosfilt(band, sound[:count]), dtype=np.float32)
 
 
 def _office(rng: np.random.Generator, say: Say) -> Samples:
