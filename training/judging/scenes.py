@@ -35,7 +35,7 @@ SceneKind = Literal[
 TurnKind = Literal[
     FactKind, "talk", "goodbye", "unpleasant", "unknown", "arithmetic", "monologue", "backchannel", "recording"
 ]
-QUIET_KINDS = ("echo", "music", "typing", "office", "silence")
+QUIET_KINDS: tuple[SceneKind, ...] = ("echo", "music", "typing", "office", "silence")
 """In which the caller never speaks."""
 QUIET_S = 20.0
 """How long the agent is to be silent in these, after its greeting."""

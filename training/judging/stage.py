@@ -4,7 +4,7 @@ import asyncio
 import json
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -157,7 +157,6 @@ def listen(
     """The calls with what Whisper hears in those that were kept, and how their speech, and the teacher's, sounds."""
     report("Whisper listens")
     whisper, device, heard_calls, errors = make_judge(), pick_device(options.device), list(calls), WordErrors()
-    torch.set_num_threads(torch.get_num_threads() if device.type == "cuda" else 1)
     for each in kept:
         heard_calls[each.place] = _heard(calls[each.place], each.sounds, whisper, errors)
     homophones = Espeak()
@@ -168,19 +167,21 @@ def listen(
     ]
     lines = teacher_lines([calls[each.place] for each in kept], options, device, report)
     teacher_names = [hears_name(whisper.hear(pcm), name, homophones) for name, pcm in lines]
+    heard = Heard(names=names, teacher_names=teacher_names, errors=errors)
+    try:
+        scorer = DistillMos(device.type)
+    except ImportError:
+        report("DistillMOS is not installed, so that nobody says how natural the speech is.")
+        return heard_calls, heard
     report("DistillMOS listens")
-    scorer = DistillMos(device.type)
     coded = through_codec(Checkpoint.read(options.checkpoint), device)
-    long = [_long(each.sounds)[:SCORED] for each in kept]
-    heard = Heard(
-        names=names,
-        teacher_names=teacher_names,
-        errors=errors,
+    scored = replace(
+        heard,
         teacher_mos=scorer.scores([pcm for _, pcm in lines]),
         codec_mos=scorer.scores([coded(pcm) for _, pcm in lines]),
-        agent_mos=scorer.scores(list(chain.from_iterable(long))),
+        agent_mos=scorer.scores(list(chain.from_iterable(_long(each.sounds)[:SCORED] for each in kept))),
     )
-    return heard_calls, heard
+    return heard_calls, scored
 
 
 def _heard(call: JudgedCall, sounds: Sequence[Samples], whisper: Whisper, errors: WordErrors) -> JudgedCall:
