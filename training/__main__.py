@@ -60,14 +60,16 @@ def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int) ->
 
 @main.command()
 @stage
-@rate_option(8e-4)
+@rate_option(6e-4)
+@click.option("--batch", default=40, show_default=True, help="Crops of 32 frames to a step.")
 @click.pass_obj
-def codec(folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float) -> None:
-    """Mimi learns to carry speech."""
+def codec(folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float, batch: int) -> None:
+    """The codec's decoder learns to make speech of codes."""
     from training.codec import CodecOptions
     from training.stages import train_codec
 
-    train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report, CodecOptions(rate=rate))
+    options = CodecOptions(batch=batch, rate=rate)
+    train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report, options)
 
 
 @main.command()
