@@ -8,7 +8,7 @@ said in real speech, has to understand what the decoder makes of it.
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -115,7 +115,7 @@ class CodecTraining:
         return sound, made, {"mel": self.mel(made, sound)} | listen(self.listener, sound, made, labels)
 
     def _total(self, losses: dict[str, Tensor]) -> Tensor:
-        """What the decoder learns from all but the judges, and the listener from real sound: neither moves the other."""
+        """What the decoder learns from without judges, and the listener from real sound: neither moves the other."""
         known = losses["listener"].detach().neg().exp()  # The probability it gives what is said: near 0 at first.
         heard = known * (MISHEARD * losses["misheard"] + UNLIKE * losses["unlike"])
         return losses["mel"] + losses["listener"] + heard
@@ -169,7 +169,7 @@ class CodecTraining:
     def save(self, path: Path) -> None:
         """Write everything, to go on from."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        save_atomically(path, state | {"steps": self.step_count})
+        save_atomically(path, state | {"steps": self.step_count, "shape": asdict(self.options.shape)})
 
     def resume(self, path: Path) -> None:
         """Go on from a saved state."""

@@ -1,7 +1,7 @@
 """How far apart two sounds are: mel spectra at several scales, and discriminators that learn to tell them apart.
 
-The discriminators are EnCodec's of complex spectra (arXiv 2210.13438) and HiFi-GAN's of periods (arXiv 2010.05646), both
-narrower.
+The discriminators are EnCodec's of complex spectra (arXiv 2210.13438) and HiFi-GAN's of periods (arXiv 2010.05646),
+both narrower.
 """
 
 from collections.abc import Iterable, Iterator
@@ -101,7 +101,7 @@ class PeriodDiscriminator(nn.Module):
     def forward(self, sound: Tensor) -> tuple[Tensor, list[Tensor]]:
         """float32[batch, samples] -> the verdict's map, and every layer's features."""
         samples = sound.shape[1] // self.period * self.period
-        x = sound[:, None, :samples].unflatten(2, (-1, self.period)).contiguous(memory_format=torch.channels_last)
+        x = sound[:, :samples].reshape(len(sound), 1, -1, self.period).contiguous(memory_format=torch.channels_last)
         features = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.1)

@@ -10,12 +10,13 @@ import click
 import torch
 from moshi.models.compression import MimiModel
 
+from core.engine.mimi.spectral import SpectralNetwork, SpectralShape
 from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
 from core.engine.weights import load_mimi
 from training.bank import Bank, build_bank
-from training.coded import CodedSpeech
 from training.codec import CodecOptions, CodecTraining
+from training.coded import CodedSpeech
 from training.dialogues import Composer
 from training.encoded import Lines, encode_lines
 from training.episodes import Episode
@@ -89,6 +90,16 @@ def trained_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> 
     """
     path = folder / "mimi.safetensors"
     return load_mimi(path if path.exists() else FROZEN, config, device).eval()
+
+
+def trained_decoder(folder: Path, device: torch.device) -> SpectralNetwork:
+    """The decoder of `codec.pt`, its weights rounded as an export rounds them."""
+    if not (folder / "codec.pt").exists():
+        raise click.ClickException(f"{folder / 'codec.pt'} is missing: run the stage `codec` first.")
+    state = torch.load(folder / "codec.pt", map_location=device, weights_only=True)
+    decoder = SpectralNetwork(SpectralShape(**state["shape"])).to(device)
+    decoder.load_state_dict({name: tensor.bfloat16().float() for name, tensor in state["mean"].items()})
+    return decoder.eval()
 
 
 def special_codes(mimi: MimiModel) -> SpecialCodes:

@@ -1,7 +1,7 @@
 """A decoder for Mimi's codes that makes spectra instead of samples: no layer of it upsamples sound by a stride.
 
-Strided transposed convolutions, by which Mimi's own decoder comes from 25 Hz to 24 kHz, leave tones at multiples of their
-rates (Pons et al., "Upsampling artifacts in neural audio synthesis", ICASSP 2021). This one does as Vocos does
+Strided transposed convolutions, by which Mimi's own decoder comes from 25 Hz to 24 kHz, leave tones at multiples of
+their rates (Pons et al., "Upsampling artifacts in neural audio synthesis", ICASSP 2021). This one does as Vocos does
 (arXiv 2306.00814): a transformer at the rate of frames, ConvNeXt blocks at the rate of the spectra, magnitudes and
 phases of overlapping windows, and the inverse Fourier transform of these.
 """
@@ -128,7 +128,7 @@ class SpectralNetwork(nn.Module):
 
     def sound(self, spectra: Tensor) -> Tensor:
         """Log magnitudes and phases, `[batch, time, 2 * bins]`, -> `[batch, time * hop]`, by adding what overlaps."""
-        magnitude, phase = spectra.split(self.shape.bins, dim=2)
+        magnitude, phase = torch.split(spectra, self.shape.bins, dim=2)
         pieces = torch.fft.irfft(
             torch.polar(magnitude.clamp(max=LOUDEST).exp(), phase), n=self.shape.window, norm="ortho"
         )
