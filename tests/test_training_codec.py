@@ -135,3 +135,14 @@ def test_what_comes_later_changes_nothing_before() -> None:
     begin = 5 * FRAME_SAMPLES
     torch.testing.assert_close(one[:, :begin], other[:, :begin])
     assert not torch.equal(one[:, begin : begin + SHAPE.hop], other[:, begin : begin + SHAPE.hop])
+
+
+def test_tones_of_a_codec_are_counted() -> None:
+    pytest.importorskip("distillmos", reason="the training group is not installed: uv sync --group training")
+    from training.codec_quality import tones_of
+
+    noise = 0.02 * np.random.default_rng(0).standard_normal(3 * SAMPLE_RATE)
+    time = np.arange(len(noise)) / SAMPLE_RATE
+    tones = sum(0.01 * np.sin(2 * np.pi * tone * time) for tone in (400, 2600, 8000, 8100))
+    assert tones_of(noise.astype(np.float32)) == 0
+    assert tones_of((noise + tones).astype(np.float32)) == 3
