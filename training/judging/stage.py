@@ -27,7 +27,8 @@ from core.evaluation.whisper import Whisper
 from core.evaluation.words import WordErrors, mentions
 from core.media.sound_files import read_channels, write_wav
 from core.settings.sections import Device, EngineConfig
-from training.evaluate import check, recorded_lines, through_codec
+from training.codec_quality import through_codec
+from training.evaluate import check, recorded_lines
 from training.judge import judge as make_judge
 from training.judging.records import JudgedCall, judged, sounds_of
 from training.judging.scenes import Scale, Scene, SceneKind, StrangerCaller, scenes
