@@ -322,8 +322,9 @@ def test_a_kind_that_there_is_not_is_named(tmp_path: Path) -> None:
     assert "--only nonsense: the kinds of calls are memory, facts" in result.output
 
 
+@pytest.mark.slow
 def test_a_short_judgement_of_the_built_in_model(tmp_path: Path) -> None:
-    """Two silent calls and one for facts, as they are typed."""
+    """One call for facts, as it is typed."""
     from training.__main__ import main
 
     arguments = ["--folder", str(tmp_path), "judge", "--quick", "--personas", "1", "--only", "facts", "--no-listen"]
