@@ -139,7 +139,7 @@ def _other_company(rng: Random, company: str) -> str:
     parts = _own_part_and_trade().fullmatch(company)
     assert parts is not None  # noqa: S101  # The own part may be anything.
     own, trade = parts[1].split(), parts[2] or ""
-    if len(own) == 2 and _KEPT.isdisjoint(own):
+    if len(own) == 2:
         return _nearest(parts[1], lambda: names.pair(rng)) + trade
     return " ".join(word if word in _KEPT else _other_owner(rng, word) for word in own) + trade
 
