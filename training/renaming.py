@@ -35,7 +35,7 @@ _NUMBERS = (
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
 _OTHERS = re.compile(r"\b(?:Doctor|Dr\.|manager is) ([A-Z]\w+)")
 """People who are told about by surname."""
-_WITHIN = r"(?:(?<=[\w,] )|(?<=Dr\. ))"
+_WITHIN = r"(?:(?<=[\w,] )|(?<=Dr\. )|(?<=[Nn]ame: )|(?<=[Aa]gent: )|(?<=[Pp]ersona: )|(?<=[Cc]ompany: )|(?<=[Cc]haracter: )|(?<=are: ))"
 """Where a word with a capital is a name: not where a sentence begins."""
 _BEGINNING = r"(?= from | is | out\.|, (?:[A-Z]\w* )+speaking)"
 """What follows a name with which a sentence begins, and hardly a word that looks like one (`Will`, `May`, `Sure`)."""
