@@ -24,7 +24,7 @@ def absent(
     topics: Collection[str],
     held_out: bool,
 ) -> Groups:
-    """What this prompt lacks. `known` is all that is asked because of it, `topics` what it tells about (`our hours`)."""
+    """What this prompt lacks. `known` is all that is asked because of it, `topics` what it tells of (`our hours`)."""
     exchanges = [exchange for _, group in known for exchange in group]
     kinds = {exchange.kind for exchange in exchanges}
     groups: Groups = [
@@ -34,9 +34,11 @@ def absent(
     ]
     told = {good.word for good in goods}
     own = [good for good in goods_of(trade) if good.word not in told]
-    others = [good for good in all_goods() if good.word not in told and good not in own]
     wanted = rng.sample(own, min(_OTHER_GOODS // 2, len(own)))
-    wanted += rng.sample(others, _OTHER_GOODS - len(wanted)) if goods else []
+    if goods:
+        told |= {good.word for good in own}
+        others = [good for good in all_goods() if good.word not in told]
+        wanted += rng.sample(others, _OTHER_GOODS - len(wanted))
     asks = tuple(dict.fromkeys(ask for good in wanted for ask in price_asks(good, held_out)))
     if goods:
         what = _answer(rng, "good", topics, verb=trade.get("verb", "have"), offered=offered(goods))
@@ -47,9 +49,7 @@ def absent(
     return groups
 
 
-def _facts(
-    rng: random.Random, known: list[Exchange], topics: Collection[str], held_out: bool
-) -> list[Exchange]:
+def _facts(rng: random.Random, known: list[Exchange], topics: Collection[str], held_out: bool) -> list[Exchange]:
     """Two things that any company might tell, and this one does not."""
     said = " ".join(text.lower() for exchange in known for text in (exchange.answer, *exchange.asks))
     subjects = table("answers")["subjects"]

@@ -27,8 +27,26 @@ _PLACES = (
     "opposite {landmark}",
     "behind {landmark}",
 )
-_DAYS_IN_PROSE = ("Monday to Friday", "Tuesday to Sunday", "Monday to Saturday", "every day", "every day", "on weekdays", "daily")
-_DAYS_IN_SHORT = ("Mon-Fri", "Mon\u2013Sat", "Tue-Sun", "Mon-Sat", "daily", "every day", "Monday-Friday", "weekdays", "")
+_DAYS_IN_PROSE = (
+    "Monday to Friday",
+    "Tuesday to Sunday",
+    "Monday to Saturday",
+    "every day",
+    "every day",
+    "on weekdays",
+    "daily",
+)
+_DAYS_IN_SHORT = (
+    "Mon-Fri",
+    "Mon\u2013Sat",
+    "Tue-Sun",
+    "Mon-Sat",
+    "daily",
+    "every day",
+    "Monday-Friday",
+    "weekdays",
+    "",
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +84,10 @@ def _open(rng: random.Random, style: Style) -> tuple[str, str]:
         return before, rng.choice(("day and night", "every day", "at any time", "24/7", "on weekdays"))
     if rng.random() < 0.15:
         return before, f"every day until {_clock(rng.randint(18, 23), 0, style.digits)}"
-    span = _span(rng, style.digits and not (before == "Opening hours are"))
-    closed = rng.choice((f", closed on {rng.choice(DAYS)}s", f", except {rng.choice(DAYS)}s")) if rng.random() < 0.15 else ""
+    span = _span(rng, style.digits and before != "Opening hours are")
+    closed = (
+        rng.choice((f", closed on {rng.choice(DAYS)}s", f", except {rng.choice(DAYS)}s")) if rng.random() < 0.15 else ""
+    )
     return before, f"{days} {span}{closed}".strip()
 
 
@@ -122,7 +142,7 @@ def place(rng: random.Random, style: Style, held_out: bool) -> Fact:
     where = rng.choice(_PLACES).format(
         number=rng.randint(1, 199), road=names.road(rng), road2=names.road(rng), landmark=landmark
     )
-    answers = ("We are {}.", "You find us {}.", "Come and see us {}.")
+    answers: tuple[str, ...] = ("We are {}.", "You find us {}.", "Come and see us {}.")
     text = rng.choice(("You find us {}.", "We are {}.", "It is {}.", "The place is {}."))
     if style.labelled:
         text = rng.choice(("Location: {}.", "Where: {}."))
@@ -167,7 +187,7 @@ def _price_list(rng: random.Random, style: Style, goods: tuple[Good, ...], verb:
     if style.labelled or rng.random() < 0.25:
         entry = rng.choice(("{} {}", "{} {}", "{}: {}", "{} ({})", "{} - {}", "{} for {}"))
         entries = [entry.format(good.word, price) for good, price in pairs]
-        label = rng.choice(("Prices: ", "Prices: ", "Price list: ", "We {} ".format(verb), ""))
+        label = rng.choice(("Prices: ", "Prices: ", "Price list: ", f"We {verb} ", ""))
         if entry == "{}: {}" and "Price" in label:
             label = ""
         text = rng.choice((", ", ", ", " and ", "; ")).join(entries)

@@ -4,6 +4,7 @@ A prompt is written as people write, half of them with digits, and then spelled 
 """
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,9 +87,10 @@ def fillers(rng: random.Random, kind: str = "instructions", asides: str = "") ->
 
 
 def written(rng: random.Random, style: Style, begin: str, late: str, told: Sequence[Told], more: list[Told]) -> str:
-    """The whole prompt, spelled: the beginning, what it tells in this order with `more` in between, and what is `late`."""
+    """The whole prompt, spelled: the beginning, what it tells with `more` in between, and what comes `late`."""
     entries = list(told)
-    room = MOST_WORDS - sum(len(text.split()) for text in (begin, late, *(spell_numbers(one.text) for one in told)))
+    room = MOST_WORDS - sum(len(text.split()) for text in (begin, late, *(one.text for one in told)))
+    room -= 3 * sum(len(re.findall(r"\d+", one.text)) for one in told)
     for filler in more:
         room -= len(filler.text.split()) + 1
         if room < 0:

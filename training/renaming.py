@@ -35,7 +35,8 @@ _NUMBERS = (
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
 _OTHERS = re.compile(r"\b(?:Doctor|Dr\.|manager is) ([A-Z]\w+)")
 """People who are told about by surname."""
-_WITHIN = r"(?:(?<=[\w,] )|(?<=Dr\. )|(?<=[Nn]ame: )|(?<=[Aa]gent: )|(?<=[Pp]ersona: )|(?<=[Cc]ompany: )|(?<=[Cc]haracter: )|(?<=are: ))"
+_LABELS = ("name", "Name", "Agent", "Persona", "Company", "Character", "are")
+_WITHIN = rf"(?:(?<=[\w,] )|(?<=Dr\. )|{'|'.join(f'(?<={label}: )' for label in _LABELS)})"
 """Where a word with a capital is a name: not where a sentence begins."""
 _BEGINNING = r"(?= from | is | out\.|, (?:[A-Z]\w* )+speaking)"
 """What follows a name with which a sentence begins, and hardly a word that looks like one (`Will`, `May`, `Sure`)."""

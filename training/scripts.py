@@ -34,7 +34,8 @@ __all__ = [
 
 KINDS = {"service": 0.66, "playful": 0.1, "talk": 0.16, "teacher": 0.04, "crisis": 0.04}
 """The kinds of episodes and their shares."""
-_SHIPPED_PERSONAS = Path(__file__).parents[1] / "personas"
+SHIPPED_PERSONAS = Path(__file__).parents[1] / "personas"
+"""The personas that come with the service."""
 _REPEAT_SHARE = 0.1
 _GOODBYE_SHARE = 0.4
 _SELDOM = {"garbled": 0.35, "hello": 0.5, "thanks": 0.5, "yes": 0.7, "no": 0.7, "jest": 0.5}
@@ -67,7 +68,7 @@ def greeting_episode(rng: random.Random, kind: str | None = None, held_out: bool
 
 def shipped_episodes(rng: random.Random) -> tuple[Episode, ...]:
     """The personas of the folder `personas`, ordered by file name. Only the callers' wordings are drawn."""
-    return tuple(_shipped(rng, path) for path in sorted(_SHIPPED_PERSONAS.glob("*.yaml")))
+    return tuple(_shipped(rng, path) for path in sorted(SHIPPED_PERSONAS.glob("*.yaml")))
 
 
 def conversation(rng: random.Random, episode: Episode) -> list[Turn]:

@@ -9,7 +9,7 @@ from training import names
 from training.absent import absent
 from training.episodes import Episode, Exchange
 from training.facts import Fact, goods_and_prices, hours, phone, place, rule, special
-from training.goods import some_goods
+from training.goods import article, some_goods
 from training.phrases import Groups, chosen, feelings, garbled, phrases, pick, small_talk
 from training.prompts import Style, Told, fillers, opening, role, style, written
 from training.texts import table
@@ -31,9 +31,9 @@ def service(rng: random.Random, held_out: bool = False, playful: bool = False) -
     fields = {"name": person.name, "first": person.first, "company": company, "kind": trade["kind"]}
     fields["trade"] = trade["kind"].partition(" ")[2]
     chosen_style = style(rng)
-    begin, late = opening(
-        rng, "openings" if person.name else "openings_no_name", held_out, **fields, role=role(rng, trade["kind"])
-    )
+    called = role(rng, trade["kind"])
+    openings = "openings" if person.name else "openings_no_name"
+    begin, late = opening(rng, openings, held_out, **fields, role=called, a_role=f"{article(called)} {called}")
     facts, groups = _facts(rng, trade, chosen_style, held_out, target=rng.randint(24, 58) - len(begin.split()))
     told = [Told(trade["manner"])] if "manner" in trade else []
     told += [fact.told for fact in facts]

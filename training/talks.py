@@ -157,15 +157,15 @@ def _fact(rng: random.Random, fact: str, job: str, held_out: bool) -> tuple[str,
     return tell, Exchange("fact", wordings(asks, held_out), told)
 
 
-def _not_told(
-    rng: random.Random, told: list[tuple[str, Exchange]], job: str, held_out: bool
-) -> list[Exchange]:
+def _not_told(rng: random.Random, told: list[tuple[str, Exchange]], job: str, held_out: bool) -> list[Exchange]:
     """Two things that one may be asked, and of which the prompt says nothing."""
     talks = table("talks")
     asked = {ask for _, exchange in told for ask in exchange.asks}
     others = [_fact(rng, fact, job, held_out)[1] for fact in talks["facts"]]
     others = [exchange for exchange in others if exchange.asks and asked.isdisjoint(exchange.asks)]
-    return [Exchange("no_fact", one.asks, pick(rng, talks["no_fact"])) for one in rng.sample(others, 2)]
+    return [
+        Exchange("no_fact", one.asks, pick(rng, talks["no_fact"])) for one in rng.sample(others, min(2, len(others)))
+    ]
 
 
 def _preposition(place: str) -> str:

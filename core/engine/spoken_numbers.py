@@ -81,11 +81,15 @@ _HOURS_WORD = (
     r"\b(?:open(?:ing)?|hours?|daily|weekdays?|weekends?|every day"
     r"|mon|tue|wed|thu|fri|sat|sun|(?:mon|tues|wednes|thurs|fri|satur|sun)days?)\b"
 )
+_WRITTEN_SHORT = re.compile(r"\d|[\u00bd\u2153\u2154\u00bc\u00be]|\b(?:mon|tue|wed|thu|fri|sat|sun)", re.IGNORECASE)
+"""What every text has for which there is anything to do; most sentences have nothing of it."""
 _EACH = "hour|hr|h|kg|night|day|week|month|year|person|piece|guest"
 
 
 def spell_numbers(text: str) -> str:
     """The text with every number in words: `$4.50 at 9 am` is `four dollars and fifty cents at nine in the morning`."""
+    if not _WRITTEN_SHORT.search(text):
+        return text
     for sign, fraction in _VULGAR.items():
         text = re.sub(rf"(?<=\d)\s?{sign}", f" {fraction}", text).replace(sign, fraction)
     for pattern, say in _RULES:
@@ -302,7 +306,9 @@ _CODE = r"(usd|eur|gbp|[€$£]|dollar|euro|pound)"
 _WORD_UNITS = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
 _RULES = (
     _rule(rf"\b{_DAY}(?:{_TO}| to ){_DAY}", lambda found: f"{_day(found[1])} to {_day(found[2])}"),
-    _rule(rf"{_SHORT_DAY}(?=:? ?\d|(?:,|,? and|,? &) (?-i:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b)", lambda found: _day(found[1])),
+    _rule(
+        rf"{_SHORT_DAY}(?=:? ?\d|(?:,|,? and|,? &) (?-i:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b)", lambda found: _day(found[1])
+    ),
     _rule(rf"(?<=closed ){_SHORT_DAY}|(?<=day and ){_SHORT_DAY}|(?<=day & ){_SHORT_DAY}", _closed_day),
     _rule(r"\b(noon|midnight)\s?[-\u2013\u2014]\s?(?=\d)", lambda found: f"{found[1]} to "),
     _rule(r"(?<=[\dm])\s?[-\u2013\u2014]\s?(noon|midnight)\b", lambda found: f" to {found[1]}"),
