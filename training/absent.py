@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 from training.episodes import Exchange
@@ -10,9 +11,9 @@ from training.goods import Good, all_goods, goods_of
 from training.phrases import Groups, phrases, pick, wordings
 from training.texts import choices, table
 
-_KINDS = {"hours": 1.1, "where": 1.0, "phone": 0.9, "special": 0.5, "goods": 0.8, "prices": 1.0}
+_KINDS = {"hours": 1.1, "where": 1.0, "phone": 0.7, "special": 0.5, "goods": 0.8, "prices": 1.0}
 """Kinds of exchanges that a prompt may lack, with their weights when some are drawn."""
-_OTHER_GOODS = 6
+_OTHER_GOODS = 3
 """Of so many goods that the prompt does not name, callers may ask."""
 
 
@@ -34,7 +35,7 @@ def absent(
     ]
     told = {good.word for good in goods}
     own = [good for good in goods_of(trade) if good.word not in told]
-    wanted = rng.sample(own, min(_OTHER_GOODS // 2, len(own)))
+    wanted = rng.sample(own, min(_OTHER_GOODS if not goods else 1, len(own)))
     if goods:
         told |= {good.word for good in own}
         others = [good for good in all_goods() if good.word not in told]
@@ -51,17 +52,30 @@ def absent(
 
 def _facts(rng: random.Random, known: list[Exchange], topics: Collection[str], held_out: bool) -> list[Exchange]:
     """Two things that any company might tell, and this one does not."""
-    said = " ".join(text.lower() for exchange in known for text in (exchange.answer, *exchange.asks))
-    subjects = table("answers")["subjects"]
-    facts: dict[str, Exchange] = {}
-    for rule in table("trades")[-1]["facts"]:
-        asked = " ".join(choices(rule["asks"])).lower()
-        keys = [key for key in subjects if key in asked]
-        if keys and not any(key in said for key in keys):
-            subject = subjects[keys[0]]
-            answer = _answer(rng, "fact", topics, subject=subject)
-            facts.setdefault(subject, Exchange("no_fact", wordings(rule["asks"], held_out), answer))
-    return rng.sample(list(facts.values()), min(2, len(facts)))
+    told = " ".join(exchange.answer.lower() for exchange in known)
+    asked = {ask for exchange in known if exchange.kind == "fact" for ask in exchange.asks}
+    rules = table("trades")[-1]["facts"]
+    found: list[Exchange] = []
+    for rule in rng.sample(rules, len(rules)):
+        subject = _subject(rule["asks"])
+        asks = wordings(rule["asks"], held_out)
+        if subject and asks and asked.isdisjoint(asks) and not _told(subject, told):
+            found.append(Exchange("no_fact", asks, _answer(rng, "fact", topics, subject=subject)))
+            if len(found) == 2:
+                break
+    return found
+
+
+@cache
+def _subject(asks: str) -> str:
+    """What a question is about, by its first wording; "" where nobody has said."""
+    first = choices(asks)[0]
+    return next((subject for key, subject in table("answers")["subjects"].items() if key in first), "")
+
+
+def _told(subject: str, told: str) -> bool:
+    """Whether what is told may well be about the subject: some word of it begins like one of the subject's."""
+    return any(word[:5] in told for word in subject.split() if len(word) > 3)
 
 
 def _answer(rng: random.Random, kind: str, topics: Collection[str], **fields: str) -> str:

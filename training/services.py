@@ -89,7 +89,7 @@ def _facts(
     others += [rule(rng, told, held_out, currency) for told in rules]
     if goods:
         others.append(special(rng, goods, held_out))
-    if rng.random() < 0.35:
+    if rng.random() < 0.5:
         others.append(phone(rng, style, held_out))
     rng.shuffle(others)
     facts = [goods_and_prices(rng, style, goods, trade.get("verb", "have"), held_out)] if goods else []
