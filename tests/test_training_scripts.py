@@ -9,7 +9,7 @@ import pytest
 
 from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
-from training.phrases import good_phrases, is_held_out, phrases, wordings
+from training.phrases import FEELINGS, good_phrases, is_held_out, phrases, wordings
 from training.scripts import (
     KINDS,
     Episode,
@@ -24,7 +24,20 @@ from training.texts import choices, table, words
 
 pytestmark = pytest.mark.training
 SPOKEN = re.compile(r"[A-Za-z][A-Za-z' ,.?]*[.?]")
-FREE = {"unknown", "joke", "robot", "weather", "lesson", "hello", "how_are_you", "thanks", "yes", "no", "goodbye"}
+FREE = {
+    *FEELINGS,
+    "garbled",
+    "joke",
+    "robot",
+    "weather",
+    "lesson",
+    "hello",
+    "how_are_you",
+    "thanks",
+    "yes",
+    "no",
+    "goodbye",
+}
 """Kinds of answers that need nothing of the prompt."""
 NUMBERS = {word for number in range(200) for word in number_in_words(str(number)).split()}
 COMMON = {"I", "I'm", "Would", "Doctor"}
@@ -83,11 +96,11 @@ def test_every_kind_occurs_and_an_unknown_one_is_named(episodes: list[Episode]) 
 def test_prompts_and_lines_have_the_right_length(episodes: list[Episode]) -> None:
     lengths = [len(one.prompt.split()) for one in episodes if one.kind in ("service", "playful")]
     assert min(lengths) >= 15
-    assert max(lengths) <= 110
+    assert max(lengths) <= 120
     assert sum(28 <= length <= 66 for length in lengths) > 0.6 * len(lengths)
     for one in episodes:
-        assert 5 <= len(one.lines()) <= 12, one
-        assert sum(len(line.split()) for line in one.lines()) <= 100
+        assert 5 <= len(one.lines()) <= 14, one
+        assert sum(len(line.split()) for line in one.lines()) <= 120
         assert all(2 <= len(line.split()) <= 22 for line in one.lines()), one.lines()
 
 
@@ -108,7 +121,8 @@ def test_names_of_the_greeting_stand_in_the_prompt(episodes: list[Episode], ship
 
 def test_answers_take_their_facts_from_the_prompt(episodes: list[Episode], shipped: dict[str, Episode]) -> None:
     for one in episodes:
-        told = set(re.findall(r"[A-Za-z']+", spell_numbers(one.prompt)))
+        told = set(re.findall(r"[A-Za-z']+", one.prompt))
+        told |= {word.lower() for word in told}
         for exchange in one.exchanges:
             if exchange.kind in FREE or one.kind == "teacher":
                 continue
@@ -130,7 +144,7 @@ def facts(exchange: Exchange) -> set[str]:
     sentences = re.split(r"[.?] ?", exchange.answer)
     inner = [word for sentence in sentences for word in re.findall(r"[A-Za-z']+", sentence)[1:]]
     names_said = {word for word in inner if word[0].isupper()} - COMMON
-    numbers_said = {word for word in inner if word in NUMBERS} if exchange.kind != "unknown" else set()
+    numbers_said = {word for word in inner if word in NUMBERS}
     return names_said | numbers_said - ({"one"} if exchange.kind == "fact" else set())
 
 
@@ -155,7 +169,7 @@ def test_conversations_hang_together(episodes: list[Episode], shipped: dict[str,
         turns = conversation(rng, one)
         assert (turns[0].side, turns[0].text) == ("agent", one.greeting)
         assert [turn.side for turn in turns] == ["agent", *["caller", "agent"] * (len(turns) // 2)]
-        assert 5 <= len(turns) <= 15, turns
+        assert 5 <= len(turns) <= 19, turns
         assert {turn.text for turn in turns if turn.side == "agent"} <= set(one.lines())
         assert {turn.text for turn in turns if turn.side == "caller"} <= set(one.asks())
         heard = [turn.kind for turn in turns]
@@ -170,7 +184,7 @@ def test_conversations_hang_together(episodes: list[Episode], shipped: dict[str,
             assert "goods" in heard[: heard.index("more")] or one.kind == "shipped"
         assert "goodbye" not in heard[:-2]
         kinds.update(heard)
-    assert {"sorry", "more", "yes", "no", "price", "hours", "where", "special", "unknown", "goodbye"} <= set(kinds)
+    assert {"sorry", "more", "yes", "no", "price", "hours", "where", "special", "question", "goodbye"} <= set(kinds)
 
 
 def test_a_greeting_episode_says_its_name_and_no_more() -> None:

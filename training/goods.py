@@ -67,12 +67,12 @@ def some_goods(rng: random.Random, trade: dict[str, Any], count: int, currency: 
 @cache
 def all_goods() -> tuple[Good, ...]:
     """Every good of every trade, without a price."""
-    return tuple(
-        Good(word, kind, "")
-        for trade in table("trades")
-        for kind in ("one", "many", "some")
-        for word in trade.get(kind, {})
-    )
+    return tuple(good for trade in table("trades") for good in goods_of(trade))
+
+
+def goods_of(trade: dict[str, Any]) -> tuple[Good, ...]:
+    """Every good of a trade, without a price."""
+    return tuple(Good(word, kind, "") for kind in ("one", "many", "some") for word in trade.get(kind, {}))
 
 
 def article(word: str) -> str:

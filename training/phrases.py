@@ -2,17 +2,28 @@
 
 import random
 import zlib
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from training.episodes import Exchange
 from training.goods import Good, article
-from training.texts import choices, table
+from training.texts import choices, expanded, table
 
 Groups = list[tuple[float, tuple[Exchange, ...]]]
 """Exchanges that belong together, each group with its weight when some are drawn."""
 SMALL_TALK = ("hello", "how_are_you", "thanks", "yes", "no", "robot", "joke", "weather")
+FEELINGS = {
+    "sad": 1.2,
+    "rude": 1.1,
+    "question": 1.3,
+    "neutral": 0.9,
+    "glad": 0.7,
+    "request": 0.6,
+    "compliment": 0.4,
+    "jest": 0.3,
+}
+"""What callers say that no prompt knows about, by feeling or what it is, with weights when some are drawn."""
 HELD_OUT = 10
 """One wording of so many is for evaluation only."""
 
@@ -56,7 +67,7 @@ def pick(rng: random.Random, value: str | list[str], /, **fields: str) -> str:
 
 
 def small_talk(rng: random.Random, manner: str, held_out: bool, /, **fields: str) -> list[Exchange]:
-    """What anybody may be asked. `fields` is what answers mention, with `help`; `manner` as in `unknown`."""
+    """What anybody may be asked. `fields` is what answers mention, with `help`; `manner` as in `feelings`."""
     kinds = [kind for kind in SMALL_TALK if manner != "crisis" or kind not in ("joke", "weather")]
     return [Exchange(kind, phrases(kind, held_out), answer(rng, kind, manner, **fields)) for kind in kinds]
 
@@ -67,18 +78,34 @@ def answer(rng: random.Random, kind: str, manner: str, /, **fields: str) -> str:
     return pick(rng, answers.get(f"{kind}_{manner}", answers.get(kind)), **fields)
 
 
-def unknown(rng: random.Random, manner: str, held_out: bool, /, **fields: str) -> Exchange:
-    """Something that the prompt does not know about. `manner` is `service`, `talk` or `crisis`."""
-    feeling = rng.choice(tuple(table("unrelated")))
-    answers: Any = table("answers")[f"unknown_{manner}"]
-    fitting = answers[feeling] if isinstance(answers, dict) else answers
-    return Exchange("unknown", unrelated(feeling, held_out), pick(rng, fitting, **fields))
+def feelings(rng: random.Random, manner: str, held_out: bool, /, **fields: str) -> Groups:
+    """What no prompt knows about, an exchange for each feeling. `manner` is `service`, `talk` or `crisis`."""
+    answers = table("answers")[f"unknown_{manner}"]
+    return [
+        (weight, (Exchange(feeling, unrelated(feeling, held_out), pick(rng, answers[feeling], **fields)),))
+        for feeling, weight in FEELINGS.items()
+    ]
+
+
+def garbled(rng: random.Random, held_out: bool) -> Exchange:
+    """What cannot be understood: a caller says it, and the sound is spoilt. The answer is right whatever was said."""
+    return Exchange("garbled", loose("garbled", held_out), pick(rng, table("answers")["garbled"]))
 
 
 @cache
 def unrelated(feeling: str, held_out: bool = False) -> tuple[str, ...]:
-    """Sentences of callers that no prompt knows about: `neutral`, `glad`, `sad` or a `question`."""
-    return part(tuple(table("unrelated")[feeling]), held_out)
+    """Sentences of callers that no prompt knows about, by one of FEELINGS."""
+    return _sentences(table("unrelated")[feeling], held_out)
+
+
+@cache
+def loose(kind: str, held_out: bool = False) -> tuple[str, ...]:
+    """What callers say that belongs to no exchange of an episode: a kind of `texts/loose.yaml`."""
+    return _sentences(choices(table("loose")[kind]), held_out)
+
+
+def _sentences(lines: Iterable[str], held_out: bool) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for line in part(tuple(lines), held_out) for text in expanded(line)))
 
 
 def chosen(rng: random.Random, groups: Groups, words: int) -> tuple[Exchange, ...]:

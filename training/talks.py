@@ -6,10 +6,11 @@ from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Episode, Exchange
 from training.goods import article
-from training.phrases import Groups, answer, chosen, phrases, pick, small_talk, unknown, wordings
+from training.phrases import Groups, answer, chosen, feelings, garbled, phrases, pick, small_talk, wordings
+from training.prompts import Told, fillers, opening, style, written
 from training.texts import choices, table
 
-_ANSWER_WORDS = 46
+_ANSWER_WORDS = 52
 _ENJOYS = "You enjoy having a good conversation."
 
 
@@ -22,19 +23,24 @@ def talk(rng: random.Random, held_out: bool = False) -> Episode:
     job, topic = rng.choice(talks["jobs"]), rng.choice(talks["topics"])
     nature = rng.choice(choices(talks["natures"]))
     manner = pick(rng, talks["manners"])
-    a_job = f"{article(nature)} {nature} {job}"
     facts = [_fact(rng, fact, job, held_out) for fact in rng.sample(talks["facts"], rng.randint(1, 4))]
-    who = rng.choice(
-        (
-            f"You are {person.name}, {a_job}.",
-            f"Your name is {person.name} and you are {a_job}.",
-            f"You are {a_job} called {person.name}.",
-        )
+    begin, late = opening(
+        rng,
+        "talk_openings",
+        held_out,
+        name=person.name,
+        job=job,
+        nature=nature,
+        topic=topic,
+        a_job=f"{article(nature)} {nature} {job}",
+        about=f"{manner} {topic}",
+        About=f"{manner[0].upper()}{manner[1:]} {topic}",
     )
-    about = f"{manner[0].upper()}{manner[1:]} {topic}."
-    prompt = " ".join((_ENJOYS, about, who, *(tell for tell, _ in facts)))
+    told = [Told(tell) for tell, _ in facts]
+    prompt = written(rng, style(rng), begin, late, told, fillers(rng, "talk_instructions"))
     fields = {"name": person.name, "first": person.first}
     groups: Groups = [(2.5, (exchange,)) for _, exchange in facts]
+    groups += [(0.8, (exchange,)) for exchange in _not_told(rng, facts, job, held_out)]
     topic_answer = pick(rng, talks["topic_answers"], topic=topic)
     groups.append((1.5, (Exchange("topic", wordings(talks["topic_asks"], held_out), topic_answer),)))
     job_answer = pick(rng, talks["job_answers"], job=job, nature=nature, a=article(nature))
@@ -49,11 +55,17 @@ def crisis(rng: random.Random, held_out: bool = False) -> Episode:
     talks = table("talks")
     person = names.person(rng, held_out)
     place, thing, role, trouble = rng.choice(talks["crises"])
-    prompt = (
-        f"{_ENJOYS} Have a technical discussion about fixing {thing} on {place}. You are {role}. "
-        f"Your name is {person.name}. It is an emergency: {trouble}. "
-        "You explain what is happening and urgently ask for help."
-    ).replace(f"on {place}", f"{_preposition(place)} {place}")
+    prompt, late = opening(
+        rng,
+        "crisis_openings",
+        held_out,
+        name=person.name,
+        thing=thing,
+        place=f"{_preposition(place)} {place}",
+        role=role,
+        trouble=trouble,
+    )
+    prompt = " ".join(filter(None, (prompt, late)))
     what = Exchange("trouble", wordings(talks["crisis_asks"], held_out), f"{trouble[0].upper()}{trouble[1:]}.")
     where = Exchange("where", wordings(talks["crisis_where"], held_out), f"I am {_preposition(place)} {place}.")
     advice = Exchange("advice", wordings(talks["crisis_advice"], held_out), pick(rng, talks["crisis_answers"]))
@@ -120,10 +132,10 @@ def _episode(
         name = answer(rng, "name", "talk", name=person.name, first=person.first)
         groups = [*groups, (6.0, (Exchange("name", phrases("name", held_out), name),))]
     manner = "crisis" if kind == "crisis" else "talk"
-    groups = [*groups, *((2.0, (unknown(rng, manner, held_out, thing=thing),)) for _ in range(2))]
+    groups = [*groups, *feelings(rng, manner, held_out, thing=thing)]
     groups += [(0.5, (exchange,)) for exchange in small_talk(rng, manner, held_out, help=help_offers)]
     goodbye = Exchange("goodbye", phrases("goodbye", held_out), answer(rng, "goodbye", manner))
-    exchanges = (*chosen(rng, groups, _ANSWER_WORDS), goodbye)
+    exchanges = (*chosen(rng, groups, _ANSWER_WORDS), garbled(rng, held_out), goodbye)
     return Episode(kind, prompt, person.name, person.first, "", greeting, exchanges, phrases("sorry", held_out))
 
 
@@ -143,6 +155,17 @@ def _fact(rng: random.Random, fact: str, job: str, held_out: bool) -> tuple[str,
     }
     tell, asks, told = spell_numbers(fact.format(**fields).replace(f" a {job}", f" {article(job)} {job}")).split(" | ")
     return tell, Exchange("fact", wordings(asks, held_out), told)
+
+
+def _not_told(rng: random.Random, told: list[tuple[str, Exchange]], job: str, held_out: bool) -> list[Exchange]:
+    """Two things that one may be asked, and of which the prompt says nothing."""
+    talks = table("talks")
+    asked = {ask for _, exchange in told for ask in exchange.asks}
+    others = [_fact(rng, fact, job, held_out)[1] for fact in talks["facts"]]
+    others = [exchange for exchange in others if exchange.asks and asked.isdisjoint(exchange.asks)]
+    return [
+        Exchange("no_fact", one.asks, pick(rng, talks["no_fact"])) for one in rng.sample(others, min(2, len(others)))
+    ]
 
 
 def _preposition(place: str) -> str:
