@@ -47,7 +47,8 @@ def train_codec(
     seen: dict[Path, list[Line]] = {}
 
     def pool_of_all() -> SpeechPool:
-        paths = [path for path in shard_paths(folder / "speech") if path not in seen]
+        spoken = (path for path in shard_paths(folder / "speech") if not path.name.startswith("callers"))
+        paths = [path for path in spoken if path not in seen]
         seen.update((path, read_shard(path)) for path in paths)
         if not seen:
             raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
