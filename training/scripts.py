@@ -13,7 +13,7 @@ import yaml
 
 from training.episodes import Episode, Exchange, Turn
 from training.goods import all_goods
-from training.phrases import phrases, some_phrases, unrelated
+from training.phrases import good_phrases, phrases, unrelated
 from training.services import service
 from training.talks import crisis, talk, teacher
 from training.texts import choices, table
@@ -93,14 +93,12 @@ def loose_phrases() -> dict[str, tuple[str, ...]]:
 
 def caller_phrases() -> dict[str, tuple[str, ...]]:
     """What callers say everyday, by kind: each wording, one question for the price of each good, and `unknown`."""
-    kinds = [kind for kind in table("phrases") if not kind.startswith("price_")]
+    kinds = [kind for kind in table("phrases") if not kind.startswith("price_") and kind != "stock"]
     spoken = {kind: phrases(kind) for kind in kinds}
     prices = []
     for index, good in enumerate(all_goods()):
-        wordings = phrases(f"price_{good.count}")
-        prices.append(
-            wordings[index % len(wordings)].format(item=good.word, a=good.subject.split()[0], plural=good.plural)
-        )
+        wordings = good_phrases(f"price_{good.count}", good.word, good.count)
+        prices.append(wordings[index % len(wordings)])
     unknown = tuple(ask for feeling in table("unrelated") for ask in unrelated(feeling))
     return {**spoken, "price": tuple(dict.fromkeys(prices)), "unknown": unknown}
 
@@ -128,11 +126,11 @@ def _shipped(rng: random.Random, path: Path) -> Episode:
     prompt = " ".join(yaml.safe_load(path.read_text())["prompt"].split())
     script = table("shipped")[path.stem]
     exchanges = [_exchange(rng, line) for line in script["exchanges"]]
-    farewell = Exchange("goodbye", some_phrases(rng, "goodbye"), script["farewell"])
+    farewell = Exchange("goodbye", phrases("goodbye"), script["farewell"])
     company, name = script.get("company", ""), script.get("name", "")
     first = script.get("first", name.split(" ")[0])
     return Episode(
-        "shipped", prompt, name, first, company, script["greeting"], (*exchanges, farewell), some_phrases(rng, "sorry")
+        "shipped", prompt, name, first, company, script["greeting"], (*exchanges, farewell), phrases("sorry")
     )
 
 
@@ -142,4 +140,4 @@ def _exchange(rng: random.Random, line: str) -> Exchange:
         return Exchange(kind, choices(asks[0]), answer)
     if kind == "unknown":
         return Exchange(kind, tuple(rng.choice(unrelated(feeling)) for feeling in table("unrelated")), answer)
-    return Exchange(kind, some_phrases(rng, kind), answer)
+    return Exchange(kind, phrases(kind), answer)

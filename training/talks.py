@@ -6,7 +6,7 @@ from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Episode, Exchange
 from training.goods import article
-from training.phrases import Groups, answer, chosen, pick, small_talk, some, some_phrases, unknown
+from training.phrases import Groups, answer, chosen, phrases, pick, small_talk, unknown, wordings
 from training.texts import choices, table
 
 _ANSWER_WORDS = 46
@@ -16,14 +16,14 @@ _ENJOYS = "You enjoy having a good conversation."
 def talk(rng: random.Random, held_out: bool = False) -> Episode:
     """Somebody who enjoys a good conversation, now and then with no more in the prompt than that."""
     if rng.random() < 0.06:
-        return _plain(rng)
+        return _plain(rng, held_out)
     talks = table("talks")
     person = names.person(rng, held_out)
     job, topic = rng.choice(talks["jobs"]), rng.choice(talks["topics"])
     nature = rng.choice(choices(talks["natures"]))
     manner = pick(rng, talks["manners"])
     a_job = f"{article(nature)} {nature} {job}"
-    facts = [_fact(rng, fact, job) for fact in rng.sample(talks["facts"], rng.randint(1, 4))]
+    facts = [_fact(rng, fact, job, held_out) for fact in rng.sample(talks["facts"], rng.randint(1, 4))]
     who = rng.choice(
         (
             f"You are {person.name}, {a_job}.",
@@ -36,12 +36,12 @@ def talk(rng: random.Random, held_out: bool = False) -> Episode:
     fields = {"name": person.name, "first": person.first}
     groups: Groups = [(2.5, (exchange,)) for _, exchange in facts]
     topic_answer = pick(rng, talks["topic_answers"], topic=topic)
-    groups.append((1.5, (Exchange("topic", some(rng, choices(talks["topic_asks"])), topic_answer),)))
+    groups.append((1.5, (Exchange("topic", wordings(talks["topic_asks"], held_out), topic_answer),)))
     job_answer = pick(rng, talks["job_answers"], job=job, nature=nature, a=article(nature))
     job_answer = job_answer.replace(f" a {job}", f" {article(job)} {job}")
-    groups.append((1.5, (Exchange("job", some(rng, choices(talks["job_asks"])), job_answer),)))
+    groups.append((1.5, (Exchange("job", wordings(talks["job_asks"], held_out), job_answer),)))
     greeting = pick(rng, talks["greetings"], **fields)
-    return _episode(rng, "talk", prompt, person, greeting, groups, talks["help"])
+    return _episode(rng, "talk", prompt, person, greeting, groups, held_out, talks["help"])
 
 
 def crisis(rng: random.Random, held_out: bool = False) -> Episode:
@@ -54,10 +54,10 @@ def crisis(rng: random.Random, held_out: bool = False) -> Episode:
         f"Your name is {person.name}. It is an emergency: {trouble}. "
         "You explain what is happening and urgently ask for help."
     ).replace(f"on {place}", f"{_preposition(place)} {place}")
-    what = Exchange("trouble", some(rng, choices(talks["crisis_asks"])), f"{trouble[0].upper()}{trouble[1:]}.")
-    where = Exchange("where", choices(talks["crisis_where"]), f"I am {_preposition(place)} {place}.")
-    advice = Exchange("advice", some(rng, choices(talks["crisis_advice"])), pick(rng, talks["crisis_answers"]))
-    job = Exchange("job", some(rng, choices(talks["job_asks"])), f"I am {role}.")
+    what = Exchange("trouble", wordings(talks["crisis_asks"], held_out), f"{trouble[0].upper()}{trouble[1:]}.")
+    where = Exchange("where", wordings(talks["crisis_where"], held_out), f"I am {_preposition(place)} {place}.")
+    advice = Exchange("advice", wordings(talks["crisis_advice"], held_out), pick(rng, talks["crisis_answers"]))
+    job = Exchange("job", wordings(talks["job_asks"], held_out), f"I am {role}.")
     groups: Groups = [(3.0, (what,)), (2.0, (where,)), (3.0, (advice,)), (1.0, (job,))]
     greeting = pick(rng, talks["crisis_greetings"], first=person.first, trouble=trouble)
     return _episode(
@@ -67,6 +67,7 @@ def crisis(rng: random.Random, held_out: bool = False) -> Episode:
         person,
         greeting,
         groups,
+        held_out,
         "",
         thing if thing.startswith("the ") else thing.replace("a ", "the ", 1),
     )
@@ -83,18 +84,25 @@ def teacher(rng: random.Random, held_out: bool = False) -> Episode:
         greeting = f"Hello, I am {person.first}. What would you like to learn?"
         name = pick(rng, talks["teacher_named"], name=person.name, first=person.first)
     lessons = [lesson.split(" | ") for lesson in rng.sample(talks["lessons"], 4)]
-    groups: Groups = [(2.0, (Exchange("lesson", (ask,), told),)) for ask, told in lessons]
-    groups.append((6.0, (Exchange("name", some_phrases(rng, "name"), name),)))
+    groups: Groups = [(2.0, (Exchange("lesson", wordings(ask, held_out), told),)) for ask, told in lessons]
+    groups.append((6.0, (Exchange("name", phrases("name", held_out), name),)))
     return _episode(
-        rng, "teacher", prompt, person, greeting, groups, "What is your question? / What would you like to learn?"
+        rng,
+        "teacher",
+        prompt,
+        person,
+        greeting,
+        groups,
+        held_out,
+        "What is your question? / What would you like to learn?",
     )
 
 
-def _plain(rng: random.Random) -> Episode:
+def _plain(rng: random.Random, held_out: bool) -> Episode:
     talks = table("talks")
-    name = Exchange("name", some_phrases(rng, "name"), pick(rng, talks["no_name"]))
+    name = Exchange("name", phrases("name", held_out), pick(rng, talks["no_name"]))
     greeting = pick(rng, talks["greetings_no_name"])
-    return _episode(rng, "talk", _ENJOYS, names.Person("", ""), greeting, [(3.0, (name,))], talks["help"])
+    return _episode(rng, "talk", _ENJOYS, names.Person("", ""), greeting, [(3.0, (name,))], held_out, talks["help"])
 
 
 def _episode(
@@ -104,21 +112,22 @@ def _episode(
     person: names.Person,
     greeting: str,
     groups: Groups,
+    held_out: bool,
     help_offers: str,
     thing: str = "",
 ) -> Episode:
     if all(exchange.kind != "name" for _, group in groups for exchange in group):
         name = answer(rng, "name", "talk", name=person.name, first=person.first)
-        groups = [*groups, (6.0, (Exchange("name", some_phrases(rng, "name"), name),))]
+        groups = [*groups, (6.0, (Exchange("name", phrases("name", held_out), name),))]
     manner = "crisis" if kind == "crisis" else "talk"
-    groups = [*groups, *((2.0, (unknown(rng, manner, thing=thing),)) for _ in range(2))]
-    groups += [(0.5, (exchange,)) for exchange in small_talk(rng, manner, help=help_offers)]
-    goodbye = Exchange("goodbye", some_phrases(rng, "goodbye"), answer(rng, "goodbye", manner))
+    groups = [*groups, *((2.0, (unknown(rng, manner, held_out, thing=thing),)) for _ in range(2))]
+    groups += [(0.5, (exchange,)) for exchange in small_talk(rng, manner, held_out, help=help_offers)]
+    goodbye = Exchange("goodbye", phrases("goodbye", held_out), answer(rng, "goodbye", manner))
     exchanges = (*chosen(rng, groups, _ANSWER_WORDS), goodbye)
-    return Episode(kind, prompt, person.name, person.first, "", greeting, exchanges, some_phrases(rng, "sorry"))
+    return Episode(kind, prompt, person.name, person.first, "", greeting, exchanges, phrases("sorry", held_out))
 
 
-def _fact(rng: random.Random, fact: str, job: str) -> tuple[str, Exchange]:
+def _fact(rng: random.Random, fact: str, job: str, held_out: bool) -> tuple[str, Exchange]:
     talks = table("talks")
     towns = rng.sample(table("places")["towns"].split(), 2)
     fields = {
@@ -133,7 +142,7 @@ def _fact(rng: random.Random, fact: str, job: str) -> tuple[str, Exchange]:
         "job": job,
     }
     tell, asks, told = spell_numbers(fact.format(**fields).replace(f" a {job}", f" {article(job)} {job}")).split(" | ")
-    return tell, Exchange("fact", some(rng, choices(asks)), told)
+    return tell, Exchange("fact", wordings(asks, held_out), told)
 
 
 def _preposition(place: str) -> str:
