@@ -30,7 +30,7 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
     """A shard's lines, `teacher` being as in `training.voices.caller`: the same on every machine."""
     rng = random.Random(f"callers {teacher} {shard}")
     kinds = [tuple(wishes) for wishes in _wishes(rng).values()]
-    # Evenly, a kind of few wordings would have each of them hundreds of times, and the price of each good would be rare.
+    # Evenly drawn, a kind of few wordings would have each a hundred times, and the price of each good hardly once.
     weights = [len(wishes) ** 0.5 for wishes in kinds]
     for wishes in rng.choices(kinds, weights, k=count):
         wish = rng.choice(wishes)

@@ -47,7 +47,8 @@ class Flite:
         if folder is not None and (folder / "libasound.so.2").exists():
             ctypes.CDLL(str(folder / "libasound.so.2"), mode=ctypes.RTLD_GLOBAL)  # flite wants it, even in silence.
         self._library = self._load("flite")
-        self._load("flite_usenglish"), self._load("flite_cmulex")
+        for name in ("flite_usenglish", "flite_cmulex"):
+            self._load(name)
         for name, result, *arguments in (
             ("flite_synth_text", _POINTER, ctypes.c_char_p, _POINTER),
             ("utt_wave", ctypes.POINTER(_Wave), _POINTER),
@@ -70,7 +71,7 @@ class Flite:
         words = [pronounceable(word) for word in text.split()]
         utterance = self._library.flite_synth_text(" ".join(words).encode(), ctypes.byref(voice))
         wave = self._library.utt_wave(utterance).contents
-        pcm = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32) / 32768
+        pcm = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32) / np.float32(32768)
         starts, token = [], self._library.relation_head(self._library.utt_relation(utterance, b"Token"))
         while token:
             starts.append(self._library.ffeature_float(token, _FIRST_PHONEME))

@@ -2,11 +2,11 @@
 
 import random
 import re
-import zlib
 from collections.abc import Callable
 from functools import cache
 
 from training.names import person
+from training.phrases import is_held_out
 from training.texts import choices, table
 
 PLAIN = 0.5
@@ -14,8 +14,6 @@ PLAIN = 0.5
 PAUSED = 0.2
 """The share of lines with a pause inside."""
 PAUSE_S = (0.1, 0.45)
-HELD_OUT = 10
-"""One frame of so many is for evaluation only."""
 _REQUEST = re.compile(r"(?i)(tell|give|say|make|explain|show|help|let|read|i would like|i'd like|i want|i need)\b")
 _ALONE = re.compile(r"I\b")
 _END = re.compile(r"[.?!]+$")
@@ -72,20 +70,14 @@ def pause(rng: random.Random, text: str) -> tuple[int, float] | None:
     if len(words) < 2 or rng.random() >= PAUSED:
         return None
     places = [
-        n + 1
-        for n, word in enumerate(words[:-1])
-        if word.endswith(",") or word.lower().rstrip(".,") in _HESITATIONS
+        n + 1 for n, word in enumerate(words[:-1]) if word.endswith(",") or word.lower().rstrip(".,") in _HESITATIONS
     ]
     return rng.choice(places or range(1, len(words))), rng.uniform(*PAUSE_S)
 
 
 @cache
 def _frames(kind: str, held_out: bool) -> tuple[str, ...]:
-    return tuple(frame for frame in choices(table("manners")[kind]) if _is_held_out(frame) == held_out)
-
-
-def _is_held_out(frame: str) -> bool:
-    return zlib.crc32(f"manner {frame}".encode()) % HELD_OUT == 0
+    return tuple(frame for frame in choices(table("manners")[kind]) if is_held_out(f"manner {frame}") == held_out)
 
 
 def _named(rng: random.Random, frame: str, held_out: bool) -> str:

@@ -17,7 +17,6 @@ from core.evaluation.speech import Samples
 from training.episodes import Episode
 from training.teachers import SAMPLE_RATE, Spoken
 
-
 Recorded = npt.NDArray[np.int16]
 Wordings = tuple[str, ...]
 

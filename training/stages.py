@@ -35,7 +35,7 @@ Report = Callable[[str], None]
 
 def hours(lines: list[Line]) -> float:
     """How long they take."""
-    return sum(len(line.pcm) for line in lines) / 24_000 / 3600
+    return sum(line.record.samples for line in lines) / 24_000 / 3600
 
 
 def train_codec(

