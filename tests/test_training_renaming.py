@@ -263,15 +263,13 @@ def test_a_batch_may_have_no_codes_to_learn() -> None:
 def test_the_speech_of_the_shipped_personas_and_of_late_shards_go_together(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the training group is not installed: uv sync --group training")
     from training.shards import read_index, read_shard, shard_paths
-    from training.speech import ESPEAK, KOKORO, SHIPPED, episodes_of, jobs, make_shard
+    from training.speech import ESPEAK, KOKORO, SHIPPED, episodes_of, make_shard
 
     first = {name for shard in range(SHIPPED) for name in episodes_of(KOKORO, shard)}
     late = {name for shard in (4000, 5999) for name in episodes_of(KOKORO, shard)}
     assert {name.partition("-")[0] for name in first} == {"shipped"}
     assert {name.partition("-")[0] for name in late} == {"kokoro"}
-    assert len({job.speaker.name for job in jobs(KOKORO, episodes_of(KOKORO, 4000)) if "agent" in job.key}) == 4
-    called = {job.key.partition("/")[0] for job in jobs(KOKORO, episodes_of(KOKORO, 0)) if "caller" in job.key}
-    assert called == set(episodes_of(KOKORO, 0)), "their callers ask what no others ask"
+    assert len({agent.name for _, agent in episodes_of(KOKORO, 4000).values()}) == 4
     for shard in (0, 123456):
         make_shard(ESPEAK, tmp_path, shard, count=1)
     assert [*chain.from_iterable(read_index(path).episodes for path in shard_paths(tmp_path))] == [

@@ -45,17 +45,27 @@ def main(context: click.Context, folder: Path) -> None:
 
 
 @main.command()
-@click.option("--teacher", type=click.Choice(("kokoro", "espeak")), required=True)
+@click.option(
+    "--teacher",
+    type=click.Choice(("kokoro", "espeak", "callers-kokoro", "callers-espeak", "callers-flite")),
+    required=True,
+    help="Of agents' lines, or of callers'.",
+)
 @click.option(
     "--shards", nargs=2, type=int, default=(0, 200), show_default=True, help="The first, and the one after the last."
 )
 @click.option("--workers", default=2, show_default=True)
+@click.option(
+    "--flite",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where flite's libraries are, if not installed.",
+)
 @click.pass_obj
-def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int) -> None:
-    """The teachers say the lines of many episodes."""
+def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int, flite: Path | None) -> None:
+    """The teachers say the agents' lines of many episodes, or lines of callers."""
     from training.speech import make_speech
 
-    make_speech(teacher, folder / "speech", range(*shards), workers, report)
+    make_speech(teacher, folder / "speech", range(*shards), workers, report, flite)
 
 
 @main.command()

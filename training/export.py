@@ -93,11 +93,11 @@ def sample_lines(folder: Path, voices: Collection[str]) -> dict[str, Line]:
     found: dict[str, list[Line]] = {name: [] for name in voices}
     for path in shard_paths(folder / "speech"):
         for line in read_shard(path):
-            if line.record.speaker in found and len(line.pcm) >= VOICE_FRAMES * FRAME_SAMPLES:
+            if line.record.speaker in found and line.record.samples >= VOICE_FRAMES * FRAME_SAMPLES:
                 found[line.record.speaker].append(line)
         if all(len(lines) >= CANDIDATES for lines in found.values()):
             break
     missing = [name for name, lines in found.items() if not lines]
     if missing:
         raise click.ClickException(f"{folder / 'speech'} holds no line of two seconds by {', '.join(missing)}.")
-    return {name: min(lines, key=lambda line: len(line.pcm)) for name, lines in found.items()}
+    return {name: min(lines, key=lambda line: line.record.samples) for name, lines in found.items()}
