@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
@@ -38,10 +39,12 @@ def export(
     shape: Shape = NANO,
     voices: Collection[str] = tuple(AGENTS),
     earlier: Collection[Path] = (),
+    last: bool = False,
 ) -> None:
     """Write config, weights in bfloat16, tokenizer and voices into `target`, which is made anew.
 
-    The language model is the mean of `lm.pt` and of `earlier` states of it.
+    The language model is what `lm.pt` holds, and the mean with `earlier` states of it: of each the mean of its latest
+    steps or, if asked, the last alone. What tells the caller's words is left out.
     """
     if not (folder / "lm.pt").exists():
         raise click.ClickException(f"{folder / 'lm.pt'} is missing: run the stage `lm` first.")
@@ -51,7 +54,7 @@ def export(
     cpu = torch.device("cpu")
     mimi = trained_mimi(folder, cpu, shape.mimi)
     network = Network(shape.architecture)
-    network.load_state_dict(mean_of([folder / "lm.pt", *earlier]))
+    network.load_state_dict(mean_of([folder / "lm.pt", *earlier], "network" if last else "mean"))
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in network.checkpoint().items()}
     save_file(weights, making / MOSHI_NAME)
     codec = {
@@ -81,10 +84,10 @@ def export(
     report(f"{target}: {size / 1e6:.1f} MB")
 
 
-def mean_of(paths: Collection[Path]) -> dict[str, torch.Tensor]:
+def mean_of(paths: Collection[Path], kind: Literal["network", "mean"]) -> dict[str, torch.Tensor]:
     """The mean of a language model's saved states: points of one run that each know some lines by heart, and not the
     same (Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018)."""
-    states = [torch.load(path, map_location=torch.device("cpu"), weights_only=True)["network"] for path in paths]
+    states = [torch.load(path, map_location=torch.device("cpu"), weights_only=True)[kind] for path in paths]
     return {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
 
 

@@ -1,5 +1,6 @@
 """The stages that learn, on the files of a training folder: `speech/`, `tokenizer.model`, `codec.pt`, `lm.pt`."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,13 @@ import torch
 from moshi.models.compression import MimiModel
 from moshi.models.loaders import get_mimi
 
+from core.boot.checkpoint_source import NANO as NANO_CHECKPOINT
 from core.engine.architecture import AGENT_CODEBOOKS
+from core.engine.checkpoint import Checkpoint
 from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
-from training.bank import Bank, build_bank
+from training.bank import build_bank
+from training.bank_folder import BankFolder
 from training.codec import CodecOptions, CodecTraining
 from training.dialogues import Composer
 from training.encoded import Lines, encode_lines
@@ -25,8 +29,8 @@ from training.shape import NANO, Shape
 from training.shards import Line, read_index, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
 
-NEW_POOL_S, NEW_BANK_S = 100.0, 15.0
-"""How often speech and banks that have been made meanwhile are taken in."""
+NEW_POOL_S = 100.0
+"""How often speech that has been made meanwhile is taken in."""
 ROBOTS = 0.3
 """Hours of espeak-ng for each hour of Kokoro when the codec learns."""
 
@@ -97,7 +101,10 @@ def encode_conversations(
 ) -> None:
     """Mix and encode banks of `count` conversations into `banks/`, taking in new speech as it comes."""
     if not (folder / "tokenizer.model").exists():
-        make_tokenizer(folder / "tokenizer.model", shape.architecture.text_vocab_size)
+        if shape is NANO:  # Its language model goes on from weights that know this tokenizer.
+            shutil.copy(Checkpoint.read(NANO_CHECKPOINT).tokenizer, folder / "tokenizer.model")
+        else:
+            make_tokenizer(folder / "tokenizer.model", shape.architecture.text_vocab_size)
     tokenizer = read_tokenizer(folder / "tokenizer.model")
     mimi = trained_mimi(folder, device, shape.mimi)
     special = special_codes(mimi)
@@ -124,24 +131,15 @@ def encode_conversations(
 def train_lm(
     folder: Path, device: torch.device, schedule: Schedule, report: Report, options: LmOptions | None = None
 ) -> None:
-    """Train, or go on with, `lm.pt` on all banks, taking in new ones as they come."""
-    training = LmTraining(options or LmOptions(), device)
+    """Train, or go on with, `lm.pt` on all banks, taking in new ones as they come and leaving out deleted ones."""
+    options = options or LmOptions()
+    training = LmTraining(options, device)
     if (folder / "lm.pt").exists():
         training.resume(folder / "lm.pt")
-    held: dict[Path, Bank] = {}
-    due = 0.0
-
-    def banks(elapsed: float) -> list[Bank]:
-        nonlocal due
-        if elapsed >= due:
-            due = elapsed + NEW_BANK_S
-            paths = sorted((folder / "banks").glob("*.pt"))
-            for path in paths:
-                if path not in held:
-                    held[path] = Bank.load(path, device)
-            if not held:
-                raise click.ClickException(f"{folder / 'banks'} is empty: run the stage `encode` first.")
-        return list(held.values())
-
-    training.run(schedule, banks, report)
+    elif options.begin is not None:
+        training.grow(options.begin)
+        report(f"It begins with the weights of {options.begin}.")
+    banks = BankFolder(folder / "banks", device, options.rows)
+    training.run(schedule, banks.draw, report)
     training.save(folder / "lm.pt")
+    report(banks.seen())
