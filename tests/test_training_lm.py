@@ -13,11 +13,14 @@ from safetensors.torch import load_file, save_file
 from core.boot.checkpoint_source import NANO
 from core.engine.architecture import AGENT_CODEBOOKS, FIXED, STREAMS, Architecture
 from core.engine.checkpoint import Checkpoint
+from core.engine.kv_cache import BlockCache
+from core.engine.lm import LanguageModel
+from core.engine.weights import load_language_model
 from tests.engines import CPU
 from training.bank import Bank
 from training.bank_folder import BankFolder
 from training.growing import grown
-from training.lm import PADDING, LmOptions, LmTraining
+from training.lm import PADDING, LmOptions, LmTraining, read_positions
 from training.network import Logits, Network
 from training.packing import pack, unpack
 from training.schedule import Schedule
@@ -110,6 +113,7 @@ def test_what_cannot_grow_is_refused(checkpoint: Path) -> None:
         grown(checkpoint, replace(SMALL, num_layers=1))
 
 
+@pytest.mark.training
 def test_all_of_a_grown_network_learns_and_it_goes_on(checkpoint: Path, tmp_path: Path) -> None:
     """Nothing stays what it was, though half of what is new is zero and waits for the other half."""
     conversations(8).save(tmp_path / "banks" / "40-0000.pt")
@@ -131,6 +135,7 @@ def re_steps(reports: list[str]) -> list[int]:
     return [int(line.split("step ")[1].split()[0]) for line in reports if "step " in line]
 
 
+@pytest.mark.training
 def test_it_learns_to_hear() -> None:
     torch.manual_seed(2)
     training = LmTraining(LmOptions(batch=1, architecture=SMALL, dropout=0.0, begin=None), CPU)
@@ -150,6 +155,39 @@ def test_a_weight_of_nothing_teaches_no_hearing() -> None:
     gradient = training.network.heard_linear.grad
     assert gradient is not None
     assert not gradient.any()
+
+
+def test_conversations_are_learned_at_all_distances_from_their_prompts() -> None:
+    begins = torch.tensor([5, 7] * 500)
+    positions = read_positions(begins, 30, 100)
+    assert (positions.diff(dim=1) >= 1).all()
+    gaps = positions[:, -1] - 29
+    for begin, row, gap in zip(begins.tolist(), positions.tolist(), gaps.tolist(), strict=True):
+        assert row == [*range(begin), *range(begin + gap, 30 + gap)]
+    assert gaps.max() == 70
+    assert 0.5 < (gaps == 0).float().mean() < 0.7
+    assert torch.equal(read_positions(begins, 100, 100)[0], torch.arange(100))
+
+
+def test_a_pinned_prompt_is_as_far_in_training_as_in_a_call(tmp_path: Path) -> None:
+    """What a distant prompt gives in training is what the engine makes of a prompt that is pinned in a full window."""
+    torch.manual_seed(3)
+    network, prompt, window = Network(SMALL).eval(), 12, SMALL.context
+    write_checkpoint(tmp_path, network)
+    lm = LanguageModel(SMALL, CPU, torch.float32)
+    load_language_model(lm, tmp_path / "model.safetensors")
+    tokens = torch.randint(20, (1, 2 * window, STREAMS))
+    cache = BlockCache(replace(SMALL, num_layers=1), 1, CPU, torch.float32)
+    blocks = torch.tensor([cache.allocate(window)])
+    first = lm.transformer.layers[0]
+    with torch.inference_mode():
+        for position in range(2 * window):
+            attention = cache.attention(torch.tensor([position]), blocks, torch.tensor([prompt]))
+            served = first(lm.embed(tokens[:, position : position + 1]), 0, attention)
+        kept = torch.cat([tokens[:, :prompt], tokens[:, -(window - prompt) :]], dim=1)
+        x = lm.embed(kept)[:, :, None]
+        learned = network.layers[0](x, network._rotation(torch.arange(window)[None]))
+    torch.testing.assert_close(served[0, 0], learned[0, -1, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_no_bank_is_seen_much_more_often_than_others(tmp_path: Path) -> None:

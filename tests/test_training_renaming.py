@@ -223,7 +223,7 @@ def losses(sounds: list[bool], codes: int = 7) -> tuple[Losses, Tensor, Tensor]:
     likely[1] = 3.0
     made: list[Tensor] = []
 
-    def network(_read: Tensor, _target: Tensor, chosen: Tensor) -> Logits:
+    def network(_read: Tensor, _target: Tensor, chosen: Tensor, _positions: Tensor) -> Logits:
         made.append(likely.expand(*chosen.shape, AGENT_CODEBOOKS, card).clone().requires_grad_())
         return Logits(text, made[0], torch.zeros(2, positions - 1, card))
 

@@ -46,6 +46,8 @@ REPORTED = 200
 """Steps between two reports."""
 BLUR = 0.04
 """The share of the agent's own codes that is replaced by chance when read back, so that a slip does not spread."""
+LATE = 0.4
+"""The share of conversations that are read as if they went on after minutes, see `read_positions`."""
 MEAN_EVERY, MEAN_STEPS = 10, 2000
 """Steps between two states of which the mean is taken, and about how many the mean reaches back."""
 
@@ -108,8 +110,9 @@ def losses_of(
     speaking: Tensor,
     sounds: Tensor,
     heard: Tensor,
+    context: int = 0,
 ) -> Losses:
-    """`tokens`: int64[batch, positions, 17], and the rest as in `Bank`.
+    """`tokens`: int64[batch, positions, 17], and the rest as in `Bank`; `context` is the length of the model's window.
 
     Every row has as many positions whose codes are predicted, be they learned or, where it does not sound, not.
     """
@@ -125,7 +128,7 @@ def losses_of(
     chosen = drawn(talking * torch.where(said, 1.0, SILENCE_WEIGHT), round(SOUNDED * target.shape[1]))
     talking_aloud, said = talking & sounds[:, None], said & sounds[:, None]
     learned, said = talking_aloud.gather(1, chosen), said.gather(1, chosen)
-    text, codes, hearing = network(read, target, chosen)
+    text, codes, hearing = network(read, target, chosen, read_positions(begins, target.shape[1], context))
     # Only prompts hold initial tokens, which are never predicted, nor learned.
     words, agent = target[:, :, 0].clamp(max=text.shape[-1] - 1), target[:, :, 1:].clamp(max=codes.shape[-1] - 1)
     agent = agent.gather(1, chosen[..., None].expand(-1, -1, AGENT_CODEBOOKS))
@@ -148,6 +151,20 @@ def text_losses(logits: Tensor, target: Tensor, counts: Tensor) -> tuple[Tensor,
     word = counts & (target != PADDING)
     weight = counts * torch.where(word, 1.0, PADDING_WEIGHT)
     return (loss * weight).sum() / weight.sum(), mean(loss, word)
+
+
+def read_positions(begins: Tensor, count: int, context: int) -> Tensor:
+    """By which positions the first `count` tokens of some conversations are rotated, int64[batch, count].
+
+    Some conversations stand at a distance from their prompts, anywhere in the window: as those of a long call do whose
+    prompt is pinned at the window's far end. So questions about a prompt are learned at all distances without long
+    conversations, which are dear (Zhu et al., "PoSE", arXiv 2309.10400).
+    """
+    device = begins.device
+    late = torch.rand(len(begins), device=device) < LATE
+    gaps = late * (torch.rand(len(begins), device=device) * (max(context - count, 0) + 1)).long()
+    places = torch.arange(count, device=device)
+    return places + gaps[:, None] * (places >= begins[:, None])
 
 
 def drawn(weights: Tensor, count: int) -> Tensor:
@@ -205,7 +222,7 @@ class LmTraining:
 
     def _learn(self, batch: Batch) -> Losses:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False):
-            losses = losses_of(self._compiled, self._shares, *batch)
+            losses = losses_of(self._compiled, self._shares, *batch, self.options.architecture.context)
         self.optimizer.zero_grad()
         torch.autograd.backward(losses.total)
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

@@ -122,10 +122,13 @@ class Network(nn.Module):
         self.heard_norm = Norm(a.dim)
         self.heard_linear = made(a.text_vocab_size, a.dim)
 
-    def forward(self, tokens: Tensor, target: Tensor, chosen: Tensor | None = None) -> Logits:
+    def forward(
+        self, tokens: Tensor, target: Tensor, chosen: Tensor | None = None, positions: Tensor | None = None
+    ) -> Logits:
         """Logits of what follows each position, the agent's codes only at the `chosen` ones, int64[batch, count].
 
-        `tokens`: int64[batch, time, 17], what is read; `target`: int64[batch, time, 9], what follows, text and agent.
+        `tokens`: int64[batch, time, 17], what is read; `target`: int64[batch, time, 9], what follows, text and agent;
+        `positions`: int64[batch, time], by which to rotate, where they do not simply count from 0.
         """
         a = self.architecture
         x = F.embedding(tokens[:, :, 0], self.text_emb)
@@ -133,7 +136,9 @@ class Network(nn.Module):
         batch, time = rows.shape[:2]
         x = x + F.embedding_bag(rows.reshape(-1, STREAMS - 1), self.emb.flatten(0, 1), mode="sum").view(batch, time, -1)
         x = x[:, :, None]
-        rotation = self._rotation(time, tokens.device)
+        if positions is None:
+            positions = torch.arange(time, device=tokens.device)[None]
+        rotation = self._rotation(positions)
         hearing = x
         for number, layer in enumerate(self.layers, start=1):
             x = layer(x, rotation)
@@ -156,10 +161,11 @@ class Network(nn.Module):
         codes = torch.einsum("btkd,kcd->btkc", y.to(self.linears.dtype), self.linears)
         return Logits(text, codes, heard)
 
-    def _rotation(self, time: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for int64[batch, time] positions, `[batch, 1, time, head_dim / 2]`, for all heads."""
         head = self.architecture.head_dim
-        rates = self.architecture.max_period ** (-torch.arange(0, head, 2, device=device, dtype=torch.float32) / head)
-        angles = torch.arange(time, device=device, dtype=torch.float32)[:, None] * rates
+        pairs = torch.arange(0, head, 2, device=positions.device, dtype=torch.float32)
+        angles = positions[:, None, :, None].float() * self.architecture.max_period ** (-pairs / head)
         return angles.cos(), angles.sin()
 
     def checkpoint(self) -> dict[str, Tensor]:
