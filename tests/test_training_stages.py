@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -306,6 +307,16 @@ def test_an_export_may_be_the_mean_of_several_states(folder: Folder, tmp_path: P
         export(folder.path, tmp_path / "nano", list[str]().append, TINY, VOICES, [tmp_path / "lm.pt"], last)
         told = load_file(tmp_path / "nano" / "model.safetensors")["text_linear.weight"]
         assert torch.equal(told, (2 * state[kind]["text_linear"]).bfloat16())
+
+
+def test_an_export_without_speech_keeps_the_voices(folder: Folder, tmp_path: Path) -> None:
+    for name in ("codec.pt", "lm.pt", "tokenizer.model"):
+        (tmp_path / name).symlink_to(folder.path / name)
+    shutil.copytree(folder.path / "nano", tmp_path / "nano")
+    export(tmp_path, tmp_path / "nano", list[str]().append, TINY, VOICES)
+    for name in VOICES:
+        before, after = (read_voice(at / "nano" / "voices" / f"{name}.safetensors") for at in (folder.path, tmp_path))
+        assert before.fingerprint == after.fingerprint
 
 
 def test_an_export_needs_a_line_of_every_voice(folder: Folder) -> None:

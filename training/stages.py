@@ -90,6 +90,17 @@ def special_codes(mimi: MimiModel) -> SpecialCodes:
     return measure_special_codes(VoiceEncoder(mimi))
 
 
+def tokenizer_file(folder: Path, shape: Shape) -> Path:
+    """The folder's tokenizer, which is made where there is none: nano's is the one that its weights know so far."""
+    path = folder / "tokenizer.model"
+    if not path.exists() and shape is NANO:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Checkpoint.read(NANO_CHECKPOINT).tokenizer, path)
+    elif not path.exists():
+        make_tokenizer(path, shape.architecture.text_vocab_size)
+    return path
+
+
 def encode_conversations(
     folder: Path,
     device: torch.device,
@@ -100,12 +111,7 @@ def encode_conversations(
     shape: Shape = NANO,
 ) -> None:
     """Mix and encode banks of `count` conversations into `banks/`, taking in new speech as it comes."""
-    if not (folder / "tokenizer.model").exists():
-        if shape is NANO:  # Its language model goes on from weights that know this tokenizer.
-            shutil.copy(Checkpoint.read(NANO_CHECKPOINT).tokenizer, folder / "tokenizer.model")
-        else:
-            make_tokenizer(folder / "tokenizer.model", shape.architecture.text_vocab_size)
-    tokenizer = read_tokenizer(folder / "tokenizer.model")
+    tokenizer = read_tokenizer(tokenizer_file(folder, shape))
     mimi = trained_mimi(folder, device, shape.mimi)
     special = special_codes(mimi)
     encoded, episodes, seen, read = Lines(), dict[str, Episode](), set[Path](), 0.0
