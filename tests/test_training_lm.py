@@ -205,6 +205,16 @@ def test_no_bank_is_seen_much_more_often_than_others(tmp_path: Path) -> None:
     assert banks.seen().startswith("3 banks, seen ")
 
 
+def test_a_run_that_breaks_off_has_saved_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.lm.SAVED_S", 0.0)
+    training, draws = LmTraining(LmOptions(batch=1, architecture=SMALL, begin=None), CPU), iter([conversations(4)] * 3)
+    with pytest.raises(StopIteration):
+        training.run(Schedule(60), lambda: next(draws), tmp_path / "lm.pt", list[str]().append)
+    again = LmTraining(training.options, CPU)
+    again.resume(tmp_path / "lm.pt")
+    assert again.step_count == 3
+
+
 def test_what_is_packed_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = LmTraining(LmOptions(batch=1, architecture=SMALL, begin=None), CPU)
     for _ in range(30):

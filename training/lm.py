@@ -42,8 +42,8 @@ SOUNDED = 3 / 8
 """The share of positions whose codes are learned, chosen by weight: the depformer has eight steps to each."""
 POSITIONS = 512
 """Positions of the conversations that a batch is counted in."""
-REPORTED = 200
-"""Steps between two reports."""
+REPORTED, SAVED_S = 200, 120.0
+"""Steps between two reports, and seconds between two saves, so that a machine that is lost takes little with it."""
 BLUR = 0.04
 """The share of the agent's own codes that is replaced by chance when read back, so that a slip does not spread."""
 LATE = 0.4
@@ -191,8 +191,11 @@ class LmTraining:
         self.options, self.device = options, device
         self.network = Network(options.architecture, options.dropout).to(device)
         self._mean = AveragedModel(self.network, multi_avg_fn=draw_nearer)
-        # Most of a step is small arithmetic between products: compiled, it is one kernel in place of many.
-        self._compiled = torch.compile(self.network, dynamic=False) if device.type == "cuda" else self.network
+        if device.type == "cuda":
+            # Most of a step is small arithmetic between products: compiled, it is one kernel in place of many. Layers
+            # of a kind share what is compiled, which takes seconds, where a whole network takes minutes.
+            for layer in (*self.network.layers, *self.network.depformer_layers):
+                layer.compile(dynamic=False)
         matrices = [p for p in self.network.parameters() if p.dim() > 1]
         vectors = [p for p in self.network.parameters() if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
@@ -222,17 +225,20 @@ class LmTraining:
 
     def _learn(self, batch: Batch) -> Losses:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False):
-            losses = losses_of(self._compiled, self._shares, *batch, self.options.architecture.context)
+            losses = losses_of(self.network, self._shares, *batch, self.options.architecture.context)
         self.optimizer.zero_grad()
         torch.autograd.backward(losses.total)
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         return replace(losses, total=losses.total.detach())
 
-    def run(self, schedule: Schedule, draw: Callable[[], Bank], report: Callable[[str], None]) -> None:
-        """Train until the schedule's time is over, each step on the bank that `draw` gives."""
-        began, first = time.monotonic(), self.step_count
+    def run(self, schedule: Schedule, draw: Callable[[], Bank], path: Path, report: Callable[[str], None]) -> None:
+        """Train until the schedule's time is over, each step on the bank that `draw` gives, and save to `path`."""
+        began, first, due = time.monotonic(), self.step_count, SAVED_S
         while (progress := schedule.progress(elapsed := time.monotonic() - began)) < 1:
+            if elapsed >= due:
+                self.save(path)
+                due = elapsed + SAVED_S
             losses = self.step(draw(), self.options.rate * schedule.rate(progress, self.step_count - first))
             if (self.step_count - first) % REPORTED == 1:
                 report(
@@ -240,6 +246,7 @@ class LmTraining:
                     f"heard {float(losses.heard):.3f}  first codebook {float(losses.first):.3f}  "
                     f"others {float(losses.rest):.3f}"
                 )
+        self.save(path)
 
     def grow(self, checkpoint: Path) -> None:
         """Begin with the weights of the checkpoint in a folder."""

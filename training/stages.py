@@ -146,6 +146,5 @@ def train_lm(
         training.grow(options.begin)
         report(f"It begins with the weights of {options.begin}.")
     banks = BankFolder(folder / "banks", device, options.rows)
-    training.run(schedule, banks.draw, report)
-    training.save(folder / "lm.pt")
+    training.run(schedule, banks.draw, folder / "lm.pt", report)
     report(banks.seen())
