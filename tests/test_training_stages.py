@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -67,7 +68,7 @@ ARCHITECTURE = Architecture(
 TINY = Shape(ARCHITECTURE, codec_shape(dim=WIDTH, filters=4, layers=1, codebook_size=CARD))
 SPECTRAL = SpectralShape(latent=WIDTH, dim=32, heads=2, feedforward=48, context=6, blocks=2, hidden=48)
 CODEC = CodecOptions(batch=2, frames=12, heard=8, judged=5, shape=SPECTRAL)
-LM = LmOptions(batch=1, architecture=ARCHITECTURE)
+LM = LmOptions(batch=1, architecture=ARCHITECTURE, begin=None)
 VOICES = tuple(ESPEAK_AGENTS)[:3]
 
 
@@ -104,7 +105,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def network(folder: Folder) -> Network:
     """The trained network, rounded as its export is."""
     network = Network(ARCHITECTURE)
-    network.load_state_dict(torch.load(folder.path / "lm.pt", weights_only=True)["network"])
+    network.load_state_dict(torch.load(folder.path / "lm.pt", weights_only=True)["mean"])
     return network.bfloat16().float()
 
 
@@ -182,7 +183,7 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
         tuple(code) for voice in lines.voices.values() for line in voice for code in line.codes.reshape(-1, 8).tolist()
     }
     heard_words = 0
-    for row, begin, speaking, sounds in zip(*(column.numpy() for column in vars(bank).values()), strict=True):
+    for row, begin, speaking, sounds, _ in zip(*(column.numpy() for column in vars(bank).values()), strict=True):
         # Step t gives the token of stream k at position t + DELAYS[k].
         steps = np.stack([row[delay : POSITIONS - 1 + delay, k] for k, delay in enumerate(DELAYS)], axis=1)
         text = steps[VOICE_FRAMES + GAP_FRAMES : begin - GAP_FRAMES, 0]
@@ -210,12 +211,12 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
 
 def test_the_language_model_learns_and_goes_on(folder: Folder) -> None:
     found = losses(folder.reports["lm"])
-    assert np.isfinite(found["words"] + found["codebook"] + found["others"]).all()
+    assert np.isfinite(found["words"] + found["heard"] + found["codebook"] + found["others"]).all()
     assert found["step"][0] == 1
     assert found["step"][-1] > 1
     torch.manual_seed(0)
     bank = Bank.load(folder.path / "banks" / f"{POSITIONS}-0000.pt", CPU)
-    one = Bank(bank.tokens[:1], bank.begins[:1], bank.speaking[:1], bank.sounds[:1])
+    one = Bank(*(column[:1] for column in vars(bank).values()))
     training = LmTraining(LM, CPU)
     before, *_, after = (float(training.step(one, 3e-3).total.detach()) for _ in range(25))
     assert after < 0.8 * before
@@ -229,7 +230,7 @@ def test_the_exported_weights_are_the_trained_ones(folder: Folder, network: Netw
     tokens = torch.randint(CARD, (1, 20, STREAMS), generator=generator)
     target = torch.randint(CARD, (1, 20, 1 + AGENT_CODEBOOKS), generator=generator)
     with torch.inference_mode():
-        text, codes = network(tokens, target)
+        text, codes, _ = network(tokens, target)
         hidden = lm(lm.embed(tokens), PrefillCache(ARCHITECTURE, 20, CPU, torch.float32).attention(20))[0]
         torch.testing.assert_close(lm.text_logits(hidden), text[0], rtol=1e-4, atol=1e-4)
         frame, previous = CodebookCache(), target[0, :, 0]
@@ -282,7 +283,7 @@ async def test_the_export_speaks_as_the_network_would(folder: Folder, network: N
     tokens = torch.from_numpy(positions_of(dialogue, user, checkpoint.special))[None]
     target = tokens[:, 1:, : 1 + AGENT_CODEBOOKS]
     with torch.inference_mode():
-        text_logits, code_logits = network(tokens[:, :-1], target)
+        text_logits, code_logits, _ = network(tokens[:, :-1], target)
     begin = layout.length - 1
     assert_likeliest(text_logits[0, begin:], target[0, begin:, 0])
     assert_likeliest(code_logits[0, begin:, 0], target[0, begin:, 1])
@@ -316,11 +317,22 @@ def test_stages_say_what_they_lack(tmp_path: Path) -> None:
 
 def test_an_export_may_be_the_mean_of_several_states(folder: Folder, tmp_path: Path) -> None:
     state = torch.load(folder.path / "lm.pt", weights_only=True)
-    torch.save({"network": {name: 3 * tensor for name, tensor in state["network"].items()}}, tmp_path / "lm.pt")
-    said: list[str] = []
-    export(folder.path, tmp_path / "nano", said.append, TINY, VOICES, earlier=[tmp_path / "lm.pt"])
-    told = load_file(tmp_path / "nano" / "model.safetensors")["text_linear.weight"]
-    assert torch.equal(told, (2 * state["network"]["text_linear"]).bfloat16())
+    thrice = {kind: {name: 3 * tensor for name, tensor in state[kind].items()} for kind in ("network", "mean")}
+    torch.save(thrice, tmp_path / "lm.pt")
+    for last, kind in ((False, "mean"), (True, "network")):
+        export(folder.path, tmp_path / "nano", list[str]().append, TINY, VOICES, [tmp_path / "lm.pt"], last)
+        told = load_file(tmp_path / "nano" / "model.safetensors")["text_linear.weight"]
+        assert torch.equal(told, (2 * state[kind]["text_linear"]).bfloat16())
+
+
+def test_an_export_without_speech_keeps_the_voices(folder: Folder, tmp_path: Path) -> None:
+    for name in ("mimi.safetensors", "codec.pt", "lm.pt", "tokenizer.model"):
+        (tmp_path / name).symlink_to(folder.path / name)
+    shutil.copytree(folder.path / "nano", tmp_path / "nano")
+    export(tmp_path, tmp_path / "nano", list[str]().append, TINY, VOICES)
+    for name in VOICES:
+        before, after = (read_voice(at / "nano" / "voices" / f"{name}.safetensors") for at in (folder.path, tmp_path))
+        assert before.fingerprint == after.fingerprint
 
 
 def test_an_export_needs_a_line_of_every_voice(folder: Folder) -> None:
