@@ -91,11 +91,6 @@ def conversation(rng: random.Random, episode: Episode) -> list[Turn]:
     return turns
 
 
-def loose_phrases() -> dict[str, tuple[str, ...]]:
-    """Callers' speech that belongs to no exchange, by kind."""
-    return {"backchannel": ("Mhm.", "Uh-huh.", "Okay.", "Right.", "Oh.", "I see.")}
-
-
 def caller_phrases() -> dict[str, tuple[str, ...]]:
     """What callers say everyday, by kind: each wording, one question for the price of each good, and `unknown`."""
     kinds = [kind for kind in table("phrases") if not kind.startswith("price_") and kind != "stock"]
