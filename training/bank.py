@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.engine.call import FRAME_SAMPLES
 from core.engine.prompt import SpecialCodes, Tokens
-from training.dialogues import Composer, Dialogue, positions_of
+from training.dialogues import PADDING, Composer, Dialogue, positions_of
 from training.pool import coloured_noise
 from training.schedule import save_atomically
 
@@ -20,8 +20,8 @@ ENCODED_FRAMES = 12_000
 MUTED = 0.25
 """The share of callers whose microphone gives perfect silence between their words."""
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Some conversations' tokens, begins, speaking and sounds, see `Bank`."""
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Some conversations' tokens, begins, speaking, sounds and heard, see `Bank`."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,21 @@ class Bank:
 
     `tokens`: int16[conversations, positions, 17]; `begins`: the prompts' lengths, int64[conversations];
     `speaking`: whether the agent does, bool[conversations, positions]; `sounds`: whether its codes sound as its text
-    reads, and are to be learned, bool[conversations].
+    reads, and are to be learned, bool[conversations]; `heard`: the text pieces of what the caller says, PADDING between
+    them and in the prompt, int16[conversations, positions].
     """
 
     tokens: Tensor
     begins: Tensor
     speaking: Tensor
     sounds: Tensor
+    heard: Tensor
 
     def batch(self, size: int) -> Batch:
         """Some conversations at random."""
         rows = torch.randint(len(self.tokens), (size,), device=self.tokens.device)
-        return self.tokens[rows].long(), self.begins[rows], self.speaking[rows], self.sounds[rows]
+        heard = self.heard[rows].long()
+        return self.tokens[rows].long(), self.begins[rows], self.speaking[rows], self.sounds[rows], heard
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -65,6 +68,7 @@ def build_bank(
     speaking = np.zeros((count, positions), dtype=np.bool_)
     begins = np.empty(count, dtype=np.int64)
     sounds = np.empty(count, dtype=np.bool_)
+    heard = np.full((count, positions), PADDING, dtype=np.int16)
     rows = max(1, ENCODED_FRAMES // positions)
     for start in range(0, count, rows):
         dialogues = [composer.compose(rng, positions + 1) for _ in range(min(rows, count - start))]
@@ -74,7 +78,7 @@ def build_bank(
             tokens[row] = positions_of(dialogue, user, special)
             speaking[row, begin:] = dialogue.speaking
             begins[row], sounds[row] = begin, dialogue.sounds
-    return Bank(*(torch.from_numpy(array) for array in (tokens, begins, speaking, sounds)))
+    return Bank(*(torch.from_numpy(array) for array in (tokens, begins, speaking, sounds, heard)))
 
 
 def encode_callers(

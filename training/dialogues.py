@@ -127,7 +127,8 @@ class Composer:
         """The caller asks from frame `now` on, and is answered. Returns when the caller speaks next."""
         if not asks or answer is None:
             return now
-        sound = rng.choice(self._lines.callers[rng.choice(asks)])
+        line = rng.choice(self._lines.callers[rng.choice(asks)])
+        sound = line.pcm.astype(np.float32) / np.float32(32767)
         start = now * FRAME_SAMPLES + rng.randrange(FRAME_SAMPLES)
         dialogue.caller.append((start, sound))
         begin = (start + len(sound)) // FRAME_SAMPLES + 1 + rng.randint(*ANSWER)

@@ -11,8 +11,7 @@ from moshi.models.compression import MimiModel
 from torch import Tensor
 
 from core.engine.call import FRAME_SAMPLES
-from core.evaluation.speech import Samples
-from training.shards import Line
+from training.shards import Line, Recorded
 
 SHIFTS = 4
 """A line is encoded at this many places within a frame, and so heard in as many ways."""
@@ -33,12 +32,25 @@ class AgentLine:
     codes: Codes
 
 
+@dataclass(frozen=True)
+class CallerLine:
+    """A line of a caller: int16[samples] at 24 kHz, what it says with its words' seconds, and in whose voice.
+
+    `pcm` is a view of the shard's file, which all processes share: hours of callers need no memory of their own.
+    """
+
+    pcm: Recorded
+    text: str
+    words: tuple[float, ...]
+    voice: str
+
+
 @dataclass
 class Lines:
-    """All lines, by who may say them when: the agent's by episode and text, callers' by text alone."""
+    """All lines, by who may say them when: the agent's by episode and text, callers' by their wish alone."""
 
     agents: dict[str, dict[str, AgentLine]] = field(default_factory=lambda: defaultdict(dict))
-    callers: dict[str, list[Samples]] = field(default_factory=lambda: defaultdict(list))
+    callers: dict[str, list[CallerLine]] = field(default_factory=lambda: defaultdict(list))
     voices: dict[str, list[AgentLine]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -47,11 +59,12 @@ def encode_lines(mimi: MimiModel, lines: Iterable[Line], device: torch.device, f
     """Encode the agents' lines, at every shift, into `found`; callers' stay sound, to be mixed with noise first."""
     waiting: list[tuple[int, Line]] = []
     for line in lines:
-        _, _, role = line.record.key.partition("/")
-        if role == "agent":
-            waiting.append((-(-len(line.pcm) // FRAME_SAMPLES) + 1, line))
+        record = line.record
+        if record.wish:
+            caller = CallerLine(line.recorded, record.text, record.words, record.speaker)
+            found.callers[record.wish].append(caller)
         else:
-            found.callers[line.record.text].append(line.pcm.copy())  # Not a view, which would keep the whole shard.
+            waiting.append((-(-len(line.recorded) // FRAME_SAMPLES) + 1, line))
     waiting.sort(key=lambda entry: entry[0])
     while waiting:
         frames = waiting[-1][0]
@@ -71,7 +84,7 @@ def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, device: torch.
     for row, line in enumerate(lines):
         for shift in range(SHIFTS):
             start = BEFORE * FRAME_SAMPLES + shift * FRAME_SAMPLES // SHIFTS
-            sound[row, shift, start : start + len(line.pcm)] = line.pcm
+            sound[row, shift, start : start + len(line.recorded)] = line.pcm
     codes: Tensor = mimi.encode(torch.from_numpy(sound).to(device).flatten(0, 1)[:, None])
     kept = codes[:, :, BEFORE : BEFORE + frames].transpose(1, 2).to(torch.int16)
     return kept.reshape(len(lines), SHIFTS, frames, -1).cpu().numpy()
