@@ -89,7 +89,7 @@ def judged(scene: Scene, voice: str, caller: StrangerCaller, recording: Recordin
         style=scene.stranger.style,
         name=scene.stranger.name,
         voice=voice,
-        caller=caller.voices.voice(scene.caller).name,
+        caller=caller.voices.speaker(scene.caller).name,
         seed=scene.seed,
         greeting=greeting,
         greeted=scene.stranger.facts[0].right(greeting),

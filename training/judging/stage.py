@@ -57,7 +57,7 @@ class Options:
     """What is judged: the checkpoint in a folder, in calls of these `kinds`, `slots` at once.
 
     `recording` is a WAV of a real caller; `teacher` Kokoro's folder, made where it is not, or None without Kokoro;
-    `cache` keeps what the teacher has said.
+    `cache` keeps what the teacher has said; `flite` is the folder of its libraries where the system has none.
     """
 
     checkpoint: Path
@@ -68,6 +68,7 @@ class Options:
     slots: int = 16
     device: Device = "auto"
     recording: Path | None = None
+    flite: Path | None = None
     listen: bool = True
 
 
@@ -121,10 +122,11 @@ def judge(options: Options, report: Report) -> Judgement:
 
 async def hold_calls(engine: SlotEngine, options: Options, report: Report) -> tuple[list[JudgedCall], list[Kept]]:
     """All calls, judged, in the order in which they were planned; and what is to be listened to."""
-    voices, agents = StrangerVoices(), engine.voices()
+    voices, agents = StrangerVoices(options.flite), engine.voices()
     if not agents:
         raise click.ClickException(f"{options.checkpoint} has no voices.")
-    report(voices.missing or f"callers: {', '.join(voice.name for voice in voices.voices)}")
+    if voices.missing:
+        report(voices.missing)
     recorded = recorded_lines(options.recording)
     planned = list(scenes(options.scale, options.kinds, bool(recorded)))
     callers: list[StrangerCaller] = []

@@ -1,64 +1,48 @@
-"""Voices that no training hears: accents of espeak-ng, and Debian's flite where it is installed."""
+"""Callers in voices that no training hears: espeak-ng's, and flite's where it is installed."""
 
 import random
-import shutil
-import subprocess
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 
 from core.evaluation.callers import leveled
-from core.evaluation.espeak import Espeak
 from core.evaluation.speech import Samples
-from core.media.sound_files import read_channels
+from training.flite import Flite
+from training.teachers import Espeak
+from training.voices import Speaker
+from training.voices import caller as new_caller
 
-LONGEST_S = 60.0
 QUIET = 0.02
 """Of a line's highest sample: what is less at its ends is no speech."""
 
 
-@dataclass(frozen=True)
-class HeldOutVoice:
-    """A synthesizer's voice, such as `en-029+m3` of espeak-ng or `slt` of flite."""
-
-    program: str
-    name: str
-
-
-ESPEAK = tuple(HeldOutVoice("espeak-ng", name) for name in ("en-029+m3", "en-gb-scotland+f2"))
-FLITE = tuple(HeldOutVoice("flite", name) for name in ("slt", "rms"))
-
-
 class StrangerVoices:
-    """Lines in held-out voices, each caller with one, a pace and a pitch of its own."""
+    """Lines in held-out voices, each caller with one, a pace and a pitch of its own; every second one is flite's."""
 
-    def __init__(self) -> None:
-        """Raises ImportError without the package `espeakng-loader`."""
+    def __init__(self, flite: Path | None = None) -> None:
+        """`flite` is the folder of its libraries, None the system's; `missing` says so where there is none.
+
+        Raises ImportError without the package `espeakng-loader`.
+        """
         self._espeak = Espeak()
-        self._flite = shutil.which("flite")
-        interleaved = [voice for pair in zip(ESPEAK, FLITE, strict=True) for voice in pair]
-        self.voices = tuple(voice for voice in interleaved if voice.program != "flite" or self._flite)
-        self.missing = "" if self._flite else "flite is not installed: callers have the accents of espeak-ng alone."
+        self._flite: Flite | None = None
+        self.missing = ""
+        try:
+            self._flite = Flite(flite)
+        except click.ClickException as error:
+            self.missing = f"Callers have voices of espeak-ng alone: {error.message}"
 
-    def voice(self, caller: int) -> HeldOutVoice:
-        """The voice of caller number `caller`."""
-        return self.voices[caller % len(self.voices)]
+    def speaker(self, caller: int) -> Speaker:
+        """Caller number `caller`."""
+        kind = "flite" if self._flite is not None and caller % 2 else "espeak"
+        return new_caller(random.Random(f"stranger {caller}"), kind, held_out=True)
 
     def say(self, text: str, caller: int) -> Samples:
         """A line at the level of a call, float32[samples] at 24 kHz, without silence around it."""
-        voice, rng = self.voice(caller), random.Random(f"stranger {caller}")
-        if voice.program == "flite":
-            return trimmed(leveled(self._say_with_flite(text, voice.name, rng.uniform(0.9, 1.15))))
-        return trimmed(leveled(self._espeak.speak(text, voice.name, rng.randint(145, 180), rng.randint(35, 65))))
-
-    def _say_with_flite(self, text: str, voice: str, stretch: float) -> Samples:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "line.wav"
-            command = [str(self._flite), "-voice", voice, "--setf", f"duration_stretch={stretch:.2f}"]
-            subprocess.run([*command, "-t", text, "-o", str(path)], check=True)  # noqa: S603 - lines of our own
-            return np.asarray(read_channels(path, LONGEST_S)[0])
+        speaker = self.speaker(caller)
+        teacher = self._flite if speaker.flite and self._flite is not None else self._espeak
+        return trimmed(leveled(teacher.say(text, speaker).pcm))
 
 
 def trimmed(pcm: Samples) -> Samples:
