@@ -188,7 +188,9 @@ def test_monologues_have_short_pauses() -> None:
     [
         ("#" * 20 + "." * 60, {3: "Hello, how", 18: " are you?"}, True),
         ("#" * 20 + "." * 60, {3: "Hello, how", 18: " are"}, False),  # broken off
-        ("#" * 20 + "." * 20 + "#" * 10 + "." * 30, {3: "Hello there."}, False),  # begins again
+        ("#" * 20 + "." * 20 + "#" * 10 + "." * 30, {3: "Hello", 18: " there."}, False),  # speaks again
+        ("#" * 12 + "." * 6 + "#" * 10 + "." * 40, {3: "Hello, how", 24: " are you?"}, False),  # with a pause inside
+        ("#" * 30 + "." * 50, {3: "Hello, how", 15: " are you?", 20: " Hello, I am Ann."}, False),  # greets again
         ("." * 80, {}, False),
     ],
 )

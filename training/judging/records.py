@@ -1,5 +1,6 @@
 """What is kept of a stranger's call, and what it says of the agent, turn by turn."""
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -18,8 +19,11 @@ TAKES_S = 1.0
 """So much speech of the agent at once takes the turn; less is a backchannel."""
 RESUMES_S = 3.0
 """An agent that begins again so soon after its end has been thrown off by a backchannel."""
-TEXT_AHEAD = 4
-"""Frames after the end of its speech in which the last words of a text may still come."""
+BREAK_S = 0.4
+"""A longer pause inside a sentence breaks it off."""
+TEXT_BEHIND = 4
+"""Frames after the end of its speech in which the mark at the end of a sentence may still come."""
+MARK = re.compile("[.!?]")
 
 
 class JudgedTurn(msgspec.Struct, frozen=True):
@@ -141,13 +145,20 @@ def takes_turn(active: Activity, turn: Turn) -> bool:
 
 
 def goes_on(recording: Recording, active: Activity, turn: Turn, until: int) -> bool:
-    """Whether the agent finishes the sentence that it is saying at a turn's begin, and does not begin again."""
-    speech = stretches(active[:until], PAUSE_S)
-    end = next((last for first, last in speech if first <= turn.begin < last), None)
-    if end is None:
+    """Whether the agent says its sentence to the end after a turn's begin, and does not begin anew.
+
+    It breaks off when it pauses before the sentence has ended; it begins anew when it greets again or takes leave, or
+    when it has fallen silent and soon speaks again.
+    """
+    end = next((frame for frame in range(turn.begin, until) if MARK.search(recording.text[frame])), None)
+    if end is None or lines().begins_anew(recording.said(turn.begin, until)):
         return False
-    finished = recording.said(0, min(until, end + TEXT_AHEAD)).rstrip().endswith((".", "!", "?"))
-    return finished and not any(end < first <= end + RESUMES_S / FRAME_S for first, _ in speech)
+    words = stretches(active[:until], BREAK_S)
+    if not any(first <= turn.begin and end <= last + TEXT_BEHIND for first, last in words):
+        return False
+    speech = stretches(active[:until], PAUSE_S)
+    last = next(last for first, last in speech if first <= turn.begin < last)
+    return not any(last < first <= last + RESUMES_S / FRAME_S for first, _ in speech)
 
 
 def transcript(recording: Recording, turns: Sequence[Turn]) -> str:

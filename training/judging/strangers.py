@@ -56,13 +56,14 @@ class Lines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What callers say to any persona.
 
     `glad` are words of gladness, `not_glad` phrases with such words that show none; `unknown_says` is how somebody says
-    that they do not know. In a monologue `/` is a pause.
+    that they do not know, `openers` how a greeting or a farewell begins. In a monologue `/` is a pause.
     """
 
     name: tuple[str, ...]
     unpleasant: tuple[str, ...]
     unknown: tuple[str, ...]
     unknown_says: tuple[str, ...]
+    openers: tuple[str, ...]
     arithmetic: tuple[Sum, ...]
     glad: tuple[str, ...]
     not_glad: tuple[str, ...]
@@ -75,6 +76,10 @@ class Lines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def is_glad(self, said: str) -> bool:
         """Whether an answer shows gladness, at which nobody with bad news can be glad."""
         return _holds(_without(said, self.not_glad), self.glad)
+
+    def begins_anew(self, said: str) -> bool:
+        """Whether somebody greets or takes leave."""
+        return _holds(said, self.openers)
 
     def does_not_know(self, said: str) -> bool:
         """Whether an answer says that it has none."""
