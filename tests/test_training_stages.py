@@ -164,12 +164,12 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
     prompts = {" ".join(one.prompt.split()): one for one in read_index(shard).episodes.values()}
     lines = Lines()
     encode_lines(mimi, read_shard(shard), CPU, lines)
-    assert all(pcm.base is None for spoken in lines.callers.values() for pcm in spoken), "views keep whole shards"
+    assert all(one.pcm.base is None for spoken in lines.callers.values() for one in spoken), "views keep whole shards"
     said = {
         tuple(code) for voice in lines.voices.values() for line in voice for code in line.codes.reshape(-1, 8).tolist()
     }
-    heard_words = 0
-    for row, begin, speaking, sounds in zip(*(column.numpy() for column in vars(bank).values()), strict=True):
+    heard_words, understood = 0, 0
+    for row, begin, speaking, sounds, heard in zip(*(column.numpy() for column in vars(bank).values()), strict=True):
         # Step t gives the token of stream k at position t + DELAYS[k].
         steps = np.stack([row[delay : POSITIONS - 1 + delay, k] for k, delay in enumerate(DELAYS)], axis=1)
         text = steps[VOICE_FRAMES + GAP_FRAMES : begin - GAP_FRAMES, 0]
@@ -190,8 +190,11 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
         spoken = tokenizer.decode([token for token in steps[begin:, 0].tolist() if token not in (0, PADDING)])
         greeting = prompts[told].greeting.split() if sounds else []
         assert spoken.split()[: len(greeting)] == greeting or len(spoken) < len(" ".join(greeting))
+        assert (heard[:begin] == PADDING).all()
+        understood += len(tokenizer.decode(heard[heard != PADDING].tolist()).split())
         heard_words += len(spoken.split())
     assert heard_words > 10 * CONVERSATIONS
+    assert understood > 3 * CONVERSATIONS, "what callers say is written down"
     assert 0 < bank.sounds.sum() < CONVERSATIONS
 
 
@@ -202,7 +205,7 @@ def test_the_language_model_learns_and_goes_on(folder: Folder) -> None:
     assert found["step"][-1] > 1
     torch.manual_seed(0)
     bank = Bank.load(folder.path / "banks" / f"{POSITIONS}-0000.pt", CPU)
-    one = Bank(bank.tokens[:1], bank.begins[:1], bank.speaking[:1], bank.sounds[:1])
+    one = Bank(*(column[:1] for column in vars(bank).values()))
     training = LmTraining(LM, CPU)
     before, *_, after = (float(training.step(one, 3e-3).total.detach()) for _ in range(25))
     assert after < 0.8 * before
@@ -264,7 +267,9 @@ async def test_the_export_speaks_as_the_network_would(folder: Folder, network: N
     text = SentencePieceTokenizer(checkpoint.tokenizer).prompt(prompt.text)
     layout = lay_out(prompt.voice, text, checkpoint.special, ARCHITECTURE)
     user = drain(VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, CPU))(frames.reshape(-1)))
-    dialogue = Dialogue(layout.tokens, said[:, 0], said[:, 1:], np.zeros(len(said), np.bool_))
+    dialogue = Dialogue(
+        layout.tokens, said[:, 0], said[:, 1:], np.zeros(len(said), np.bool_), np.full(len(said), PADDING)
+    )
     tokens = torch.from_numpy(positions_of(dialogue, user, checkpoint.special))[None]
     target = tokens[:, 1:, : 1 + AGENT_CODEBOOKS]
     with torch.inference_mode():

@@ -11,7 +11,6 @@ from moshi.models.compression import MimiModel
 from torch import Tensor
 
 from core.engine.call import FRAME_SAMPLES
-from core.evaluation.speech import Samples
 from training.shards import Line
 
 SHIFTS = 4
@@ -33,12 +32,22 @@ class AgentLine:
     codes: Codes
 
 
+@dataclass(frozen=True)
+class CallerLine:
+    """A line of a caller: int16[samples], what is really said, the seconds at which its words begin, and by whom."""
+
+    pcm: npt.NDArray[np.int16]
+    text: str
+    words: tuple[float, ...]
+    voice: str
+
+
 @dataclass
 class Lines:
-    """All lines, by who may say them when: the agent's by episode and text, callers' by text alone."""
+    """All lines, by who may say them when: the agent's by episode and text, callers' by what they wish."""
 
     agents: dict[str, dict[str, AgentLine]] = field(default_factory=lambda: defaultdict(dict))
-    callers: dict[str, list[Samples]] = field(default_factory=lambda: defaultdict(list))
+    callers: dict[str, list[CallerLine]] = field(default_factory=lambda: defaultdict(list))
     voices: dict[str, list[AgentLine]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -51,7 +60,9 @@ def encode_lines(mimi: MimiModel, lines: Iterable[Line], device: torch.device, f
         if role == "agent":
             waiting.append((-(-len(line.pcm) // FRAME_SAMPLES) + 1, line))
         else:
-            found.callers[line.record.text].append(line.pcm.copy())  # Not a view, which would keep the whole shard.
+            record = line.record
+            sound = np.round(line.pcm * 32767).astype(np.int16)
+            found.callers[record.text].append(CallerLine(sound, record.text, record.words, record.speaker))
     waiting.sort(key=lambda entry: entry[0])
     while waiting:
         frames = waiting[-1][0]

@@ -146,7 +146,7 @@ class LmTraining:
 
     def _learn(self, batch: Batch) -> Losses:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False):
-            losses = losses_of(self._compiled, self._shares, *batch)
+            losses = losses_of(self._compiled, self._shares, *batch[:4])
         self.optimizer.zero_grad()
         torch.autograd.backward(losses.total)
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

@@ -27,6 +27,7 @@ __all__ = [
     "conversation",
     "episode",
     "greeting_episode",
+    "loose_phrases",
     "shipped_episodes",
 ]
 
@@ -98,6 +99,15 @@ def caller_phrases() -> dict[str, tuple[str, ...]]:
         )
     unknown = tuple(ask for feeling in table("unrelated") for ask in unrelated(feeling))
     return {**spoken, "price": tuple(dict.fromkeys(prices)), "unknown": unknown}
+
+
+def loose_phrases() -> dict[str, tuple[str, ...]]:
+    """Callers' speech that belongs to no exchange, by what it is."""
+    return {
+        "backchannel": ("mhm", "uh-huh", "okay", "right", "oh", "I see"),
+        "interruption": ("wait", "stop", "sorry"),
+        "statement": ("I was there last week with my sister.", "We have been looking for something new for a while."),
+    }
 
 
 def _asked(rng: random.Random, exchange: Exchange) -> tuple[Turn, Turn]:

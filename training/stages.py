@@ -15,12 +15,13 @@ from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
 from training.bank import Bank, build_bank
 from training.codec import CodecOptions, CodecTraining
-from training.dialogues import Composer
+from training.composer import Composer
 from training.encoded import Lines, encode_lines
 from training.episodes import Episode
 from training.lm import LmOptions, LmTraining
 from training.pool import SpeechPool
 from training.schedule import Schedule
+from training.scripts import loose_phrases
 from training.shape import NANO, Shape
 from training.shards import Line, read_index, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
@@ -115,7 +116,7 @@ def encode_conversations(
             read += hours(lines)
         if not episodes:
             raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
-        composer = Composer(encoded, episodes, tokenizer, special, shape.architecture)
+        composer = Composer(encoded, episodes, tokenizer, special, shape.architecture, loose_phrases())
         build_bank(composer, mimi, special, count, positions, number).save(path)
         spent = time.monotonic() - began
         report(f"bank {number}: {count} conversations out of {len(episodes)} episodes, {read:.1f} hours, {spent:.0f} s")

@@ -1,0 +1,72 @@
+"""Who calls, and what they can say: callers' lines by wish and by voice, and speech that nobody understands."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from core.engine.call import SAMPLE_RATE
+from training.encoded import CallerLine
+from training.garbling import garbled
+
+Sound = npt.NDArray[np.int16]
+QUIET = 0.02
+"""What is below this share of a line's peak is not speech, before it and after it."""
+MARGIN = 480
+"""Samples that are kept around speech."""
+STRIDE = 8
+"""Every so manieth sample is looked at, where a line's speech begins and ends."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What a caller says: sound from the first word to the last, and the samples at which each word ends."""
+
+    sound: Sound
+    words: tuple[str, ...]
+    ends: tuple[int, ...]
+
+
+def utterance(line: CallerLine) -> Utterance:
+    """A line without the silence around it. A word ends where the next begins."""
+    loud = np.flatnonzero(np.abs(line.pcm[::STRIDE]) > QUIET * max(1, int(line.pcm.max(initial=0))))
+    begin, end = (0, len(line.pcm)) if not len(loud) else (int(loud[0]) * STRIDE, int(loud[-1]) * STRIDE)
+    begin, end = max(0, begin - MARGIN), min(len(line.pcm), end + MARGIN)
+    begins = (int(second * SAMPLE_RATE) - begin for second in line.words[1:])
+    return Utterance(line.pcm[begin:end], tuple(line.text.split()), (*begins, end - begin))
+
+
+class Callers:
+    """All that callers have said."""
+
+    def __init__(self, lines: dict[str, list[CallerLine]]) -> None:
+        self._lines = lines
+        self._voices: dict[str, dict[str, list[CallerLine]]] = defaultdict(lambda: defaultdict(list))
+        for wish, spoken in lines.items():
+            for line in spoken:
+                self._voices[line.voice][wish].append(line)
+        self._names = sorted(self._voices)
+        self._wishes = [wish for wish, spoken in lines.items() if spoken]
+
+    def voice(self, rng: Random) -> str:
+        """Somebody; empty where there is nobody."""
+        return rng.choice(self._names) if self._names else ""
+
+    def say(self, rng: Random, wishes: Collection[str], voice: str) -> Utterance | None:
+        """One of these wishes, in this voice if it has said any; None where nobody has."""
+        own = self._voices.get(voice, {})
+        for lines in (own, self._lines):
+            said = [wish for wish in wishes if wish in lines]
+            if said:
+                return utterance(rng.choice(lines[rng.choice(said)]))
+        return None
+
+    def garble(self, rng: Random, said: Utterance) -> Utterance:
+        """It in such a way that nobody understands a word, and about as loud."""
+        other = self.say(rng, rng.sample(self._wishes, min(8, len(self._wishes))), "") or said
+        sound = garbled(said.sound.astype(np.float32), other.sound.astype(np.float32), rng)
+        before, after = (max(1.0, float(np.abs(samples).max(initial=0))) for samples in (said.sound, sound))
+        return Utterance((sound * min(1.0, 1.2 * before / after)).clip(-32767, 32767).astype(np.int16), (), ())
