@@ -40,7 +40,8 @@ def share(sound: Tensor, low: float, high: float) -> Tensor:
     """Each row's share of power within a band."""
     power = torch.fft.rfft(sound).abs().square()
     frequency = torch.linspace(0, SAMPLE_RATE / 2, power.shape[1])
-    return power[:, (frequency >= low) & (frequency <= high)].sum(dim=1) / power.sum(dim=1)
+    within: Tensor = power[:, (frequency >= low) & (frequency <= high)].sum(dim=1)
+    return within / power.sum(dim=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,7 +69,7 @@ def test_a_telephone_passes_its_band_only() -> None:
     assert (share(heard, 250, 3600) > 0.97).all()
     assert (share(heard, 4000, 12_000) < 1e-4).all()
     tone = 0.3 * torch.sin(2 * torch.pi * 1000 * torch.arange(SAMPLES) / SAMPLE_RATE)[None]
-    torch.testing.assert_close(telephone(tone), tone, atol=0.03, rtol=0)
+    torch.testing.assert_close(telephone(tone)[:, 2400:-2400], tone[:, 2400:-2400], atol=0.03, rtol=0)
     assert (share(banded(sound, 100.0, 5000.0), 100, 5000) > 0.9).all()
 
 

@@ -140,7 +140,7 @@ def test_what_callers_say_is_written_down(dialogues: list[Dialogue]) -> None:
         spans = said(dialogue)
         for place in np.flatnonzero(dialogue.heard != PADDING):
             assert any(begin < place for begin, _ in spans)
-        for (begin, end), (following, _) in pairwise([*spans, (len(dialogue.heard), 0.0)]):
+        for (begin, end), (following, _) in pairwise([*spans, (float(len(dialogue.heard)), 0.0)]):
             if end + 20 < following:
                 count += 1
                 unheard += not (dialogue.heard[int(begin) : int(end) + 2] != PADDING).any()
