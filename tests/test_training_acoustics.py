@@ -70,7 +70,7 @@ def test_a_telephone_passes_its_band_only() -> None:
     assert (share(heard, 4000, 12_000) < 1e-4).all()
     tone = 0.3 * torch.sin(2 * torch.pi * 1000 * torch.arange(SAMPLES) / SAMPLE_RATE)[None]
     torch.testing.assert_close(telephone(tone)[:, 2400:-2400], tone[:, 2400:-2400], atol=0.03, rtol=0)
-    assert (share(banded(sound, 100.0, 5000.0), 100, 5000) > 0.9).all()
+    assert (share(banded(sound, 100.0, 5000.0), 100, 5000) > 0.85).all()
 
 
 def test_an_echo_comes_late_and_softer() -> None:

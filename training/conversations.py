@@ -55,10 +55,8 @@ LATE = 0.3
 """The share of long conversations that come to the prompt's facts in their last part only."""
 LONG = 700
 """Frames of a long conversation: 56 s."""
-TALK = frozenset(
-    "hello how_are_you thanks robot joke weather lesson garbled "
-    "sad rude question neutral glad request compliment jest".split()
-)
+MOODS = frozenset(("sad", "rude", "question", "neutral", "glad", "request", "compliment", "jest"))
+TALK = MOODS | frozenset(("hello", "how_are_you", "thanks", "robot", "joke", "weather", "lesson", "garbled"))
 """Kinds of exchanges that are about no fact of the prompt."""
 FOLLOWING = frozenset(("yes", "no", "more", "thanks", "sorry", "goodbye", "garbled"))
 """Kinds that make sense after something else only, and by themselves."""
