@@ -12,6 +12,9 @@ from core.engine.call import SAMPLE_RATE
 from training.encoded import CallerLine
 from training.garbling import garbled
 
+SHARES = {"kokoro": 0.45, "espeak": 0.35, "flite": 0.2}
+"""How often callers speak by which teacher."""
+FLITE_VOICES = frozenset(("kal", "kal16", "awb"))
 Sound = npt.NDArray[np.int16]
 QUIET = 0.02
 """What is below this share of a line's peak is not speech, before it and after it."""
@@ -32,11 +35,24 @@ class Utterance:
 
 def utterance(line: CallerLine) -> Utterance:
     """A line without the silence around it. A word ends where the next begins."""
-    loud = np.flatnonzero(np.abs(line.pcm[::STRIDE]) > QUIET * max(1, int(line.pcm.max(initial=0))))
-    begin, end = (0, len(line.pcm)) if not len(loud) else (int(loud[0]) * STRIDE, int(loud[-1]) * STRIDE)
+    level = np.abs(np.asarray(line.pcm[::STRIDE]))
+    loud = np.flatnonzero(level > int(QUIET * level.max(initial=0)))
+    begin, end = (int(loud[0]) * STRIDE, int(loud[-1]) * STRIDE) if len(loud) else (0, len(line.pcm))
     begin, end = max(0, begin - MARGIN), min(len(line.pcm), end + MARGIN)
     begins = (int(second * SAMPLE_RATE) - begin for second in line.words[1:])
-    return Utterance(line.pcm[begin:end], tuple(line.text.split()), (*begins, end - begin))
+    return Utterance(np.asarray(line.pcm[begin:end]), tuple(line.text.split()), (*begins, end - begin))
+
+
+def teacher(voice: str) -> str:
+    """Who spoke a line in this voice, as SHARES names it."""
+    return "flite" if voice in FLITE_VOICES else "kokoro" if voice.startswith("kokoro") else "espeak"
+
+
+_Spoken = defaultdict[str, dict[str, list[CallerLine]]]
+
+
+def _by_wish() -> dict[str, list[CallerLine]]:
+    return defaultdict(list)
 
 
 class Callers:
@@ -44,22 +60,30 @@ class Callers:
 
     def __init__(self, lines: dict[str, list[CallerLine]]) -> None:
         self._lines = lines
-        self._voices: dict[str, dict[str, list[CallerLine]]] = defaultdict(lambda: defaultdict(list))
-        for wish, spoken in lines.items():
-            for line in spoken:
-                self._voices[line.voice][wish].append(line)
-        self._names = sorted(self._voices)
         self._wishes = [wish for wish, spoken in lines.items() if spoken]
+        self._voices, self._teachers = _Spoken(_by_wish), _Spoken(_by_wish)
+        self._names: dict[str, list[str]] = defaultdict(list)
+        for wish in self._wishes:
+            for line in lines[wish]:
+                self._voices[line.voice][wish].append(line)
+                self._teachers[teacher(line.voice)][wish].append(line)
+                self._names[teacher(line.voice)].append(line.voice)
 
     def voice(self, rng: Random) -> str:
         """Somebody; empty where there is nobody."""
-        return rng.choice(self._names) if self._names else ""
+        there = [name for name in SHARES if name in self._names]
+        if not there:
+            return ""
+        return rng.choice(self._names[rng.choices(there, [SHARES[name] for name in there])[0]])
 
     def say(self, rng: Random, wishes: Collection[str], voice: str) -> Utterance | None:
-        """One of these wishes, in this voice if it has said any; None where nobody has."""
-        own = self._voices.get(voice, {})
-        for lines in (own, self._lines):
-            said = [wish for wish in wishes if wish in lines]
+        """One of these wishes, in this voice if it has said any, else in one like it; None where nobody has.
+
+        With no voice, it may be anybody.
+        """
+        voice = voice or self.voice(rng)
+        for lines in (self._voices.get(voice, {}), self._teachers.get(teacher(voice), {}), self._lines):
+            said = [wish for wish in wishes if lines.get(wish)]
             if said:
                 return utterance(rng.choice(lines[rng.choice(said)]))
         return None
