@@ -1,25 +1,18 @@
 """The listener beside the codec: it learns what is said in real sound, and teaches what makes the copy."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from tests.engines import CPU
-from training.codec import CodecOptions, CodecTraining
 from training.listener import Listener, listen
 from training.pool import LABEL_SAMPLES, LABELS_PER_FRAME, PHONES, SpeechPool
-from training.shape import codec_shape
 from training.shards import Line, LineRecord
 
 pytestmark = pytest.mark.training
 FRAMES = 8
-OPTIONS = CodecOptions(batch=2, frames=FRAMES, mimi=codec_shape(dim=32, filters=4, layers=1, codebook_size=64))
 SAID = "aiostz"
 
 
@@ -38,16 +31,6 @@ def line(rng: np.random.Generator, phones: int = 40) -> Line:
 def pool() -> SpeechPool:
     rng = np.random.default_rng(0)
     return SpeechPool([line(rng) for _ in range(6)], CPU)
-
-
-@pytest.fixture
-def training(pool: SpeechPool) -> CodecTraining:
-    torch.manual_seed(0)
-    return CodecTraining(pool, OPTIONS, CPU)
-
-
-def weights_of(module: torch.nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
 
 def test_it_hears_each_label_where_it_is() -> None:
@@ -100,47 +83,3 @@ def test_a_copy_moves_what_made_it_alone(pool: SpeechPool) -> None:
     assert all(parameter.grad is None for parameter in listener.parameters())
     losses["listener"].backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in listener.parameters())
-
-
-@pytest.mark.parametrize("progress", [0.0, 0.9])
-def test_it_learns_beside_the_codec_as_if_there_were_none(
-    training: CodecTraining, monkeypatch: pytest.MonkeyPatch, progress: float
-) -> None:
-    """A step moves the codec and the listener; the listener just as where the codec's copy is not heard."""
-    codec, before = weights_of(training.mimi), weights_of(training.listener)
-    start = {name: part.state_dict() for name, part in training._parts().items()}
-    start = {name: {key: value.clone() for key, value in state.items()} for name, state in start.items()}
-
-    def step(other: Callable[..., dict[str, Tensor]]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        monkeypatch.setattr("training.codec.listen", other)
-        again = CodecTraining(training._pool, OPTIONS, CPU)
-        for name, part in again._parts().items():
-            part.load_state_dict(start[name])
-        torch.manual_seed(1)
-        losses = again.step(progress)
-        return weights_of(again.mimi), weights_of(again.listener), losses
-
-    heard_codec, heard, losses = step(listen)
-    alone_codec, alone, _ = step(lambda listener, real, _, labels: listen(listener, real, real, labels))
-    assert all(torch.isfinite(loss) for loss in losses.values())
-    assert not torch.equal(heard, before)
-    assert torch.equal(heard, alone)
-    assert not torch.equal(heard_codec, codec)
-    assert not torch.equal(heard_codec, alone_codec)
-
-
-def test_it_is_kept_with_the_codec(training: CodecTraining, pool: SpeechPool, tmp_path: Path) -> None:
-    training.step(0.0)
-    training.save(tmp_path / "codec.pt")
-    again = CodecTraining(pool, OPTIONS, CPU)
-    again.resume(tmp_path / "codec.pt")
-    assert torch.equal(weights_of(again.listener), weights_of(training.listener))
-
-
-def test_a_codec_alone_can_be_gone_on_from(training: CodecTraining, pool: SpeechPool, tmp_path: Path) -> None:
-    torch.save({"mimi": training.mimi.state_dict()}, tmp_path / "codec.pt")
-    again = CodecTraining(pool, OPTIONS, CPU)
-    fresh = weights_of(again.listener)
-    again.resume(tmp_path / "codec.pt")
-    assert torch.equal(weights_of(again.mimi), weights_of(training.mimi))
-    assert torch.equal(weights_of(again.listener), fresh)

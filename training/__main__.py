@@ -60,14 +60,16 @@ def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int) ->
 
 @main.command()
 @stage
-@rate_option(8e-4)
+@rate_option(6e-4)
+@click.option("--batch", default=40, show_default=True, help="Crops of 32 frames to a step.")
 @click.pass_obj
-def codec(folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float) -> None:
-    """Mimi learns to carry speech."""
+def codec(folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float, batch: int) -> None:
+    """The codec's decoder learns to make speech of codes."""
     from training.codec import CodecOptions
     from training.stages import train_codec
 
-    train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report, CodecOptions(rate=rate))
+    options = CodecOptions(batch=batch, rate=rate)
+    train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report, options)
 
 
 @main.command()
@@ -118,7 +120,11 @@ def export(folder: Path, target: Path, earlier: tuple[Path, ...]) -> None:
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
 @click.option("--personas", default=100, show_default=True, help="How many unseen ones are called.")
-@click.option("--codec", is_flag=True, help="Measure the codec alone instead, on new lines of Kokoro.")
+@click.option(
+    "--codec",
+    is_flag=True,
+    help="Measure the codec alone instead, on new lines of Kokoro: the checkpoint's, and codec.pt's.",
+)
 @click.option("--lines", default=60, show_default=True, help="How many lines, with --codec.")
 @click.option("--recording", type=click.Path(exists=True, path_type=Path), help="A WAV that some callers play.")
 @click.option("--keep", type=click.Path(path_type=Path), help="A folder for the calls' sound.")
@@ -148,7 +154,10 @@ def evaluate(
     sampling = Sampling(temperature=temperature, text_temperature=text_temperature)
     options = stage_of_calls.Options(checkpoint, personas, device, sampling, recording, keep, kv_cache)
     if codec:
-        evaluation = stage_of_calls.evaluate_codec(options, folder / "speech" / "kokoro", lines, report)
+        from training.codec_quality import evaluate_codec
+
+        figures = evaluate_codec(checkpoint, folder, lines, device, keep, report)
+        evaluation = stage_of_calls.Evaluation(tuple(figures))
     else:
         evaluation = stage_of_calls.evaluate(options, report)
     path = folder / ("evaluation-codec.json" if codec else "evaluation.json")

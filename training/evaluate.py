@@ -12,26 +12,21 @@ import click
 import msgspec
 import numpy as np
 import sphn
-import torch
 
-from core.boot.devices import pick_device
 from core.boot.local_engine import open_engine
-from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Engine, frames_of
-from core.engine.checkpoint import Checkpoint
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, Engine
 from core.engine.sampling import Sampling
-from core.engine.weights import load_mimi
 from core.evaluation.callers import Line
 from core.evaluation.figures import Figure
 from core.evaluation.speech import activity, stretches
-from core.evaluation.words import WordErrors
 from core.media.voice_clips import read_voice_clip
 from core.settings.sections import Device, EngineConfig
 from training.calls import CallRecord, ScriptedCaller, record_call
 from training.figures import Heard, figures_of, hear
 from training.judge import judge as make_judge
 from training.scripts import conversation, episode
-from training.teachers import Espeak, Kokoro
-from training.voices import AGENTS, caller
+from training.teachers import Espeak
+from training.voices import caller
 
 ASKS = 3
 """How many things each caller asks."""
@@ -39,8 +34,6 @@ RECORDED = 10
 """One in so many callers also plays the recording."""
 PAUSE_S = 0.8
 """Pauses of this length part the recording into turns."""
-SETTLING = 2
-"""Frames of silence around a line on its way through the codec."""
 
 Report = Callable[[str], None]
 
@@ -152,28 +145,3 @@ def keep_calls(records: Sequence[CallRecord], folder: Path) -> None:
     for number, record in enumerate(records):
         path = folder / f"{number:03d}-{record.voice}.wav"
         sphn.write_wav(str(path), np.stack([record.agent, record.caller]), SAMPLE_RATE)
-
-
-def evaluate_codec(options: Options, teacher: Path, lines: int, report: Report) -> Evaluation:
-    """Whisper's word error rate on new lines of the teacher, and on the same lines through the codec.
-
-    `teacher` is Kokoro's folder, made where it is not.
-    """
-    check(options.checkpoint)
-    Kokoro.unpack(teacher)
-    checkpoint, device = Checkpoint.read(options.checkpoint), pick_device(options.device)
-    judge, kokoro, espeak = make_judge(), Kokoro(teacher, device), Espeak()
-    mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device)
-    before, after, rng = WordErrors(), WordErrors(), random.Random("codec")
-    for number, speaker in enumerate(islice(cycle(AGENTS.values()), lines)):
-        text = rng.choice(episode(rng, held_out=True).lines())
-        pcm = frames_of(np.pad(kokoro.say(espeak.read(text), speaker).pcm, SETTLING * FRAME_SAMPLES)).ravel()
-        with torch.inference_mode():
-            coded = mimi.decode(mimi.encode(torch.from_numpy(pcm)[None, None].to(device)))[0, 0].cpu().numpy()
-        before.add(text, judge.hear(pcm))
-        after.add(text, heard := judge.hear(coded))
-        report(f"line {number}, {speaker.name}: {text!r} is heard as {heard!r}")
-    name = "Word error rate of the teacher's speech"
-    most = None if before.rate is None else before.rate + 0.1
-    through = Figure(f"{name}, through the codec", after.rate, after.words, most=most)
-    return Evaluation((Figure(name, before.rate, before.words), through))

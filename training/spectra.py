@@ -1,10 +1,12 @@
 """How far apart two sounds are: mel spectra at several scales, and discriminators that learn to tell them apart.
 
-The discriminators are those of EnCodec (arXiv 2210.13438), narrower, as Mimi's are (arXiv 2410.00037, section 3.3).
+The discriminators are EnCodec's of complex spectra (arXiv 2210.13438) and HiFi-GAN's of periods (arXiv 2010.05646),
+both narrower.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +16,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from core.evaluation.voices import mel_filters
 
 SAMPLE_RATE = 24_000
-SCALES = ((128, 8), (256, 16), (512, 40), (1024, 80), (2048, 100))
-"""Window lengths, and how many mel bands each resolves."""
+SCALES = ((128, 8), (256, 16), (512, 40), (1024, 80), (2048, 160), (4096, 320))
+"""Window lengths, and how many mel bands each resolves. The longest tells a voice's harmonics apart up to 4 kHz."""
 FLOOR = 1e-4
 
 
@@ -75,7 +77,8 @@ class ScaleDiscriminator(nn.Module):
         spectrum = torch.stft(
             sound.float(), self.window, self.window // 4, window=self.hann, normalized=True, return_complex=True
         )
-        x = torch.view_as_real(spectrum).permute(0, 3, 2, 1)
+        # Channels last in memory, as the GPU's convolutions of 16 bits want them.
+        x = torch.view_as_real(spectrum).permute(0, 3, 2, 1).contiguous(memory_format=torch.channels_last)
         features = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
@@ -83,15 +86,41 @@ class ScaleDiscriminator(nn.Module):
         return self.judge(x), features
 
 
-class Discriminators(nn.Module):
-    """One at each scale."""
+class PeriodDiscriminator(nn.Module):
+    """Looks at every `period`-th sample: convolutions along time, strided, the same for each phase of the period."""
 
-    def __init__(self, windows: tuple[int, ...] = (256, 512, 1024, 2048)) -> None:
+    def __init__(self, period: int, channels: tuple[int, ...] = (32, 64, 128, 256)) -> None:
+        super().__init__()
+        self.period = period
+        widths = pairwise((1, *channels))
+        layers = [weight_norm(nn.Conv2d(one, other, (5, 1), stride=(3, 1), padding=(2, 0))) for one, other in widths]
+        layers.append(weight_norm(nn.Conv2d(channels[-1], channels[-1], (5, 1), padding=(2, 0))))
+        self.layers = nn.ModuleList(layers)
+        self.judge = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
+
+    def forward(self, sound: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """float32[batch, samples] -> the verdict's map, and every layer's features."""
+        samples = sound.shape[1] // self.period * self.period
+        x = sound[:, :samples].reshape(len(sound), 1, -1, self.period).contiguous(memory_format=torch.channels_last)
+        features = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            features.append(x)
+        return self.judge(x), features
+
+
+class Discriminators(nn.Module):
+    """One for each window of a spectrum, and one for each period."""
+
+    def __init__(
+        self, windows: tuple[int, ...] = (512, 1024, 2048), periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    ) -> None:
         super().__init__()
         self.scales = nn.ModuleList(ScaleDiscriminator(window) for window in windows)
+        self.periods = nn.ModuleList(PeriodDiscriminator(period) for period in periods)
 
     def forward(self, sound: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
-        return [scale(sound) for scale in self.scales]
+        return [judge(sound) for judge in (*self.scales, *self.periods)]
 
 
 def discriminator_loss(real: list[tuple[Tensor, list[Tensor]]], fake: list[tuple[Tensor, list[Tensor]]]) -> Tensor:

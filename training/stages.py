@@ -1,5 +1,6 @@
 """The stages that learn, on the files of a training folder: `speech/`, `tokenizer.model`, `codec.pt`, `lm.pt`."""
 
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,28 +9,31 @@ from typing import Any
 import click
 import torch
 from moshi.models.compression import MimiModel
-from moshi.models.loaders import get_mimi
 
-from core.engine.architecture import AGENT_CODEBOOKS
+from core.engine.mimi.spectral import SpectralNetwork, SpectralShape
 from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
+from core.engine.weights import load_mimi
 from training.bank import Bank, build_bank
 from training.codec import CodecOptions, CodecTraining
+from training.coded import CodedSpeech
 from training.composer import Composer
 from training.encoded import Lines, encode_lines
 from training.episodes import Episode
 from training.lm import LmOptions, LmTraining
-from training.pool import SpeechPool
 from training.schedule import Schedule
 from training.scripts import loose_phrases
 from training.shape import NANO, Shape
 from training.shards import Line, read_index, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
+from training.voices import AGENTS
 
-NEW_POOL_S, NEW_BANK_S = 100.0, 15.0
-"""How often speech and banks that have been made meanwhile are taken in."""
-ROBOTS = 0.3
-"""Hours of espeak-ng for each hour of Kokoro when the codec learns."""
+NEW_BANK_S = 15.0
+"""How often banks that have been made meanwhile are taken in."""
+OTHERS, MOST_OTHERS_H = 0.2, 5.0
+"""Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
+FROZEN = Path(__file__).parents[1] / "core" / "nano" / "mimi.safetensors"
+"""The codec whose codes nano's language model knows."""
 
 Report = Callable[[str], None]
 
@@ -40,46 +44,63 @@ def hours(lines: list[Line]) -> float:
 
 
 def train_codec(
-    folder: Path, device: torch.device, schedule: Schedule, report: Report, options: CodecOptions | None = None
+    folder: Path,
+    device: torch.device,
+    schedule: Schedule,
+    report: Report,
+    options: CodecOptions | None = None,
+    config: dict[str, Any] = NANO.mimi,
 ) -> None:
-    """Train, or go on with, `codec.pt`, taking in new speech as it comes."""
+    """Train, or go on with, the decoder in `codec.pt`, on all speech that is there."""
     torch.backends.cudnn.benchmark = True  # Crops have one size.
-    last = 0.0
-    seen: dict[Path, list[Line]] = {}
-
-    def pool_of_all() -> SpeechPool:
-        paths = [path for path in shard_paths(folder / "speech") if path not in seen]
-        seen.update((path, read_shard(path)) for path in paths)
-        if not seen:
-            raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
-        kokoro = [line for path, lines in seen.items() if path.name.startswith("kokoro") for line in lines]
-        robots = [line for path, lines in seen.items() if not path.name.startswith("kokoro") for line in lines]
-        share = min(1.0, ROBOTS * max(hours(kokoro), 0.3) / max(hours(robots), 1e-6))
-        pool = SpeechPool([*kokoro, *robots[: max(1, int(share * len(robots)))]], device)
-        report(f"{pool.hours:.2f} hours of speech, {hours(kokoro):.2f} of them Kokoro's")
-        return pool
-
-    def refresh(elapsed: float) -> SpeechPool | None:
-        nonlocal last
-        if elapsed - last < NEW_POOL_S or len(shard_paths(folder / "speech")) < len(seen) + 4:
-            return None
-        last = elapsed
-        return pool_of_all()
-
-    training = CodecTraining(pool_of_all(), options or CodecOptions(), device)
+    began = time.monotonic()
+    lines = agents_first(folder, report)
+    mimi = trained_mimi(folder, device, config)
+    speech = CodedSpeech(mimi, lines, device)
+    report(
+        f"{speech.hours:.2f} hours with the silence between them, read and encoded in {time.monotonic() - began:.0f} s"
+    )
+    training = CodecTraining(mimi, speech, options or CodecOptions(), device)
     if (folder / "codec.pt").exists():
         training.resume(folder / "codec.pt")
-    training.run(schedule, report, refresh)
+    training.run(schedule, report)
     training.save(folder / "codec.pt")
 
 
+def agents_first(folder: Path, report: Report) -> list[Line]:
+    """The lines of nano's voices, which alone are decoded, and some of others beside them."""
+    agents: list[Line] = []
+    others: list[Line] = []
+    for path in shard_paths(folder / "speech"):
+        read = read_shard(path)
+        agents += [line for line in read if line.record.speaker in AGENTS]
+        if hours(others) < MOST_OTHERS_H:
+            others += [line for line in read if line.record.speaker not in AGENTS]
+    if not agents and not others:
+        raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
+    share = min(1.0, OTHERS * max(hours(agents), 0.3) / max(hours(others), 1e-6))
+    others = random.Random(0).sample(others, round(share * len(others)))
+    report(f"{hours(agents):.2f} hours of nano's voices, and {hours(others):.2f} of others")
+    return agents + others
+
+
 def trained_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> MimiModel:
-    """The codec as trained so far, of the shape that `config` says."""
+    """The codec whose encoder is frozen, with its first decoder: `mimi.safetensors` of the folder, or else core/nano's.
+
+    Its shape must be what `config` says.
+    """
+    path = folder / "mimi.safetensors"
+    return load_mimi(path if path.exists() else FROZEN, config, device).eval()
+
+
+def trained_decoder(folder: Path, device: torch.device) -> SpectralNetwork:
+    """The decoder of `codec.pt`, its weights rounded as an export rounds them."""
     if not (folder / "codec.pt").exists():
         raise click.ClickException(f"{folder / 'codec.pt'} is missing: run the stage `codec` first.")
-    mimi = get_mimi(None, config, device=device, num_codebooks=AGENT_CODEBOOKS)
-    mimi.load_state_dict(torch.load(folder / "codec.pt", map_location=device, weights_only=True)["mimi"])
-    return mimi.eval()
+    state = torch.load(folder / "codec.pt", map_location=device, weights_only=True)
+    decoder = SpectralNetwork(SpectralShape(**state["shape"])).to(device)
+    decoder.load_state_dict({name: tensor.bfloat16().float() for name, tensor in state["mean"].items()})
+    return decoder.eval()
 
 
 def special_codes(mimi: MimiModel) -> SpecialCodes:
