@@ -40,8 +40,8 @@ def share(sound: Tensor, low: float, high: float) -> Tensor:
     """Each row's share of power within a band."""
     power = torch.fft.rfft(sound).abs().square()
     frequency = torch.linspace(0, SAMPLE_RATE / 2, power.shape[1])
-    within: Tensor = power[:, (frequency >= low) & (frequency <= high)].sum(dim=1)
-    return within / power.sum(dim=1)
+    within: Tensor = power[:, (frequency >= low) & (frequency <= high)].sum(dim=1) / power.sum(dim=1)
+    return within
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -109,16 +109,11 @@ def test_callers_speak_one_at_a_time_and_mostly_in_one_voice(dialogues: list[Dia
 
 
 def test_the_agent_answers_when_the_caller_has_finished(dialogues: list[Dialogue]) -> None:
-    """Longer after the last words than any pause, and soon; else it speaks only after its own words."""
+    """Each time longer after the last words than any pause lasts."""
     for dialogue in dialogues:
         times = said(dialogue)
         for begin, _ in stretches(dialogue)[1:]:
-            before = [end for _, end in times if end <= begin]
-            gap = begin - max(before)
-            assert gap >= ANSWER[0] - 0.01
-        for (_, end), (begin, _) in pairwise(times):
-            between = [frame for frame, _ in stretches(dialogue) if end <= frame < begin]
-            assert between or begin - end < 0.9 * 12.5 or begin - end > 3, "a question is answered"
+            assert begin - max(end for _, end in times if end <= begin) >= ANSWER[0] - 0.01
     assert PAUSE[1] * SAMPLE_RATE < ANSWER[0] * FRAME_SAMPLES
 
 
