@@ -27,7 +27,7 @@ OPTIONS = CodecOptions(batch=2, frames=12, heard=8, judged=5, shape=SHAPE)
 
 def line(rng: np.random.Generator) -> Line:
     """Two seconds of noise, each half of it under a label of its own."""
-    pcm = (0.1 * rng.standard_normal(2 * SAMPLE_RATE)).astype(np.float32)
+    pcm = (3277 * rng.standard_normal(2 * SAMPLE_RATE)).clip(-32767, 32767).astype(np.int16)
     return Line(LineRecord("", "", "", 0, len(pcm), (), ((0.0, "a"), (1.0, "s"))), pcm)
 
 

@@ -22,7 +22,7 @@ def line(rng: np.random.Generator, phones: int = 40) -> Line:
     time = np.arange(SAMPLE_RATE // 10) / SAMPLE_RATE
     tones = {phone: (300 * (1 + n), 4000 - 450 * n) for n, phone in enumerate(SAID)}
     pcm = np.concatenate([sum(0.1 * np.sin(2 * np.pi * tone * time) for tone in tones[phone]) for phone in said])
-    pcm = (pcm + 0.003 * rng.standard_normal(len(pcm))).astype(np.float32)
+    pcm = np.round(32767 * (pcm + 0.003 * rng.standard_normal(len(pcm)))).astype(np.int16)
     begins = tuple((0.1 * n, str(phone)) for n, phone in enumerate(said))
     return Line(LineRecord("", "", "", 0, len(pcm), (), begins), pcm)
 

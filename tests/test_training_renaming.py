@@ -20,7 +20,8 @@ from training.composer import Composer
 from training.dialogues import PADDING, VOICE_FRAMES, Dialogue
 from training.encoded import SHIFTS, AgentLine, Lines
 from training.episodes import Episode, Exchange
-from training.lm import CODEBOOK_WEIGHTS, TEXT_WEIGHT, Losses, losses_of
+from training.lm import CODEBOOK_WEIGHTS, HEARD_WEIGHT, TEXT_WEIGHT, Losses, Shares, losses_of
+from training.network import Logits
 from training.renaming import Renaming, renaming
 from training.scripts import episode, shipped_episodes
 from training.shape import ARCHITECTURE
@@ -116,7 +117,7 @@ def test_titles_trades_and_little_words_stay(renamed: list[tuple[Episode, Renami
         if one.company and not one.company.startswith("The "):
             before, after = one.company.split(), chosen.new[one.company].split()
             trades = {trade.split()[-1] for trade in TRADES}
-            assert before[-1] not in trades or before[-1] == after[-1], (before, after)
+            assert before[-1] not in trades or "and" in before or before[-1] == after[-1], (before, after)
             assert ("and" in before) == ("and" in after)
             assert not before[0].endswith("'s") or after[0].endswith("s")
 
@@ -223,14 +224,14 @@ def losses(sounds: list[bool], codes: int = 7) -> tuple[Losses, Tensor, Tensor]:
     likely[1] = 3.0
     made: list[Tensor] = []
 
-    def network(_read: Tensor, _target: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def network(_read: Tensor, _target: Tensor, chosen: Tensor, _positions: Tensor) -> Logits:
         made.append(likely.expand(*chosen.shape, AGENT_CODEBOOKS, card).clone().requires_grad_())
-        return text, made[0]
+        return Logits(text, made[0], torch.zeros(2, positions - 1, card))
 
     speaking = torch.arange(positions).expand(2, -1) % 3 > 0
-    found = losses_of(
-        network, torch.tensor(CODEBOOK_WEIGHTS), tokens, torch.tensor([5, 5]), speaking, torch.tensor(sounds)
-    )
+    heard = torch.full((2, positions), PADDING)
+    shares = Shares(torch.tensor(CODEBOOK_WEIGHTS))
+    found = losses_of(network, shares, tokens, torch.tensor([5, 5]), speaking, torch.tensor(sounds), heard)
     torch.autograd.backward(found.total)
     assert text.grad is not None
     assert made[0].grad is not None
@@ -251,28 +252,28 @@ def test_only_codes_that_sound_as_their_text_are_learned() -> None:
     torch.testing.assert_close(one.first, learned)
     torch.testing.assert_close(one.rest, learned)
     assert both.first > one.first
-    torch.testing.assert_close(one.total.detach(), TEXT_WEIGHT * one.words + sum(CODEBOOK_WEIGHTS) * learned)
+    texts = TEXT_WEIGHT * one.words + HEARD_WEIGHT * torch.log(torch.tensor(10.0))
+    torch.testing.assert_close(one.total.detach(), texts + sum(CODEBOOK_WEIGHTS) * learned)
 
 
 def test_a_batch_may_have_no_codes_to_learn() -> None:
     none, text, codes = losses([False, False])
     assert (text > 0).all()
     assert (codes == 0).all()
-    torch.testing.assert_close(none.total.detach(), TEXT_WEIGHT * none.words)
+    texts = TEXT_WEIGHT * none.words + HEARD_WEIGHT * torch.log(torch.tensor(10.0))
+    torch.testing.assert_close(none.total.detach(), texts)
 
 
 def test_the_speech_of_the_shipped_personas_and_of_late_shards_go_together(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the training group is not installed: uv sync --group training")
     from training.shards import read_index, read_shard, shard_paths
-    from training.speech import ESPEAK, KOKORO, SHIPPED, episodes_of, jobs, make_shard
+    from training.speech import ESPEAK, KOKORO, SHIPPED, episodes_of, make_shard
 
     first = {name for shard in range(SHIPPED) for name in episodes_of(KOKORO, shard)}
     late = {name for shard in (4000, 5999) for name in episodes_of(KOKORO, shard)}
     assert {name.partition("-")[0] for name in first} == {"shipped"}
     assert {name.partition("-")[0] for name in late} == {"kokoro"}
-    assert len({job.speaker.name for job in jobs(KOKORO, episodes_of(KOKORO, 4000)) if "agent" in job.key}) == 4
-    called = {job.key.partition("/")[0] for job in jobs(KOKORO, episodes_of(KOKORO, 0)) if "caller" in job.key}
-    assert called == set(episodes_of(KOKORO, 0)), "their callers ask what no others ask"
+    assert len({agent.name for _, agent in episodes_of(KOKORO, 4000).values()}) == 4
     for shard in (0, 123456):
         make_shard(ESPEAK, tmp_path, shard, count=1)
     assert [*chain.from_iterable(read_index(path).episodes for path in shard_paths(tmp_path))] == [

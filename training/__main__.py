@@ -45,17 +45,27 @@ def main(context: click.Context, folder: Path) -> None:
 
 
 @main.command()
-@click.option("--teacher", type=click.Choice(("kokoro", "espeak")), required=True)
+@click.option(
+    "--teacher",
+    type=click.Choice(("kokoro", "espeak", "callers-kokoro", "callers-espeak", "callers-flite")),
+    required=True,
+    help="Of agents' lines, or of callers'.",
+)
 @click.option(
     "--shards", nargs=2, type=int, default=(0, 200), show_default=True, help="The first, and the one after the last."
 )
 @click.option("--workers", default=2, show_default=True)
+@click.option(
+    "--flite",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where flite's libraries are, if not installed.",
+)
 @click.pass_obj
-def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int) -> None:
-    """The teachers say the lines of many episodes."""
+def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int, flite: Path | None) -> None:
+    """The teachers say the agents' lines of many episodes, or lines of callers."""
     from training.speech import make_speech
 
-    make_speech(teacher, folder / "speech", range(*shards), workers, report)
+    make_speech(teacher, folder / "speech", range(*shards), workers, report, flite)
 
 
 @main.command()
@@ -91,13 +101,40 @@ def encode(folder: Path, device: str, banks: tuple[int, int], positions: int, co
 @stage
 @rate_option(1.2e-3)
 @click.option("--batch", default=96, show_default=True, help="Conversations of 512 positions to a step.")
+@click.option("--text", type=float, help="The weight of the agent's text in the loss.")
+@click.option("--heard", type=float, help="The weight of the caller's words in the loss.")
+@click.option(
+    "--begin",
+    type=click.Path(exists=True, path_type=Path),
+    default=Path("core/nano"),
+    show_default=True,
+    help="The checkpoint to begin with, where there is no lm.pt; it is grown.",
+)
+@click.option("--afresh", is_flag=True, help="Begin with random weights instead.")
 @click.pass_obj
-def lm(folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float, batch: int) -> None:
+def lm(
+    folder: Path,
+    device: str,
+    part: tuple[float, float],
+    minutes: float,
+    rate: float,
+    batch: int,
+    text: float | None,
+    heard: float | None,
+    begin: Path,
+    afresh: bool,
+) -> None:
     """The language model learns to converse."""
-    from training.lm import LmOptions
+    from training.lm import HEARD_WEIGHT, TEXT_WEIGHT, LmOptions
     from training.stages import train_lm
 
-    options = LmOptions(batch=batch, rate=rate)
+    options = LmOptions(
+        batch=batch,
+        rate=rate,
+        text=TEXT_WEIGHT if text is None else text,
+        heard=HEARD_WEIGHT if heard is None else heard,
+        begin=None if afresh else begin,
+    )
     train_lm(folder, torch.device(device), Schedule(minutes * 60, *part), report, options)
 
 
@@ -109,12 +146,33 @@ def lm(folder: Path, device: str, part: tuple[float, float], minutes: float, rat
     multiple=True,
     help="A kept lm.pt, to take the mean with.",
 )
+@click.option("--last", is_flag=True, help="The weights of the last step, in place of the mean of the latest.")
 @click.pass_obj
-def export(folder: Path, target: Path, earlier: tuple[Path, ...]) -> None:
+def export(folder: Path, target: Path, earlier: tuple[Path, ...], last: bool) -> None:
     """Codec, language model, tokenizer and voices become a checkpoint."""
     from training.export import export as write_checkpoint
 
-    write_checkpoint(folder, target, report, earlier=earlier)
+    write_checkpoint(folder, target, report, earlier=earlier, last=last)
+
+
+@main.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.pass_obj
+def pack(folder: Path, target: Path) -> None:
+    """Write lm.pt into the folder TARGET in pieces of 15 MB, to be sent elsewhere."""
+    import training.packing as stage_of_packing
+
+    report(f"{len(stage_of_packing.pack(folder / 'lm.pt', target))} pieces in {target}")
+
+
+@main.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.pass_obj
+def unpack(folder: Path, source: Path) -> None:
+    """Make lm.pt of the pieces in the folder SOURCE."""
+    import training.packing as stage_of_packing
+
+    stage_of_packing.unpack(source, folder / "lm.pt")
 
 
 @main.command()

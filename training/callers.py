@@ -11,10 +11,10 @@ import numpy.typing as npt
 from core.engine.call import SAMPLE_RATE
 from training.encoded import CallerLine
 from training.garbling import garbled
+from training.voices import FLITE_VOICES
 
 SHARES = {"kokoro": 0.45, "espeak": 0.35, "flite": 0.2}
 """How often callers speak by which teacher."""
-FLITE_VOICES = frozenset(("kal", "kal16", "awb"))
 Sound = npt.NDArray[np.int16]
 QUIET = 0.02
 """What is below this share of a line's peak is not speech, before it and after it."""

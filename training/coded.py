@@ -98,7 +98,7 @@ def spaced(lines: Sequence[Line], rng: random.Random) -> list[Line]:
     found: list[Line] = []
     for line in rng.sample(lines, len(lines)):
         (gap,) = rng.choices(gaps, shares)
-        silence = np.zeros(round(rng.uniform(0.7, 1.3) * gap * SAMPLE_RATE), dtype=np.float32)
+        silence = np.zeros(round(rng.uniform(0.7, 1.3) * gap * SAMPLE_RATE), dtype=np.int16)
         found += [line, Line(LineRecord("", "", "", 0, len(silence), (), ()), silence)]
     return found
 

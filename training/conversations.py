@@ -13,6 +13,7 @@ from training.callers import Callers, Utterance
 from training.dialogues import FRAMES_PER_SECOND, Dialogue, Pieces
 from training.encoded import SHIFTS, AgentLine
 from training.episodes import Episode, Exchange
+from training.phrases import FEELINGS, SMALL_TALK
 from training.scripts import conversation
 
 GREETING = (2, 8)
@@ -55,8 +56,7 @@ LATE = 0.3
 """The share of long conversations that come to the prompt's facts in their last part only."""
 LONG = 700
 """Frames of a long conversation: 56 s."""
-MOODS = frozenset(("sad", "rude", "question", "neutral", "glad", "request", "compliment", "jest"))
-TALK = MOODS | frozenset(("hello", "how_are_you", "thanks", "robot", "joke", "weather", "lesson", "garbled"))
+TALK = frozenset((*SMALL_TALK, *FEELINGS, "lesson", "garbled"))
 """Kinds of exchanges that are about no fact of the prompt."""
 FOLLOWING = frozenset(("yes", "no", "more", "thanks", "sorry", "goodbye", "garbled"))
 """Kinds that make sense after something else only, and by themselves."""

@@ -11,7 +11,7 @@ from moshi.models.compression import MimiModel
 from torch import Tensor
 
 from core.engine.call import FRAME_SAMPLES
-from training.shards import Line
+from training.shards import Line, Recorded
 
 SHIFTS = 4
 """A line is encoded at this many places within a frame, and so heard in as many ways."""
@@ -34,9 +34,12 @@ class AgentLine:
 
 @dataclass(frozen=True)
 class CallerLine:
-    """A line of a caller: int16[samples], what is really said, the seconds at which its words begin, and by whom."""
+    """A line of a caller: int16[samples] at 24 kHz, what it says with its words' seconds, and in whose voice.
 
-    pcm: npt.NDArray[np.int16]
+    `pcm` is a view of the shard's file, which all processes share: hours of callers need no memory of their own.
+    """
+
+    pcm: Recorded
     text: str
     words: tuple[float, ...]
     voice: str
@@ -44,7 +47,7 @@ class CallerLine:
 
 @dataclass
 class Lines:
-    """All lines, by who may say them when: the agent's by episode and text, callers' by what they wish."""
+    """All lines, by who may say them when: the agent's by episode and text, callers' by their wish alone."""
 
     agents: dict[str, dict[str, AgentLine]] = field(default_factory=lambda: defaultdict(dict))
     callers: dict[str, list[CallerLine]] = field(default_factory=lambda: defaultdict(list))
@@ -56,13 +59,12 @@ def encode_lines(mimi: MimiModel, lines: Iterable[Line], device: torch.device, f
     """Encode the agents' lines, at every shift, into `found`; callers' stay sound, to be mixed with noise first."""
     waiting: list[tuple[int, Line]] = []
     for line in lines:
-        _, _, role = line.record.key.partition("/")
-        if role == "agent":
-            waiting.append((-(-len(line.pcm) // FRAME_SAMPLES) + 1, line))
+        record = line.record
+        if record.wish:
+            caller = CallerLine(line.recorded, record.text, record.words, record.speaker)
+            found.callers[record.wish].append(caller)
         else:
-            record = line.record
-            sound = np.round(line.pcm * 32767).astype(np.int16)
-            found.callers[record.text].append(CallerLine(sound, record.text, record.words, record.speaker))
+            waiting.append((-(-len(line.recorded) // FRAME_SAMPLES) + 1, line))
     waiting.sort(key=lambda entry: entry[0])
     while waiting:
         frames = waiting[-1][0]
@@ -82,7 +84,7 @@ def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, device: torch.
     for row, line in enumerate(lines):
         for shift in range(SHIFTS):
             start = BEFORE * FRAME_SAMPLES + shift * FRAME_SAMPLES // SHIFTS
-            sound[row, shift, start : start + len(line.pcm)] = line.pcm
+            sound[row, shift, start : start + len(line.recorded)] = line.pcm
     codes: Tensor = mimi.encode(torch.from_numpy(sound).to(device).flatten(0, 1)[:, None])
     kept = codes[:, :, BEFORE : BEFORE + frames].transpose(1, 2).to(torch.int16)
     return kept.reshape(len(lines), SHIFTS, frames, -1).cpu().numpy()

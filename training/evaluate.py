@@ -108,7 +108,7 @@ async def hold_calls(engine: Engine, options: Options, report: Report) -> list[C
 
     async def hold(number: int, voice: str) -> CallRecord:
         rng = random.Random(f"evaluate {number}")
-        persona, speaker = episode(rng, held_out=True), caller(rng, kokoro=False)
+        persona, speaker = episode(rng, held_out=True), caller(rng, "espeak")
         asks = [turn for turn in conversation(rng, persona) if turn.side == "caller"][:ASKS]
         lines = [Line(turn.kind, turn.text, espeak.say(turn.text, speaker).pcm) for turn in asks]
         lines += recorded if number % RECORDED == 0 else []

@@ -2,13 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
 import torch
+from moshi.models.compression import MimiModel
 from moshi.models.loaders import MOSHI_NAME, TEXT_TOKENIZER_NAME
 from safetensors.torch import save_file
 
@@ -21,7 +23,7 @@ from training.dialogues import VOICE_FRAMES
 from training.network import Network
 from training.shape import NANO, Shape
 from training.shards import Line, read_shard, shard_paths
-from training.stages import special_codes, trained_mimi
+from training.stages import special_codes, tokenizer_file, trained_mimi
 from training.voices import AGENTS
 
 NOTICE = "This is the small built-in model: it speaks, plays its persona and does not think."
@@ -38,10 +40,13 @@ def export(
     shape: Shape = NANO,
     voices: Collection[str] = tuple(AGENTS),
     earlier: Collection[Path] = (),
+    last: bool = False,
 ) -> None:
     """Write config, weights in bfloat16, tokenizer and voices into `target`, which is made anew.
 
-    The language model is the mean of `lm.pt` and of `earlier` states of it.
+    The language model is what `lm.pt` holds, and the mean with `earlier` states of it: of each the mean of its latest
+    steps or, if asked, the last alone. What tells the caller's words is left out. Where the folder has no speech, the
+    voices of `target` stay.
     """
     if not (folder / "lm.pt").exists():
         raise click.ClickException(f"{folder / 'lm.pt'} is missing: run the stage `lm` first.")
@@ -51,7 +56,7 @@ def export(
     cpu = torch.device("cpu")
     mimi = trained_mimi(folder, cpu, shape.mimi)
     network = Network(shape.architecture)
-    network.load_state_dict(mean_of([folder / "lm.pt", *earlier]))
+    network.load_state_dict(mean_of([folder / "lm.pt", *earlier], "network" if last else "mean"))
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in network.checkpoint().items()}
     save_file(weights, making / MOSHI_NAME)
     codec = {
@@ -66,12 +71,11 @@ def export(
     config[EXTENSION] = {"name": "nano", "notice": NOTICE, "text": SPOKEN, **asdict(special), "sampling": SAMPLING}
     (making / "config.json").write_text(json.dumps(config, indent=1))
     (making / "mimi.json").write_text(json.dumps(shape.mimi, indent=1))
-    shutil.copy(folder / "tokenizer.model", making / TEXT_TOKENIZER_NAME)
-    for name, line in sample_lines(folder, voices).items():
-        sound = np.pad(line.pcm, (0, FRAME_SAMPLES))[: VOICE_FRAMES * FRAME_SAMPLES]
-        with torch.inference_mode():
-            codes = mimi.encode(torch.from_numpy(sound)[None, None])[0].T
-        write_voice(making / "voices" / f"{name}.safetensors", Voice(name, codes=codes.numpy().astype(np.int64)))
+    shutil.copy(tokenizer_file(folder, shape), making / TEXT_TOKENIZER_NAME)
+    if not shard_paths(folder / "speech") and (target / "voices").is_dir():
+        shutil.copytree(target / "voices", making / "voices")
+    else:
+        write_voices(making / "voices", sample_lines(folder, voices), mimi)
     card = Path(__file__).with_name("CARD.md")
     if card.exists():
         shutil.copy(card, making / "README.md")
@@ -81,10 +85,19 @@ def export(
     report(f"{target}: {size / 1e6:.1f} MB")
 
 
-def mean_of(paths: Collection[Path]) -> dict[str, torch.Tensor]:
+def write_voices(folder: Path, lines: Mapping[str, Line], mimi: MimiModel) -> None:
+    """Write the voice prompts that lines, by name, make."""
+    for name, line in lines.items():
+        sound = np.pad(line.pcm, (0, FRAME_SAMPLES))[: VOICE_FRAMES * FRAME_SAMPLES]
+        with torch.inference_mode():
+            codes = mimi.encode(torch.from_numpy(sound)[None, None])[0].T
+        write_voice(folder / f"{name}.safetensors", Voice(name, codes=codes.numpy().astype(np.int64)))
+
+
+def mean_of(paths: Collection[Path], kind: Literal["network", "mean"]) -> dict[str, torch.Tensor]:
     """The mean of a language model's saved states: points of one run that each know some lines by heart, and not the
     same (Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018)."""
-    states = [torch.load(path, map_location=torch.device("cpu"), weights_only=True)["network"] for path in paths]
+    states = [torch.load(path, map_location=torch.device("cpu"), weights_only=True)[kind] for path in paths]
     return {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
 
 
@@ -93,11 +106,11 @@ def sample_lines(folder: Path, voices: Collection[str]) -> dict[str, Line]:
     found: dict[str, list[Line]] = {name: [] for name in voices}
     for path in shard_paths(folder / "speech"):
         for line in read_shard(path):
-            if line.record.speaker in found and len(line.pcm) >= VOICE_FRAMES * FRAME_SAMPLES:
+            if line.record.speaker in found and line.record.samples >= VOICE_FRAMES * FRAME_SAMPLES:
                 found[line.record.speaker].append(line)
         if all(len(lines) >= CANDIDATES for lines in found.values()):
             break
     missing = [name for name, lines in found.items() if not lines]
     if missing:
         raise click.ClickException(f"{folder / 'speech'} holds no line of two seconds by {', '.join(missing)}.")
-    return {name: min(lines, key=lambda line: len(line.pcm)) for name, lines in found.items()}
+    return {name: min(lines, key=lambda line: line.record.samples) for name, lines in found.items()}

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from training import numbers
@@ -63,14 +64,15 @@ def some_goods(rng: random.Random, trade: dict[str, Any], count: int, currency: 
     return tuple(Good(word, kind, _price(rng, low, high, currency)) for word, kind, (low, high) in drawn)
 
 
+@cache
 def all_goods() -> tuple[Good, ...]:
     """Every good of every trade, without a price."""
-    return tuple(
-        Good(word, kind, "")
-        for trade in table("trades")
-        for kind in ("one", "many", "some")
-        for word in trade.get(kind, {})
-    )
+    return tuple(good for trade in table("trades") for good in goods_of(trade))
+
+
+def goods_of(trade: dict[str, Any]) -> tuple[Good, ...]:
+    """Every good of a trade, without a price."""
+    return tuple(Good(word, kind, "") for kind in ("one", "many", "some") for word in trade.get(kind, {}))
 
 
 def article(word: str) -> str:

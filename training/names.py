@@ -16,6 +16,8 @@ _ONSETS = (
     *_SIMPLE_ONSETS,
     *("h", "j", "w", "y", "br", "ch", "cl", "dr", "fl", "gr", "kr", "pr", "sh", "st", "th", "tr"),
 )
+_LABELS = ("Name", "Agent", "Persona", "Company", "Character")
+"""What stands before names in prompts, and is nobody's."""
 _VOWELS = "aaaeeiioou"
 _ENDS = ("", "", "", "n", "r", "s", "l")
 
@@ -93,7 +95,7 @@ def town(rng: random.Random) -> str:
 
 
 def _drawn(held_out: bool, draw: Callable[[], str]) -> str:
-    while is_held_out(name := draw()) != held_out:
+    while is_held_out(name := draw()) != held_out or name in _LABELS:
         pass
     return name
 

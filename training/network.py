@@ -5,8 +5,8 @@ all steps and all frames.
 """
 
 import math
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
 from core.engine.transformer import NORM_EPSILON
+
+HEARD_DEPTH = 3 / 4
+"""How deep in the transformer, as a share of its layers, it is to know the caller's words: those above answer them."""
 
 
 def made(*shape: int, scale: float | None = None) -> nn.Parameter:
@@ -80,8 +83,23 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return turned.flatten(-2).to(x.dtype)
 
 
+class Logits(NamedTuple):
+    """What a network expects after each position, before the softmax."""
+
+    text: Tensor
+    """`[batch, time, text_vocab_size]`, of the agent's text."""
+    codes: Tensor
+    """`[batch, time or count, 8, audio_vocab_size]`, of the agent's codes."""
+    heard: Tensor
+    """`[batch, time, text_vocab_size]`, of the text that the caller says."""
+
+
 class Network(nn.Module):
-    """Moshi's language model, for training; `dropout` is the temporal transformer's."""
+    """Moshi's language model, for training; `dropout` is the temporal transformer's.
+
+    It also tells what the caller says, from a layer within: a task beside the model's own, which is learned that it
+    hears, as a speech recogniser does. No checkpoint contains it.
+    """
 
     def __init__(self, architecture: Architecture, dropout: float = 0.0) -> None:
         super().__init__()
@@ -101,12 +119,16 @@ class Network(nn.Module):
             for _ in range(a.depformer_num_layers)
         )
         self.linears = made(AGENT_CODEBOOKS, a.audio_vocab_size, a.depformer_dim)
+        self.heard_norm = Norm(a.dim)
+        self.heard_linear = made(a.text_vocab_size, a.dim)
 
-    def forward(self, tokens: Tensor, target: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, target: Tensor, chosen: Tensor | None = None, positions: Tensor | None = None
+    ) -> Logits:
         """Logits of what follows each position, the agent's codes only at the `chosen` ones, int64[batch, count].
 
-        `tokens`: int64[batch, time, 17], what is read; `target`: int64[batch, time, 9], what follows, text and agent.
-        Returns `[batch, time, text_vocab_size]` and `[batch, time or count, 8, audio_vocab_size]`.
+        `tokens`: int64[batch, time, 17], what is read; `target`: int64[batch, time, 9], what follows, text and agent;
+        `positions`: int64[batch, time], by which to rotate, where they do not simply count from 0.
         """
         a = self.architecture
         x = F.embedding(tokens[:, :, 0], self.text_emb)
@@ -114,9 +136,15 @@ class Network(nn.Module):
         batch, time = rows.shape[:2]
         x = x + F.embedding_bag(rows.reshape(-1, STREAMS - 1), self.emb.flatten(0, 1), mode="sum").view(batch, time, -1)
         x = x[:, :, None]
-        rotation = self._rotation(time, tokens.device)
-        for layer in self.layers:
+        if positions is None:
+            positions = torch.arange(time, device=tokens.device)[None]
+        rotation = self._rotation(positions)
+        hearing = x
+        for number, layer in enumerate(self.layers, start=1):
             x = layer(x, rotation)
+            if number == round(HEARD_DEPTH * a.num_layers):
+                hearing = x
+        heard = F.linear(self.heard_norm(hearing[:, :, 0]), self.heard_linear)
         hidden = self.out_norm(x[:, :, 0])
         text = F.linear(hidden, self.text_linear)
 
@@ -130,16 +158,33 @@ class Network(nn.Module):
         y = y + torch.stack(previous, dim=2)
         for layer in self.depformer_layers:
             y = layer(y, None)
-        return text, torch.einsum("btkd,kcd->btkc", y.to(self.linears.dtype), self.linears)
+        codes = torch.einsum("btkd,kcd->btkc", y.to(self.linears.dtype), self.linears)
+        return Logits(text, codes, heard)
 
-    def _rotation(self, time: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for int64[batch, time] positions, `[batch, 1, time, head_dim / 2]`, for all heads."""
         head = self.architecture.head_dim
-        rates = self.architecture.max_period ** (-torch.arange(0, head, 2, device=device, dtype=torch.float32) / head)
-        angles = torch.arange(time, device=device, dtype=torch.float32)[:, None] * rates
+        pairs = torch.arange(0, head, 2, device=positions.device, dtype=torch.float32)
+        angles = positions[:, None, :, None].float() * self.architecture.max_period ** (-pairs / head)
         return angles.cos(), angles.sin()
 
     def checkpoint(self) -> dict[str, Tensor]:
         """The weights under the names and in the shapes of a checkpoint in the hub's layout."""
+        return {name: tensor.detach().clone().contiguous() for name, tensor in self._stored().items()}
+
+    @torch.no_grad()
+    def load_checkpoint(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the weights that `checkpoint` gives; what no checkpoint contains stays. Raises ValueError at others."""
+        stored = self._stored()
+        if tensors.keys() != stored.keys():
+            raise ValueError(f"not this network's tensors: {', '.join(sorted(tensors.keys() ^ stored.keys()))}")
+        for name, tensor in stored.items():
+            if tensor.shape != tensors[name].shape:
+                raise ValueError(f"{name} has shape {list(tensors[name].shape)}, not {list(tensor.shape)}")
+            tensor.copy_(tensors[name])
+
+    def _stored(self) -> dict[str, Tensor]:
+        """Views of the weights, named and shaped as a checkpoint has them."""
         tensors = {
             "text_emb.weight": self.text_emb,
             "text_linear.weight": self.text_linear,
@@ -164,4 +209,4 @@ class Network(nn.Module):
                     gating = f"{at}.gating.{step}" if prefix == "depformer" else f"{at}.gating"
                     tensors[f"{gating}.linear_in.weight"] = layer.linear_in[step]
                     tensors[f"{gating}.linear_out.weight"] = layer.linear_out[step]
-        return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        return tensors

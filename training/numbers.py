@@ -1,8 +1,16 @@
-"""Prices as training writes them; `core.engine.spoken_numbers` says them in words."""
+"""Prices as people write them; `core.engine.spoken_numbers` says them in words."""
 
+import random
 import re
 
-_PRICE = re.compile(r"\b(\d+) dollars?(?: and (\d\d) cents)?\b")
+from core.engine.spoken_numbers import spell_numbers
+
+_PRICE = re.compile(r"(\d+) (dollar|euro|pound)s?(?: and (\d\d) cents)?")
+_WRITTEN = {
+    "dollar": ("${}", "${}", "${}", "{} dollars", "{} USD"),
+    "euro": ("\u20ac{}", "{} \u20ac", "{} euros", "{} EUR"),
+    "pound": ("\u00a3{}", "{} pounds"),
+}
 
 
 def price(amount: int, cents: int = 0, currency: str = "dollars") -> str:
@@ -11,6 +19,12 @@ def price(amount: int, cents: int = 0, currency: str = "dollars") -> str:
     return f"{whole} and {cents} cents" if cents else whole
 
 
-def with_dollar_signs(text: str) -> str:
-    """The text with prices as `$4.50` and `$12`."""
-    return _PRICE.sub(lambda found: f"${found[1]}.{found[2]}" if found[2] else f"${found[1]}", text)
+def written_price(rng: random.Random, price: str, digits: bool) -> str:
+    """A price of `price` as somebody writes it: `$4.50`, `12 \u20ac`, or in words. It is said as before."""
+    found = _PRICE.fullmatch(price)
+    if not digits:
+        return spell_numbers(price)
+    if found is None:
+        return price
+    amount = f"{found[1]}.{found[3]}" if found[3] else rng.choice((found[1], found[1], f"{found[1]}.00"))
+    return rng.choice(_WRITTEN[found[2]]).format(amount)

@@ -25,9 +25,9 @@ class SpeechPool:
         number = {phone: 1 + n for n, phone in enumerate(PHONES)}
         sounds, labels = [], []
         for line in lines:
-            length = -(-len(line.pcm) // LABEL_SAMPLES)
+            length = -(-len(line.recorded) // LABEL_SAMPLES)
             sound = np.zeros(length * LABEL_SAMPLES, dtype=np.int16)
-            sound[: len(line.pcm)] = np.clip(line.pcm * 32767, -32767, 32767)
+            sound[: len(line.recorded)] = line.recorded
             label = np.zeros(length, dtype=np.uint8)
             for second, phone in line.record.phones:
                 if phone not in MARKS:

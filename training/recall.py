@@ -214,7 +214,7 @@ async def hold(
 def long_caller(each: Planned, minutes: Sequence[float], say: Callable[[str, Speaker], Spoken]) -> ScriptedCaller:
     """Somebody who talks about this and that and, when it is time, is silent for a while and asks."""
     rng = random.Random(f"recall caller {each.number}")
-    speaker, talk = caller(rng, kokoro=False), small_talk(each)
+    speaker, talk = caller(rng, "espeak"), small_talk(each)
 
     def line(kind: str, text: str) -> Line:
         return Line(kind, text, say(text, speaker).pcm)

@@ -35,7 +35,8 @@ _NUMBERS = (
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
 _OTHERS = re.compile(r"\b(?:Doctor|Dr\.|manager is) ([A-Z]\w+)")
 """People who are told about by surname."""
-_WITHIN = r"(?:(?<=[\w,] )|(?<=Dr\. ))"
+_LABELS = ("name", "Name", "Agent", "Persona", "Company", "Character", "are")
+_WITHIN = rf"(?:(?<=[\w,] )|(?<=Dr\. )|{'|'.join(f'(?<={label}: )' for label in _LABELS)})"
 """Where a word with a capital is a name: not where a sentence begins."""
 _BEGINNING = r"(?= from | is | out\.|, (?:[A-Z]\w* )+speaking)"
 """What follows a name with which a sentence begins, and hardly a word that looks like one (`Will`, `May`, `Sure`)."""
@@ -85,7 +86,9 @@ def renaming(rng: Random, episode: Episode) -> Renaming | None:
 @cache
 def _replaceable(episode: Episode) -> _Replaceable:
     """Numbers, days and towns are the prompt's own, and none that a caller says aloud, whose sound would not change."""
-    told = _words_of(episode.prompt) - _words_of(" ".join(episode.asks()))
+    told = _words_of(episode.prompt) - _heard(episode.repeats)
+    for exchange in episode.exchanges:
+        told -= _heard(exchange.asks)
     # With digits in the prompt its numbers are not spelt as they are spoken.
     numbers = () if re.search(r"\d", episode.prompt) else _NUMBERS
     kinds = [tuple(kind.split()) for kind in (*numbers, _DAYS, table("places")["towns"])]
@@ -100,6 +103,12 @@ def _replaceable(episode: Episode) -> _Replaceable:
         rf"\b(?:{'|'.join(chain.from_iterable(found for found, _ in words))}){_WORD_END}" if words else "",
     )
     return _Replaceable(re.compile("|".join(filter(None, parts))), surnames, words)
+
+
+@cache
+def _heard(asks: tuple[str, ...]) -> frozenset[str]:
+    """The words of many wordings, which episodes share."""
+    return frozenset(_words_of(" ".join(asks)))
 
 
 def _words_of(text: str) -> set[str]:
@@ -139,7 +148,7 @@ def _other_company(rng: Random, company: str) -> str:
     parts = _own_part_and_trade().fullmatch(company)
     assert parts is not None  # noqa: S101  # The own part may be anything.
     own, trade = parts[1].split(), parts[2] or ""
-    if len(own) == 2 and _KEPT.isdisjoint(own):
+    if len(own) == 2:
         return _nearest(parts[1], lambda: names.pair(rng)) + trade
     return " ".join(word if word in _KEPT else _other_owner(rng, word) for word in own) + trade
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import yaml
 
+from core.engine.spoken_numbers import spell_numbers
 from training.episodes import Episode, Exchange, Turn
 from training.goods import all_goods
-from training.phrases import phrases, some_phrases, unrelated
+from training.phrases import FEELINGS, feelings, garbled, good_phrases, loose, phrases, unrelated
 from training.services import service
 from training.talks import crisis, talk, teacher
 from training.texts import choices, table
@@ -33,9 +34,12 @@ __all__ = [
 
 KINDS = {"service": 0.66, "playful": 0.1, "talk": 0.16, "teacher": 0.04, "crisis": 0.04}
 """The kinds of episodes and their shares."""
-_SHIPPED_PERSONAS = Path(__file__).parents[1] / "personas"
+SHIPPED_PERSONAS = Path(__file__).parents[1] / "personas"
+"""The personas that come with the service."""
 _REPEAT_SHARE = 0.1
 _GOODBYE_SHARE = 0.4
+_SELDOM = {"garbled": 0.35, "hello": 0.5, "thanks": 0.5, "yes": 0.7, "no": 0.7, "jest": 0.5}
+"""How often such exchanges come beside those about the prompt, 1.0."""
 
 
 def episode(rng: random.Random, kind: str | None = None, held_out: bool = False) -> Episode:
@@ -64,21 +68,21 @@ def greeting_episode(rng: random.Random, kind: str | None = None, held_out: bool
 
 def shipped_episodes(rng: random.Random) -> tuple[Episode, ...]:
     """The personas of the folder `personas`, ordered by file name. Only the callers' wordings are drawn."""
-    return tuple(_shipped(rng, path) for path in sorted(_SHIPPED_PERSONAS.glob("*.yaml")))
+    return tuple(_shipped(rng, path) for path in sorted(SHIPPED_PERSONAS.glob("*.yaml")))
 
 
 def conversation(rng: random.Random, episode: Episode) -> list[Turn]:
-    """The greeting, two to six exchanges (fewer if the episode has fewer), and now and then a farewell."""
+    """The greeting, two to eight exchanges (fewer if the episode has fewer), and now and then a farewell."""
     turns = [Turn("agent", episode.greeting, "greeting")]
     left = [exchange for exchange in episode.exchanges if exchange.kind != "goodbye"]
-    for _ in range(rng.randint(2, 6)):
+    for _ in range(rng.randint(2, 8)):
         if turns[-1].kind != "sorry" and rng.random() < _REPEAT_SHARE:
             turns += _asked(rng, Exchange("sorry", episode.repeats, turns[-1].text))
             continue
         fitting = [exchange for exchange in left if _fits(exchange, turns)]
         if not fitting:
             break
-        exchange = rng.choice(fitting)
+        (exchange,) = rng.choices(fitting, [_SELDOM.get(exchange.kind, 1.0) for exchange in fitting])
         left.remove(exchange)
         turns += _asked(rng, exchange)
     for exchange in episode.exchanges:
@@ -89,25 +93,23 @@ def conversation(rng: random.Random, episode: Episode) -> list[Turn]:
 
 def caller_phrases() -> dict[str, tuple[str, ...]]:
     """What callers say everyday, by kind: each wording, one question for the price of each good, and `unknown`."""
-    kinds = [kind for kind in table("phrases") if not kind.startswith("price_")]
+    kinds = [kind for kind in table("phrases") if not kind.startswith("price_") and kind != "stock"]
     spoken = {kind: phrases(kind) for kind in kinds}
     prices = []
     for index, good in enumerate(all_goods()):
-        wordings = phrases(f"price_{good.count}")
-        prices.append(
-            wordings[index % len(wordings)].format(item=good.word, a=good.subject.split()[0], plural=good.plural)
-        )
-    unknown = tuple(ask for feeling in table("unrelated") for ask in unrelated(feeling))
+        wordings = good_phrases(f"price_{good.count}", good.word, good.count)
+        prices.append(wordings[index % len(wordings)])
+    unknown = tuple(ask for feeling in FEELINGS for ask in unrelated(feeling))
     return {**spoken, "price": tuple(dict.fromkeys(prices)), "unknown": unknown}
 
 
-def loose_phrases() -> dict[str, tuple[str, ...]]:
-    """Callers' speech that belongs to no exchange, by what it is."""
-    return {
-        "backchannel": ("mhm", "uh-huh", "okay", "right", "oh", "I see"),
-        "interruption": ("wait", "stop", "sorry"),
-        "statement": ("I was there last week with my sister.", "We have been looking for something new for a while."),
-    }
+def loose_phrases(held_out: bool = False) -> dict[str, tuple[str, ...]]:
+    """Callers' speech that answers nothing, by kind.
+
+    `backchannel` while they listen, `statement` for monologues, `interruption`, and `garbled`, sentences whose sound is
+    to be spoilt: the wordings of the exchange of that kind.
+    """
+    return {kind: loose(kind, held_out) for kind in table("loose")}
 
 
 def _asked(rng: random.Random, exchange: Exchange) -> tuple[Turn, Turn]:
@@ -130,21 +132,30 @@ def _fits(exchange: Exchange, turns: list[Turn]) -> bool:
 
 
 def _shipped(rng: random.Random, path: Path) -> Episode:
-    prompt = " ".join(yaml.safe_load(path.read_text())["prompt"].split())
+    prompt = spell_numbers(" ".join(yaml.safe_load(path.read_text())["prompt"].split()))
     script = table("shipped")[path.stem]
-    exchanges = [_exchange(rng, line) for line in script["exchanges"]]
-    farewell = Exchange("goodbye", some_phrases(rng, "goodbye"), script["farewell"])
     company, name = script.get("company", ""), script.get("name", "")
+    fields = {"company": company, "help": script["help"], "thing": "the reactor"}
+    exchanges = [_exchange(line) for line in script["exchanges"]]
+    exchanges += [exchange for _, (exchange,) in feelings(rng, script["manner"], False, **fields)]
+    exchanges = [*_asked_once(exchanges), garbled(rng, False)]
     first = script.get("first", name.split(" ")[0])
+    farewell = Exchange("goodbye", phrases("goodbye"), script["farewell"])
     return Episode(
-        "shipped", prompt, name, first, company, script["greeting"], (*exchanges, farewell), some_phrases(rng, "sorry")
+        "shipped", prompt, name, first, company, script["greeting"], (*exchanges, farewell), phrases("sorry")
     )
 
 
-def _exchange(rng: random.Random, line: str) -> Exchange:
+def _asked_once(exchanges: list[Exchange]) -> list[Exchange]:
+    """The exchanges, of which the first keeps a wording that several share."""
+    heard: set[str] = set()
+    kept = []
+    for exchange in exchanges:
+        kept.append(replace(exchange, asks=tuple(ask for ask in exchange.asks if ask not in heard)))
+        heard.update(exchange.asks)
+    return [exchange for exchange in kept if exchange.asks]
+
+
+def _exchange(line: str) -> Exchange:
     kind, answer, *asks = line.split(" | ")
-    if asks:
-        return Exchange(kind, choices(asks[0]), answer)
-    if kind == "unknown":
-        return Exchange(kind, tuple(rng.choice(unrelated(feeling)) for feeling in table("unrelated")), answer)
-    return Exchange(kind, some_phrases(rng, kind), answer)
+    return Exchange(kind, choices(asks[0]) if asks else phrases(kind), answer)

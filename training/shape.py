@@ -8,7 +8,8 @@ from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 ARCHITECTURE = Architecture(
     dim=256,
     num_heads=4,
-    num_layers=7,
+    num_layers=12,
+    hidden_scale=5.25,
     context=1500,
     text_vocab_size=1000,
     audio_vocab_size=512,

@@ -1,22 +1,32 @@
-"""Spoken lines on the disk: an Ogg/Opus file of many lines, and a JSON file that says where each is.
+"""Spoken lines on the disk: a file of sound, and a JSON file that says where in it each line is.
 
-The JSON file also holds the episodes that the lines belong to, so that speech outlives changes of the scripts.
+The JSON file also holds the episodes that the agents' lines belong to, so that speech outlives changes of the scripts.
+Episodes share most of what callers may ask, hundreds of wordings each, so a shard has each set of wordings once.
 """
 
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from core.evaluation.speech import Samples
 from training.episodes import Episode
-from training.teachers import Spoken
+from training.teachers import SAMPLE_RATE, Spoken
+
+Recorded = npt.NDArray[np.int16]
+Wordings = tuple[str, ...]
 
 
 class LineRecord(msgspec.Struct, frozen=True):
-    """A line: who said what, and where. Times are in seconds from the line's begin; `key` names it in its episode."""
+    """A line: who said what, and where. Times are in seconds from the line's begin; `key` names it.
+
+    An agent's key is its episode's name and `/agent`. A caller's line has a `wish`: the plain wording, as it stands in
+    an exchange's `asks`, of what `text` says in full, with all its "um" and "please".
+    """
 
     key: str
     speaker: str
@@ -25,54 +35,101 @@ class LineRecord(msgspec.Struct, frozen=True):
     samples: int
     words: tuple[float, ...]
     phones: tuple[tuple[float, str], ...]
+    wish: str = ""
 
 
 class ShardIndex(msgspec.Struct, frozen=True):
-    """What a shard's JSON file holds: its episodes by name, and its lines in order."""
+    """What a shard's JSON file holds: its episodes by name, and its lines in order.
+
+    In the file the episodes have no wordings of the caller: `asked` tells for each which of `wordings` belong to its
+    exchanges, one after the other, and which to its `repeats`, which is the last.
+    """
 
     episodes: dict[str, Episode]
     lines: list[LineRecord]
+    wordings: tuple[Wordings, ...] = ()
+    asked: dict[str, tuple[int, ...]] = {}
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line with its sound, float32[samples] at 24 kHz."""
+    """A line with its sound, int16[samples] at 24 kHz: of a shard that was read, a view of its file."""
 
     record: LineRecord
-    pcm: Samples
+    recorded: Recorded
+
+    @property
+    def pcm(self) -> Samples:
+        """The sound as float32[samples]."""
+        return self.recorded.astype(np.float32) / np.float32(32767)
 
 
-def write_shard(path: Path, episodes: dict[str, Episode], lines: Iterable[tuple[str, str, str, Spoken]]) -> None:
-    """Write (key, speaker, text, spoken) lines as `path`.pcm and `path`.json, the latter last and at once.
+@dataclass(frozen=True)
+class Said:
+    """A line as a teacher has said it; the names are LineRecord's."""
+
+    key: str
+    speaker: str
+    text: str
+    spoken: Spoken
+    wish: str = ""
+
+
+def write_shard(path: Path, episodes: dict[str, Episode], lines: Iterable[Said]) -> float:
+    """Write lines as `path`.pcm and `path`.json, the latter last and at once. Returns the seconds of speech.
 
     The sound is int16 at 24 kHz without a header: hours of it are written and read in seconds.
     """
-    records, pieces, place = [], [], 0
-    for key, speaker, text, spoken in lines:
-        words = tuple(round(second, 3) for second in spoken.words)
-        phones = tuple((round(second, 3), phone) for second, phone in spoken.phones)
-        records.append(LineRecord(key, speaker, text, place, len(spoken.pcm), words, phones))
-        pieces.append(np.round(spoken.pcm * 32767).astype(np.int16))
-        place += len(spoken.pcm)
+    records, place = [], 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.concatenate(pieces).tofile(path.with_suffix(".pcm"))
+    with path.with_suffix(".pcm").open("wb") as file:
+        for line in lines:
+            words = tuple(round(second, 3) for second in line.spoken.words)
+            phones = tuple((round(second, 3), phone) for second, phone in line.spoken.phones)
+            samples = len(line.spoken.pcm)
+            records.append(LineRecord(line.key, line.speaker, line.text, place, samples, words, phones, line.wish))
+            file.write(np.round(line.spoken.pcm * 32767).astype(np.int16).tobytes())
+            place += samples
     part = path.with_suffix(".part")
-    part.write_bytes(msgspec.json.encode(ShardIndex(episodes, records)))
+    part.write_bytes(msgspec.json.encode(_index(episodes, records)))
     part.rename(path.with_suffix(".json"))
+    return place / SAMPLE_RATE
 
 
 def read_shard(path: Path) -> list[Line]:
-    """The lines of the shard whose JSON file is `path`."""
-    records = read_index(path).lines
-    sound = np.fromfile(path.with_suffix(".pcm"), dtype=np.int16).astype(np.float32) / np.float32(32767)
+    """The lines of the shard whose JSON file is `path`.
+
+    Their sound stays in the file until it is used, in memory that all processes share which read it.
+    """
+    sound = np.asarray(np.memmap(path.with_suffix(".pcm"), dtype=np.int16, mode="r"))
+    records = msgspec.json.decode(path.read_bytes(), type=ShardIndex).lines
     return [Line(record, sound[record.start : record.start + record.samples]) for record in records]
 
 
 def read_index(path: Path) -> ShardIndex:
-    """What the JSON file at `path` says."""
-    return msgspec.json.decode(path.read_bytes(), type=ShardIndex)
+    """What the JSON file at `path` says, its episodes whole."""
+    index = msgspec.json.decode(path.read_bytes(), type=ShardIndex)
+    # Interned, one wording of thousands of exchanges in hundreds of shards is one string in memory.
+    wordings = [tuple(sys.intern(wording) for wording in known) for known in index.wordings]
+    episodes = {}
+    for name, episode in index.episodes.items():
+        *asks, repeats = (wordings[number] for number in index.asked[name])
+        exchanges = tuple(replace(one, asks=known) for one, known in zip(episode.exchanges, asks, strict=True))
+        episodes[name] = replace(episode, exchanges=exchanges, repeats=repeats)
+    return ShardIndex(episodes, index.lines)
 
 
 def shard_paths(folder: Path) -> list[Path]:
     """The shards in a folder that are whole, in order."""
     return sorted(folder.glob("*.json"))
+
+
+def _index(episodes: dict[str, Episode], lines: list[LineRecord]) -> ShardIndex:
+    numbers: dict[Wordings, int] = {}
+    bare, asked = {}, {}
+    for name, episode in episodes.items():
+        known = (*(exchange.asks for exchange in episode.exchanges), episode.repeats)
+        asked[name] = tuple(numbers.setdefault(wordings, len(numbers)) for wordings in known)
+        exchanges = tuple(replace(exchange, asks=()) for exchange in episode.exchanges)
+        bare[name] = replace(episode, exchanges=exchanges, repeats=())
+    return ShardIndex(bare, lines, tuple(numbers), asked)

@@ -1,4 +1,4 @@
-"""Stage `speech`: the teachers say the lines of many episodes.
+"""Stage `speech`: the teachers say the agents' lines of many episodes, and callers' lines by themselves.
 
 A shard is made by itself and named by its number, so any number of processes and machines can work on different ones,
 and what was interrupted is made again.
@@ -7,38 +7,31 @@ and what was interrupted is made again.
 import multiprocessing
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from training.calling import calls
 from training.episodes import Episode
+from training.flite import Flite
 from training.scripts import episode, greeting_episode, shipped_episodes
-from training.shards import write_shard
-from training.teachers import Espeak, Kokoro, Spoken
-from training.voices import AGENTS, ESPEAK_AGENTS, Speaker, caller
+from training.shards import Said, write_shard
+from training.teachers import Espeak, Kokoro, Spoken, paused
+from training.voices import AGENTS, ESPEAK_AGENTS, Speaker
 
 KOKORO, ESPEAK = "kokoro", "espeak"
-EPISODES = {KOKORO: 16, ESPEAK: 64}
-"""Episodes to a shard."""
-WHOLE = {KOKORO: 0.35, ESPEAK: 0.3}
+CALLERS = {"callers-espeak": 1500, "callers-kokoro": 400, "callers-flite": 800}
+"""The kinds of shards of callers' lines, and how many lines are in one."""
+TEACHERS = (KOKORO, ESPEAK, *CALLERS)
+"""The kinds of shards: the first two are agents' lines."""
+EPISODES = {KOKORO: 16, ESPEAK: 32}
+"""Episodes to a shard of agents' lines."""
+WHOLE = {KOKORO: 0.6, ESPEAK: 0.5}
 """The share of episodes with all their exchanges; the others only greet and give their name."""
-CALLED = {KOKORO: 0.3, ESPEAK: 1.0}
-"""The share of whole episodes whose callers are spoken too: what they say is heard in all episodes where it fits."""
-ASKS = {KOKORO: 1, ESPEAK: 3}
-"""Of each exchange, how many of the caller's phrasings are spoken."""
 SHARDS_PER_PROCESS = 16
 SHIPPED = len(AGENTS)
 """So many of Kokoro's first shards hold the shipped personas."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One line to be said: by the agent of an episode (`key` "kokoro-17.3/agent") or its caller."""
-
-    key: str
-    text: str
-    speaker: Speaker
 
 
 def episodes_of(teacher: str, shard: int, count: int | None = None) -> dict[str, tuple[Episode, Speaker]]:
@@ -61,53 +54,75 @@ def episodes_of(teacher: str, shard: int, count: int | None = None) -> dict[str,
     return chosen
 
 
-def jobs(teacher: str, episodes: dict[str, tuple[Episode, Speaker]]) -> Iterator[Job]:
-    """What is said in these episodes."""
-    for name, (chosen, agent) in episodes.items():
-        rng = random.Random(f"{name} speakers")
-        for text in dict.fromkeys(chosen.lines()):
-            yield Job(f"{name}/agent", text, agent)
-        if len(chosen.exchanges) == 1 or (chosen.kind != "shipped" and rng.random() >= CALLED[teacher]):
-            continue
-        for asks in (*(exchange.asks for exchange in chosen.exchanges), chosen.repeats):
-            for text in rng.sample(asks, min(ASKS[teacher], len(asks))):
-                yield Job(f"{name}/caller", text, caller(rng, kokoro=teacher == KOKORO))
-
-
 class _Voices:
-    """The teachers of one process."""
+    """The teachers of one process, each made when it first speaks. `flite` is the folder of its libraries, if any."""
 
-    def __init__(self, teacher: str, folder: Path) -> None:
+    def __init__(self, folder: Path, flite: Path | None) -> None:
+        self._folder, self._libraries = folder, flite
         self._espeak = Espeak()
+        self._kokoro: Kokoro | None = None
+        self._flite: Flite | None = None
+
+    def say(self, text: str, speaker: Speaker) -> Spoken:
+        if speaker.flite:
+            self._flite = self._flite or Flite(self._libraries)
+            return self._flite.say(text, speaker)
+        if not speaker.mix:
+            return self._espeak.say(text, speaker)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._kokoro = Kokoro(folder / "kokoro", device) if teacher == KOKORO else None
-
-    def say(self, job: Job) -> Spoken:
-        if self._kokoro is None:
-            return self._espeak.say(job.text, job.speaker)
-        return self._kokoro.say(self._espeak.read(job.text), job.speaker)
+        self._kokoro = self._kokoro or Kokoro(self._folder / "kokoro", device)
+        return self._kokoro.say(self._espeak.read(text), speaker)
 
 
-def make_shard(teacher: str, folder: Path, shard: int, count: int | None = None) -> float:
-    """Say and write one shard of `count` episodes, unless it is there. Returns its seconds of speech."""
+def agents_lines(episodes: dict[str, tuple[Episode, Speaker]], voices: _Voices) -> Iterator[Said]:
+    """What the agents of these episodes say."""
+    for name, (chosen, agent) in episodes.items():
+        for text in chosen.lines():
+            yield Said(f"{name}/agent", agent.name, text, voices.say(text, agent))
+
+
+def callers_lines(teacher: str, shard: int, count: int, voices: _Voices) -> Iterator[Said]:
+    """What the callers of a shard say, of a kind among CALLERS."""
+    for number, call in enumerate(calls(teacher.partition("-")[2], shard, count)):
+        spoken = voices.say(call.text, call.speaker)
+        if call.pause is not None:
+            spoken = paused(spoken, *call.pause)
+        # Phonemes are for the codec, which does not learn from callers.
+        spoken = replace(spoken, phones=())
+        yield Said(f"{teacher}-{shard}.{number}/caller", call.speaker.name, call.text, spoken, call.wish)
+
+
+def make_shard(teacher: str, folder: Path, shard: int, count: int | None = None, flite: Path | None = None) -> float:
+    """Say and write one shard of `count` episodes, or callers' lines, unless it is there.
+
+    `flite` is the folder of its libraries where the system has none. Returns the seconds of speech.
+    """
     path = folder / f"{teacher}-{shard:05d}"
     if path.with_suffix(".json").exists():
         return 0.0
-    voices = _Voices(teacher, folder)
+    voices = _Voices(folder, flite)
+    if teacher in CALLERS:
+        count = CALLERS[teacher] if count is None else count
+        return write_shard(path, {}, callers_lines(teacher, shard, count, voices))
     episodes = episodes_of(teacher, shard, count)
-    said = [(job.key, job.speaker.name, job.text, voices.say(job)) for job in jobs(teacher, episodes)]
-    write_shard(path, {name: chosen for name, (chosen, _) in episodes.items()}, said)
-    return sum(len(spoken.pcm) for *_, spoken in said) / 24_000
+    return write_shard(path, {name: chosen for name, (chosen, _) in episodes.items()}, agents_lines(episodes, voices))
 
 
-def make_speech(teacher: str, folder: Path, shards: range, workers: int, report: Callable[[str], None]) -> None:
+def make_speech(
+    teacher: str,
+    folder: Path,
+    shards: range,
+    workers: int,
+    report: Callable[[str], None],
+    flite: Path | None = None,
+) -> None:
     """Make the shards that are missing, with as many processes as `workers`."""
-    if teacher == KOKORO:
+    if teacher.endswith(KOKORO):
         Kokoro.unpack(folder / "kokoro")
     hours = 0.0
     # Processes anew now and then: espeak-ng and onnxruntime take ever more memory.
     with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=SHARDS_PER_PROCESS) as pool:
-        for done, seconds in enumerate(pool.imap_unordered(_Shard(teacher, folder), shards), 1):
+        for done, seconds in enumerate(pool.imap_unordered(_Shard(teacher, folder, flite), shards), 1):
             hours += seconds / 3600
             report(f"{done} of {len(shards)} shards, {hours:.2f} hours")
 
@@ -118,6 +133,7 @@ class _Shard:
 
     teacher: str
     folder: Path
+    flite: Path | None
 
     def __call__(self, shard: int) -> float:
-        return make_shard(self.teacher, self.folder, shard)
+        return make_shard(self.teacher, self.folder, shard, flite=self.flite)

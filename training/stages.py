@@ -1,6 +1,7 @@
 """The stages that learn, on the files of a training folder: `speech/`, `tokenizer.model`, `codec.pt`, `lm.pt`."""
 
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,14 @@ import click
 import torch
 from moshi.models.compression import MimiModel
 
+from core.boot.checkpoint_source import NANO as NANO_CHECKPOINT
+from core.engine.checkpoint import Checkpoint
 from core.engine.mimi.spectral import SpectralNetwork, SpectralShape
 from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
 from core.engine.weights import load_mimi
-from training.bank import Bank, build_bank
+from training.bank import build_bank
+from training.bank_folder import BankFolder
 from training.codec import CodecOptions, CodecTraining
 from training.coded import CodedSpeech
 from training.composer import Composer
@@ -28,8 +32,6 @@ from training.shards import Line, read_index, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
 from training.voices import AGENTS
 
-NEW_BANK_S = 15.0
-"""How often banks that have been made meanwhile are taken in."""
 OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
 FROZEN = Path(__file__).parents[1] / "core" / "nano" / "mimi.safetensors"
@@ -40,7 +42,7 @@ Report = Callable[[str], None]
 
 def hours(lines: list[Line]) -> float:
     """How long they take."""
-    return sum(len(line.pcm) for line in lines) / 24_000 / 3600
+    return sum(line.record.samples for line in lines) / 24_000 / 3600
 
 
 def train_codec(
@@ -72,6 +74,8 @@ def agents_first(folder: Path, report: Report) -> list[Line]:
     agents: list[Line] = []
     others: list[Line] = []
     for path in shard_paths(folder / "speech"):
+        if path.name.startswith("callers"):
+            continue  # Their phonemes are not known, and nobody decodes them.
         read = read_shard(path)
         agents += [line for line in read if line.record.speaker in AGENTS]
         if hours(others) < MOST_OTHERS_H:
@@ -108,6 +112,17 @@ def special_codes(mimi: MimiModel) -> SpecialCodes:
     return measure_special_codes(VoiceEncoder(mimi))
 
 
+def tokenizer_file(folder: Path, shape: Shape) -> Path:
+    """The folder's tokenizer, which is made where there is none: nano's is the one that its weights know so far."""
+    path = folder / "tokenizer.model"
+    if not path.exists() and shape is NANO:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Checkpoint.read(NANO_CHECKPOINT).tokenizer, path)
+    elif not path.exists():
+        make_tokenizer(path, shape.architecture.text_vocab_size)
+    return path
+
+
 def encode_conversations(
     folder: Path,
     device: torch.device,
@@ -118,9 +133,7 @@ def encode_conversations(
     shape: Shape = NANO,
 ) -> None:
     """Mix and encode banks of `count` conversations into `banks/`, taking in new speech as it comes."""
-    if not (folder / "tokenizer.model").exists():
-        make_tokenizer(folder / "tokenizer.model", shape.architecture.text_vocab_size)
-    tokenizer = read_tokenizer(folder / "tokenizer.model")
+    tokenizer = read_tokenizer(tokenizer_file(folder, shape))
     mimi = trained_mimi(folder, device, shape.mimi)
     special = special_codes(mimi)
     encoded, episodes, seen, read = Lines(), dict[str, Episode](), set[Path](), 0.0
@@ -146,24 +159,14 @@ def encode_conversations(
 def train_lm(
     folder: Path, device: torch.device, schedule: Schedule, report: Report, options: LmOptions | None = None
 ) -> None:
-    """Train, or go on with, `lm.pt` on all banks, taking in new ones as they come."""
-    training = LmTraining(options or LmOptions(), device)
+    """Train, or go on with, `lm.pt` on all banks, taking in new ones as they come and leaving out deleted ones."""
+    options = options or LmOptions()
+    training = LmTraining(options, device)
     if (folder / "lm.pt").exists():
         training.resume(folder / "lm.pt")
-    held: dict[Path, Bank] = {}
-    due = 0.0
-
-    def banks(elapsed: float) -> list[Bank]:
-        nonlocal due
-        if elapsed >= due:
-            due = elapsed + NEW_BANK_S
-            paths = sorted((folder / "banks").glob("*.pt"))
-            for path in paths:
-                if path not in held:
-                    held[path] = Bank.load(path, device)
-            if not held:
-                raise click.ClickException(f"{folder / 'banks'} is empty: run the stage `encode` first.")
-        return list(held.values())
-
-    training.run(schedule, banks, report)
-    training.save(folder / "lm.pt")
+    elif options.begin is not None:
+        training.grow(options.begin)
+        report(f"It begins with the weights of {options.begin}.")
+    banks = BankFolder(folder / "banks", device, options.rows)
+    training.run(schedule, banks.draw, folder / "lm.pt", report)
+    report(banks.seen())

@@ -6,42 +6,48 @@ from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Episode, Exchange
 from training.goods import article
-from training.phrases import Groups, answer, chosen, pick, small_talk, some, some_phrases, unknown
+from training.phrases import Groups, answer, chosen, feelings, garbled, phrases, pick, small_talk, wordings
+from training.prompts import Told, fillers, opening, style, written
 from training.texts import choices, table
 
-_ANSWER_WORDS = 46
+_ANSWER_WORDS = 52
 _ENJOYS = "You enjoy having a good conversation."
 
 
 def talk(rng: random.Random, held_out: bool = False) -> Episode:
     """Somebody who enjoys a good conversation, now and then with no more in the prompt than that."""
     if rng.random() < 0.06:
-        return _plain(rng)
+        return _plain(rng, held_out)
     talks = table("talks")
     person = names.person(rng, held_out)
     job, topic = rng.choice(talks["jobs"]), rng.choice(talks["topics"])
     nature = rng.choice(choices(talks["natures"]))
     manner = pick(rng, talks["manners"])
-    a_job = f"{article(nature)} {nature} {job}"
-    facts = [_fact(rng, fact, job) for fact in rng.sample(talks["facts"], rng.randint(1, 4))]
-    who = rng.choice(
-        (
-            f"You are {person.name}, {a_job}.",
-            f"Your name is {person.name} and you are {a_job}.",
-            f"You are {a_job} called {person.name}.",
-        )
+    facts = [_fact(rng, fact, job, held_out) for fact in rng.sample(talks["facts"], rng.randint(1, 4))]
+    begin, late = opening(
+        rng,
+        "talk_openings",
+        held_out,
+        name=person.name,
+        job=job,
+        nature=nature,
+        topic=topic,
+        a_job=f"{article(nature)} {nature} {job}",
+        about=f"{manner} {topic}",
+        About=f"{manner[0].upper()}{manner[1:]} {topic}",
     )
-    about = f"{manner[0].upper()}{manner[1:]} {topic}."
-    prompt = " ".join((_ENJOYS, about, who, *(tell for tell, _ in facts)))
+    told = [Told(tell) for tell, _ in facts]
+    prompt = written(rng, style(rng), begin, late, told, fillers(rng, "talk_instructions"))
     fields = {"name": person.name, "first": person.first}
     groups: Groups = [(2.5, (exchange,)) for _, exchange in facts]
+    groups += [(0.8, (exchange,)) for exchange in _not_told(rng, facts, job, held_out)]
     topic_answer = pick(rng, talks["topic_answers"], topic=topic)
-    groups.append((1.5, (Exchange("topic", some(rng, choices(talks["topic_asks"])), topic_answer),)))
+    groups.append((1.5, (Exchange("topic", wordings(talks["topic_asks"], held_out), topic_answer),)))
     job_answer = pick(rng, talks["job_answers"], job=job, nature=nature, a=article(nature))
     job_answer = job_answer.replace(f" a {job}", f" {article(job)} {job}")
-    groups.append((1.5, (Exchange("job", some(rng, choices(talks["job_asks"])), job_answer),)))
+    groups.append((1.5, (Exchange("job", wordings(talks["job_asks"], held_out), job_answer),)))
     greeting = pick(rng, talks["greetings"], **fields)
-    return _episode(rng, "talk", prompt, person, greeting, groups, talks["help"])
+    return _episode(rng, "talk", prompt, person, greeting, groups, held_out, talks["help"])
 
 
 def crisis(rng: random.Random, held_out: bool = False) -> Episode:
@@ -49,15 +55,21 @@ def crisis(rng: random.Random, held_out: bool = False) -> Episode:
     talks = table("talks")
     person = names.person(rng, held_out)
     place, thing, role, trouble = rng.choice(talks["crises"])
-    prompt = (
-        f"{_ENJOYS} Have a technical discussion about fixing {thing} on {place}. You are {role}. "
-        f"Your name is {person.name}. It is an emergency: {trouble}. "
-        "You explain what is happening and urgently ask for help."
-    ).replace(f"on {place}", f"{_preposition(place)} {place}")
-    what = Exchange("trouble", some(rng, choices(talks["crisis_asks"])), f"{trouble[0].upper()}{trouble[1:]}.")
-    where = Exchange("where", choices(talks["crisis_where"]), f"I am {_preposition(place)} {place}.")
-    advice = Exchange("advice", some(rng, choices(talks["crisis_advice"])), pick(rng, talks["crisis_answers"]))
-    job = Exchange("job", some(rng, choices(talks["job_asks"])), f"I am {role}.")
+    prompt, late = opening(
+        rng,
+        "crisis_openings",
+        held_out,
+        name=person.name,
+        thing=thing,
+        place=f"{_preposition(place)} {place}",
+        role=role,
+        trouble=trouble,
+    )
+    prompt = " ".join(filter(None, (prompt, late)))
+    what = Exchange("trouble", wordings(talks["crisis_asks"], held_out), f"{trouble[0].upper()}{trouble[1:]}.")
+    where = Exchange("where", wordings(talks["crisis_where"], held_out), f"I am {_preposition(place)} {place}.")
+    advice = Exchange("advice", wordings(talks["crisis_advice"], held_out), pick(rng, talks["crisis_answers"]))
+    job = Exchange("job", wordings(talks["job_asks"], held_out), f"I am {role}.")
     groups: Groups = [(3.0, (what,)), (2.0, (where,)), (3.0, (advice,)), (1.0, (job,))]
     greeting = pick(rng, talks["crisis_greetings"], first=person.first, trouble=trouble)
     return _episode(
@@ -67,6 +79,7 @@ def crisis(rng: random.Random, held_out: bool = False) -> Episode:
         person,
         greeting,
         groups,
+        held_out,
         "",
         thing if thing.startswith("the ") else thing.replace("a ", "the ", 1),
     )
@@ -83,18 +96,25 @@ def teacher(rng: random.Random, held_out: bool = False) -> Episode:
         greeting = f"Hello, I am {person.first}. What would you like to learn?"
         name = pick(rng, talks["teacher_named"], name=person.name, first=person.first)
     lessons = [lesson.split(" | ") for lesson in rng.sample(talks["lessons"], 4)]
-    groups: Groups = [(2.0, (Exchange("lesson", (ask,), told),)) for ask, told in lessons]
-    groups.append((6.0, (Exchange("name", some_phrases(rng, "name"), name),)))
+    groups: Groups = [(2.0, (Exchange("lesson", wordings(ask, held_out), told),)) for ask, told in lessons]
+    groups.append((6.0, (Exchange("name", phrases("name", held_out), name),)))
     return _episode(
-        rng, "teacher", prompt, person, greeting, groups, "What is your question? / What would you like to learn?"
+        rng,
+        "teacher",
+        prompt,
+        person,
+        greeting,
+        groups,
+        held_out,
+        "What is your question? / What would you like to learn?",
     )
 
 
-def _plain(rng: random.Random) -> Episode:
+def _plain(rng: random.Random, held_out: bool) -> Episode:
     talks = table("talks")
-    name = Exchange("name", some_phrases(rng, "name"), pick(rng, talks["no_name"]))
+    name = Exchange("name", phrases("name", held_out), pick(rng, talks["no_name"]))
     greeting = pick(rng, talks["greetings_no_name"])
-    return _episode(rng, "talk", _ENJOYS, names.Person("", ""), greeting, [(3.0, (name,))], talks["help"])
+    return _episode(rng, "talk", _ENJOYS, names.Person("", ""), greeting, [(3.0, (name,))], held_out, talks["help"])
 
 
 def _episode(
@@ -104,21 +124,22 @@ def _episode(
     person: names.Person,
     greeting: str,
     groups: Groups,
+    held_out: bool,
     help_offers: str,
     thing: str = "",
 ) -> Episode:
     if all(exchange.kind != "name" for _, group in groups for exchange in group):
         name = answer(rng, "name", "talk", name=person.name, first=person.first)
-        groups = [*groups, (6.0, (Exchange("name", some_phrases(rng, "name"), name),))]
+        groups = [*groups, (6.0, (Exchange("name", phrases("name", held_out), name),))]
     manner = "crisis" if kind == "crisis" else "talk"
-    groups = [*groups, *((2.0, (unknown(rng, manner, thing=thing),)) for _ in range(2))]
-    groups += [(0.5, (exchange,)) for exchange in small_talk(rng, manner, help=help_offers)]
-    goodbye = Exchange("goodbye", some_phrases(rng, "goodbye"), answer(rng, "goodbye", manner))
-    exchanges = (*chosen(rng, groups, _ANSWER_WORDS), goodbye)
-    return Episode(kind, prompt, person.name, person.first, "", greeting, exchanges, some_phrases(rng, "sorry"))
+    groups = [*groups, *feelings(rng, manner, held_out, thing=thing)]
+    groups += [(0.5, (exchange,)) for exchange in small_talk(rng, manner, held_out, help=help_offers)]
+    goodbye = Exchange("goodbye", phrases("goodbye", held_out), answer(rng, "goodbye", manner))
+    exchanges = (*chosen(rng, groups, _ANSWER_WORDS), garbled(rng, held_out), goodbye)
+    return Episode(kind, prompt, person.name, person.first, "", greeting, exchanges, phrases("sorry", held_out))
 
 
-def _fact(rng: random.Random, fact: str, job: str) -> tuple[str, Exchange]:
+def _fact(rng: random.Random, fact: str, job: str, held_out: bool) -> tuple[str, Exchange]:
     talks = table("talks")
     towns = rng.sample(table("places")["towns"].split(), 2)
     fields = {
@@ -133,7 +154,18 @@ def _fact(rng: random.Random, fact: str, job: str) -> tuple[str, Exchange]:
         "job": job,
     }
     tell, asks, told = spell_numbers(fact.format(**fields).replace(f" a {job}", f" {article(job)} {job}")).split(" | ")
-    return tell, Exchange("fact", some(rng, choices(asks)), told)
+    return tell, Exchange("fact", wordings(asks, held_out), told)
+
+
+def _not_told(rng: random.Random, told: list[tuple[str, Exchange]], job: str, held_out: bool) -> list[Exchange]:
+    """Two things that one may be asked, and of which the prompt says nothing."""
+    talks = table("talks")
+    asked = {ask for _, exchange in told for ask in exchange.asks}
+    others = [_fact(rng, fact, job, held_out)[1] for fact in talks["facts"]]
+    others = [exchange for exchange in others if exchange.asks and asked.isdisjoint(exchange.asks)]
+    return [
+        Exchange("no_fact", one.asks, pick(rng, talks["no_fact"])) for one in rng.sample(others, min(2, len(others)))
+    ]
 
 
 def _preposition(place: str) -> str:

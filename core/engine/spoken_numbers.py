@@ -65,11 +65,31 @@ _TO = r"\s?[-\u2013\u2014]\s?"
 _HALF = r"\s?([ap]m|[ap]\.m\.?)(?![a-z])"
 _CLOCK = r"(\d{1,2})(?:[:.](\d\d))?"
 _NEXT_SENTENCE = re.compile(rf"\s*$|\s+(?!(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|{_MONTHS}))[A-Z]")
-_HOURS_WORD = r"\b(?:open(?:ing)?|hours?|daily|weekdays?|weekends?|every day|mon|tue|wed|thu|fri|sat|sun)\b"
+_DAYS = {
+    "mon": "Monday",
+    "tue": "Tuesday",
+    "wed": "Wednesday",
+    "thu": "Thursday",
+    "fri": "Friday",
+    "sat": "Saturday",
+    "sun": "Sunday",
+}
+_DAY = r"(mon|tue|wed|thu|fri|sat|sun)(?:s|r|rs|day|sday|nesday|rsday|urday)?\b\.?"
+"""A day of the week, short or not; its first three letters say which."""
+_SHORT_DAY = r"\b(?-i:(Mon|Tue|Wed|Thu|Fri|Sat|Sun)(?:s|r|rs)?\b)\.?"
+_HOURS_WORD = (
+    r"\b(?:open(?:ing)?|hours?|daily|weekdays?|weekends?|every day"
+    r"|mon|tue|wed|thu|fri|sat|sun|(?:mon|tues|wednes|thurs|fri|satur|sun)days?)\b"
+)
+_WRITTEN_SHORT = re.compile(r"\d|[\u00bd\u2153\u2154\u00bc\u00be]|\b(?:mon|tue|wed|thu|fri|sat|sun)", re.IGNORECASE)
+"""What every text has for which there is anything to do; most sentences have nothing of it."""
+_EACH = "hour|hr|h|kg|night|day|week|month|year|person|piece|guest"
 
 
 def spell_numbers(text: str) -> str:
     """The text with every number in words: `$4.50 at 9 am` is `four dollars and fifty cents at nine in the morning`."""
+    if not _WRITTEN_SHORT.search(text):
+        return text
     for sign, fraction in _VULGAR.items():
         text = re.sub(rf"(?<=\d)\s?{sign}", f" {fraction}", text).replace(sign, fraction)
     for pattern, say in _RULES:
@@ -133,6 +153,34 @@ def _half(written: str) -> str:
 def _full_stop(found: re.Match[str]) -> str:
     """The full stop of a sentence that ends with `a.m.`: what follows begins another one."""
     return "." if found[0].endswith(".") and _NEXT_SENTENCE.match(found.string, found.end()) else ""
+
+
+def _day(short: str) -> str:
+    return _DAYS[short.lower()]
+
+
+def _closed_day(found: re.Match[str]) -> str:
+    """`closed Mon`, `Saturday and Sun`."""
+    return _day(next(filter(None, found.groups())))
+
+
+def _decimal_comma(found: re.Match[str]) -> str:
+    """`€4,50` with the point that the rules for prices know."""
+    return f"{found[1] or found[3]}.{found[2] or found[4]}"
+
+
+def _clock_range(found: re.Match[str]) -> str:
+    return f"{_clock_in(found[1], found[2])} to {_clock_in(found[3], found[4])}"
+
+
+def _clock_in(hour: str, minute: str) -> str:
+    return time_of_day(int(hour), int(minute)) if _is_time(hour, minute) else f"{hour}:{minute}"
+
+
+def _each(found: re.Match[str]) -> str:
+    """`$20/hr` is twenty dollars an hour."""
+    unit = {"hr": "hour", "h": "hour", "kg": "kilogram"}.get(found[2].lower(), found[2])
+    return f"{found[1]} {'an' if unit == 'hour' else 'a'} {unit}"
 
 
 def _is_time(hour: str, minute: str | None) -> bool:
@@ -254,9 +302,19 @@ def _rule(pattern: str, say: Callable[[re.Match[str]], str]) -> tuple[re.Pattern
 
 
 _SIGN = "([$€£])"
-_CODE = "(usd|eur|gbp|€|dollar|euro|pound)"
+_CODE = r"(usd|eur|gbp|[€$£]|dollar|euro|pound)"
 _WORD_UNITS = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
 _RULES = (
+    _rule(rf"\b{_DAY}(?:{_TO}| to ){_DAY}", lambda found: f"{_day(found[1])} to {_day(found[2])}"),
+    _rule(
+        rf"{_SHORT_DAY}(?=:? ?\d|(?:,|,? and|,? &) (?-i:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b)", lambda found: _day(found[1])
+    ),
+    _rule(rf"(?<=closed ){_SHORT_DAY}|(?<=day and ){_SHORT_DAY}|(?<=day & ){_SHORT_DAY}", _closed_day),
+    _rule(r"\b(noon|midnight)\s?[-\u2013\u2014]\s?(?=\d)", lambda found: f"{found[1]} to "),
+    _rule(r"(?<=[\dm])\s?[-\u2013\u2014]\s?(noon|midnight)\b", lambda found: f" to {found[1]}"),
+    _rule(r"(€\s?\d+),(\d\d)\b|\b(\d+),(\d\d)(?=\s?(?:€|euros?\b|eur\b))", _decimal_comma),
+    _rule(rf"((?:[$€£]\s?\d|\b\d)[\d.,]*(?:\s?(?:[€$£]|dollars?|euros?|pounds?))?)\s?/\s?({_EACH})\b", _each),
+    _rule(r"\b(\d+)\+(?=[ ,.;)]|$)", lambda found: f"{found[1]} or more"),
     _rule(r"\b24/7\b", lambda _: "twenty four hours a day, seven days a week"),
     _rule(r"\b(\d{4})-(\d\d)-(\d\d)\b", _iso_date),
     _rule(r"\b(\d{1,2})/(\d{1,2})/(\d{4})\b", _american_date),
@@ -272,6 +330,7 @@ _RULES = (
     _rule(rf"\b{_CLOCK}(?:{_HALF})?(?:{_TO}| to ){_CLOCK}{_HALF}", _time_range_with_half),
     _rule(rf"\b{_CLOCK}{_HALF}", _time_with_half),
     _rule(rf"({_HOURS_WORD}[^.;\d]{{0,24}}?){_CLOCK}(?:{_TO}| to ){_CLOCK}\b(?![%\d])", _opening_hours),
+    _rule(rf"\b(\d{{1,2}}):(\d\d){_TO}(\d{{1,2}}):(\d\d)\b(?!:)", _clock_range),
     _rule(r"\b(\d{1,2}):(\d\d)\b(?!:)", _clock),
     _rule(r"(?<![\w+])\+\d{1,3}(?:[ .\-/]?\(?\d{1,4}\)?){2,5}\b", _telephone),
     _rule(r"\(\d{2,5}\)[ \-]?\d{3,4}(?:[ \-]\d{2,5})*\b", _telephone),
@@ -281,7 +340,7 @@ _RULES = (
     _rule(r"\b911\b|(?:(?<=call )|(?<=dial )|(?<=ring ))\d{3,4}\b", lambda found: _digit_by_digit(found[0])),
     _rule(rf"\b((?:1[5-9]|20)\d\d){_TO}((?:1[5-9]|20)\d\d)\b", lambda found: f"{_year(found[1])} to {_year(found[2])}"),
     _rule(
-        r"\b(in|since|from|of|year|until|founded|established) ((?:1[5-9]|20)\d\d)\b(?! [a-z]+s\b)",
+        r"\b(in|since|from|of|year|until|founded|established|est\.) ((?:1[5-9]|20)\d\d)\b(?! [a-z]+s\b)",
         lambda found: f"{found[1]} {_year(found[2])}",
     ),
     _rule(r"\b(\d+)(?:st|nd|rd|th)\b", lambda found: _ordinal(found[1])),

@@ -1,0 +1,168 @@
+"""Callers' lines: what they say around what they want, in which voices, and how it is kept."""
+
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from training.calling import calls
+from training.episodes import Episode, Exchange
+from training.manners import manner, pause, said
+from training.phrases import is_held_out
+from training.shards import Said, read_index, read_shard, write_shard
+from training.teachers import Espeak, Spoken, paused
+from training.texts import choices, table
+from training.voices import (
+    HELD_OUT_ACCENTS,
+    HELD_OUT_FLITE_VOICES,
+    HELD_OUT_KOKORO_VOICE,
+    HELD_OUT_VARIANTS,
+    Speaker,
+    caller,
+)
+
+pytestmark = pytest.mark.training
+GROUP = "the training group is not installed: uv sync --group training"
+WISHES = ("What time do you open?", "Do you have croissants?", "My dog died yesterday.", "Tell me a joke.", "Hello.")
+
+
+def held_out(speaker: Speaker) -> bool:
+    """Whether a voice is one that training never hears."""
+    return (
+        speaker.accent in HELD_OUT_ACCENTS
+        or speaker.variant in HELD_OUT_VARIANTS
+        or speaker.flite in HELD_OUT_FLITE_VOICES
+        or dict(speaker.mix).get(HELD_OUT_KOKORO_VOICE, 0.0) > 0.5
+    )
+
+
+@pytest.mark.parametrize("kind", ["espeak", "kokoro", "flite"])
+def test_voices_of_the_evaluation_are_never_heard_in_training(kind: str) -> None:
+    rng = random.Random(0)
+    usual = [caller(rng, kind) for _ in range(500)]
+    others = [caller(rng, kind, held_out=True) for _ in range(500)]
+    assert not any(held_out(speaker) for speaker in usual)
+    assert all(held_out(speaker) for speaker in others)
+    assert min(speaker.shift for speaker in usual) < 0.85 < 1.33 < max(speaker.shift for speaker in usual)
+    assert min(speaker.tempo for speaker in usual) < 0.82 < 1.38 < max(speaker.tempo for speaker in usual)
+
+
+def test_there_are_three_kinds_of_callers() -> None:
+    with pytest.raises(ValueError, match="choose espeak, kokoro or flite"):
+        caller(random.Random(0), "human")
+
+
+def test_half_of_the_lines_are_said_as_they_stand() -> None:
+    rng = random.Random(1)
+    lines = [said(rng, WISHES[0]) for _ in range(1000)]
+    assert 0.4 < sum(line == WISHES[0] for line in lines) / 1000 < 0.6
+    assert len(set(lines)) > 300
+    assert all(line[0].isupper() and line.endswith("?") and "{" not in line for line in lines)
+
+
+def test_words_around_a_wish_are_either_trained_on_or_held_out() -> None:
+    rng = random.Random(2)
+    reasons = [front for front in choices(table("manners")["reasons"]) if front.endswith(".")]
+    begins = {front: front[0].upper() + front[1:] for front in reasons}
+    heard: dict[bool, set[str]] = {False: set(), True: set()}
+    for held, fronts in heard.items():
+        for _ in range(4000):
+            line = manner(rng, rng.choice(WISHES), held)
+            fronts.update(front for front in reasons if line.startswith(begins[front]))
+    assert not heard[False] & heard[True]
+    assert len(heard[False] | heard[True]) > 0.9 * len(reasons)
+    assert all(is_held_out(f"manner {front}") for front in heard[True])
+
+
+def test_a_pause_is_where_one_thinks() -> None:
+    rng = random.Random(3)
+    text = "Hi, um do you have bread?"
+    found = [pause(rng, text) for _ in range(500)]
+    places = {place for place, _ in filter(None, found)}
+    assert places == {1, 2}
+    assert 60 < sum(one is not None for one in found) < 140
+    assert all(0.1 <= seconds <= 0.45 for _, seconds in filter(None, found))
+    assert {pause(rng, "Hello.") for _ in range(50)} == {None}
+
+
+def test_callers_of_a_shard_are_the_same_everywhere() -> None:
+    drawn = list(calls("espeak", 7, 200))
+    assert drawn == list(calls("espeak", 7, 200)) != list(calls("espeak", 8, 200))
+    assert len({call.speaker for call in drawn}) == 200
+    assert 60 < sum(call.wish == call.text for call in drawn) < 160
+    assert all(call.pause is None or 0 < call.pause[0] < len(call.text.split()) for call in drawn)
+
+
+def test_a_pause_is_silence_before_a_word() -> None:
+    pcm = np.full(24_000, 0.5, dtype=np.float32)
+    spoken = Spoken(pcm, (0.1, 0.5, 0.7), ((0.1, "a"), (0.5, "b")))
+    longer = paused(spoken, 1, 0.3)
+    assert longer.words == pytest.approx((0.1, 0.8, 1.0))
+    assert longer.phones == ((0.1, "a"), (0.8, "b"))
+    assert len(longer.pcm) == 24_000 + 7_200
+    quiet = np.flatnonzero(longer.pcm == 0) / 24_000
+    assert 0.46 < quiet[0] < quiet[-1] < 0.8
+
+
+def test_espeak_says_when_words_begin_that_it_must_read_otherwise() -> None:
+    pytest.importorskip("espeakng_loader", reason=GROUP)
+    espeak = Espeak()
+    text = "Mhm, what time, hm, do you open?"
+    for speaker in (Speaker("", accent="en", variant="f2"), caller(random.Random(5), "espeak", held_out=True)):
+        spoken = espeak.say(text, replace(speaker, tempo=1.0))
+        assert len(spoken.words) == len(text.split())
+        assert list(spoken.words) == sorted(set(spoken.words))
+        assert spoken.words[-1] < len(spoken.pcm) / 24_000 - 0.1
+    assert len(espeak.read(text).words) == len(text.split())
+
+
+def test_flite_says_when_words_begin() -> None:
+    from training.flite import Flite
+
+    try:
+        flite = Flite()
+    except click.ClickException as error:
+        pytest.skip(error.message)
+    text = "Hi, this is Dave Miller, um, what's the price of 2 croissants?"
+    lengths = {}
+    for voice in ("kal16", "awb", "slt"):
+        for tempo in (0.8, 1.4):
+            spoken = flite.say(text, Speaker(voice, flite=voice, tempo=tempo, shift=1.1))
+            assert len(spoken.words) == len(text.split())
+            assert list(spoken.words) == sorted(set(spoken.words))
+            assert spoken.words[0] < 0.3
+            lengths[voice, tempo] = len(spoken.pcm) / 24_000
+            assert spoken.words[-1] < lengths[voice, tempo] - 0.2
+        assert lengths[voice, 0.8] > 1.4 * lengths[voice, 1.4]
+
+
+def test_flite_tells_where_it_may_be_had(tmp_path: Path) -> None:
+    from training.flite import Flite
+
+    with pytest.raises(click.ClickException, match="Install Debian's package libflite1, or name the folder"):
+        Flite(tmp_path)
+
+
+def test_a_shard_has_wordings_once_and_episodes_have_them_all(tmp_path: Path) -> None:
+    asks = tuple(f"What is number {n}?" for n in range(200))
+    episodes = {
+        f"kokoro-0.{n}": Episode(
+            "service", "", "", "", "", "Hi.", (Exchange("a", asks, str(n)), Exchange("b", asks[:3], "b")), ("What?",)
+        )
+        for n in range(16)
+    }
+    spoken = Spoken(np.array([0.5, -0.5], dtype=np.float32), (0.0,), ())
+    line = Said("callers-espeak-0.0/caller", "en+f1", "Um, what is number 3?", spoken, asks[3])
+    assert write_shard(tmp_path / "shard", episodes, [line]) == pytest.approx(2 / 24_000)
+    path = tmp_path / "shard.json"
+    assert len(re.findall(r"What is number 7\?", path.read_text())) == 1
+    index = read_index(path)
+    assert index.episodes == episodes
+    (read,) = read_shard(path)
+    assert (read.record.wish, read.record.text, read.record.speaker) == (asks[3], line.text, "en+f1")
+    assert read.pcm == pytest.approx([0.5, -0.5], abs=1e-4)
+    assert not read.recorded.flags.owndata, "sound stays in the file"

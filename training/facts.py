@@ -1,0 +1,278 @@
+"""What the prompts of service roles tell: goods and prices, hours, place, phone, special offers and rules.
+
+Each is told as the style has it, and answered in the words that the spelled prompt has.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from core.engine.spoken_numbers import number_in_words, spell_numbers
+from training import names
+from training.episodes import Exchange
+from training.goods import Good, capital, money
+from training.numbers import written_price
+from training.phrases import Groups, good_phrases, phrases, pick, wordings
+from training.prompts import Style, Told
+from training.texts import choices, table
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_LEFT = {"one": "one", "many": "a few", "some": "a little"}
+_PLACES = (
+    "at {number} {road}",
+    "at {number} {road}",
+    "at {number} {road}",
+    "on {road}, next to {landmark}",
+    "on the corner of {road} and {road2}",
+    "opposite {landmark}",
+    "behind {landmark}",
+)
+_DAYS_IN_PROSE = (
+    "Monday to Friday",
+    "Tuesday to Sunday",
+    "Monday to Saturday",
+    "every day",
+    "every day",
+    "on weekdays",
+    "daily",
+)
+_DAYS_IN_SHORT = (
+    "Mon-Fri",
+    "Mon\u2013Sat",
+    "Tue-Sun",
+    "Mon-Sat",
+    "daily",
+    "every day",
+    "Monday-Friday",
+    "weekdays",
+    "",
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A statement of the prompt, and what callers may ask because of it: groups of exchanges, each with its weight."""
+
+    told: Told
+    groups: tuple[tuple[float, tuple[Exchange, ...]], ...]
+
+
+def hours(rng: random.Random, style: Style, held_out: bool) -> Fact:
+    """When it is open."""
+    if not style.labelled and rng.random() < 0.25:
+        told = answer = spell_numbers(_in_two_verbs(rng, style))
+    else:
+        before, when = _open(rng, style)
+        told = f"{before} {when}."
+        # What stands before decides what `9-17` means, so the words are taken from the whole.
+        spelled = spell_numbers(told).removeprefix(f"{before} ")
+        answer = rng.choice(("We are open {}", "We are open {}", "You can come {}")).format(spelled)
+    exchange = Exchange("hours", phrases("hours", held_out), answer)
+    return Fact(Told(told, "our hours"), ((4.0, (exchange,)),))
+
+
+def _open(rng: random.Random, style: Style) -> tuple[str, str]:
+    """What stands before the hours, and the hours."""
+    before = rng.choice(("Open", "We are open", "It is open", "You can come", "Opening hours are"))
+    days = rng.choice(_DAYS_IN_PROSE)
+    if style.labelled:
+        before = rng.choice(("Hours:", "Opening hours:", "Open:", "Business hours:"))
+        days = rng.choice(_DAYS_IN_SHORT if style.digits else _DAYS_IN_PROSE)
+    elif before == "Open" and style.digits and rng.random() < 0.5:
+        days = rng.choice(_DAYS_IN_SHORT)
+    if before == "You can come" or rng.random() < 0.12:
+        return before, rng.choice(("day and night", "every day", "at any time", "24/7", "on weekdays"))
+    if rng.random() < 0.15:
+        return before, f"every day until {_clock(rng.randint(18, 23), 0, style.digits)}"
+    span = _span(rng, style.digits and before != "Opening hours are")
+    closed = (
+        rng.choice((f", closed on {rng.choice(DAYS)}s", f", except {rng.choice(DAYS)}s")) if rng.random() < 0.15 else ""
+    )
+    return before, f"{days} {span}{closed}".strip()
+
+
+def _span(rng: random.Random, digits: bool) -> str:
+    begin, end = rng.randint(6, 11), rng.randint(13, 22)
+    half = rng.choice((0, 0, 0, 30))
+    early, late = _minutes(begin, half), _minutes(end - 12, 0)
+    if not digits:
+        spans = [f"from {_clock(begin, half, False)} to {_clock(end, 0, False)}"]
+        if end - 12 <= begin:
+            plain = f"{number_in_words(str(begin))}{' thirty' if half else ''} to {number_in_words(str(end - 12))}"
+            spans += [plain, f"from {plain}"]
+        return rng.choice(spans)
+    spans = [
+        f"{early} am to {late} pm",
+        f"from {early} am to {late} pm",
+        f"{early} am - {late} pm",
+        f"{early}am-{late}pm",
+        f"{early} AM to {late} PM",
+        f"{begin:02}:{half:02}-{end}:00",
+        f"{begin}:{half:02} - {end}:00",
+        f"from {begin}:{half:02} to {end}:00",
+    ]
+    if not half:
+        spans += [f"{begin}-{end}", f"{begin}-{end}", f"{begin}\u2013{end}"]
+        spans += [f"{begin}-{end - 12}", f"from {begin} to {end - 12}"] if end - 12 <= begin else []
+    return rng.choice(spans)
+
+
+def _in_two_verbs(rng: random.Random, style: Style) -> str:
+    begin, end = rng.randint(6, 11), rng.randint(1, 9)
+    early, late = str(begin), str(end)
+    if rng.random() < 0.4:
+        early, late = f"{begin} am", f"{end} pm"
+    closed = rng.choice(("", "", ", except {day}s", ", but not on {day}s", " every day")).format(day=rng.choice(DAYS))
+    text = f"We open at {early} and close at {late}{closed}."
+    return text if style.digits else spell_numbers(text)
+
+
+def _minutes(hour: int, minute: int) -> str:
+    return f"{hour}:{minute:02}" if minute else str(hour)
+
+
+def _clock(hour: int, minute: int, digits: bool) -> str:
+    written = f"{_minutes((hour - 1) % 12 + 1, minute)} {'am' if hour < 12 else 'pm'}"
+    return written if digits else spell_numbers(written)
+
+
+def place(rng: random.Random, style: Style, held_out: bool) -> Fact:
+    """Where it is."""
+    landmark = rng.choice(table("places")["landmarks"])
+    where = rng.choice(_PLACES).format(
+        number=rng.randint(1, 199), road=names.road(rng), road2=names.road(rng), landmark=landmark
+    )
+    answers: tuple[str, ...] = ("We are {}.", "You find us {}.", "Come and see us {}.")
+    text = rng.choice(("You find us {}.", "We are {}.", "It is {}.", "The place is {}."))
+    if style.labelled:
+        text = rng.choice(("Location: {}.", "Where: {}."))
+        if where.startswith("at "):
+            where, text = where.removeprefix("at "), rng.choice(("Address: {}.", "Our address: {}."))
+            answers = ("Our address is {}.", "The address is {}.")
+    answer = spell_numbers(rng.choice(answers).format(where))
+    exchange = Exchange("where", phrases("where", held_out), answer)
+    return Fact(Told(text.format(where), "our address"), ((3.5, (exchange,)),))
+
+
+def phone(rng: random.Random, style: Style, held_out: bool) -> Fact:
+    """The phone number."""
+    number = f"555{rng.choice('- ')}{rng.randint(0, 9999):04d}"
+    text = rng.choice(("The phone number is {}.", "Our number is {}.", "People can call us at {}."))
+    if style.labelled:
+        text = rng.choice(("Phone: {}.", "Tel: {}.", "Phone number: {}."))
+    answer = spell_numbers(pick(rng, table("answers")["phone"], phone=number))
+    exchange = Exchange("phone", phrases("phone", held_out), answer)
+    return Fact(Told(text.format(number), "our phone number"), ((3.0, (exchange,)),))
+
+
+def goods_and_prices(rng: random.Random, style: Style, goods: tuple[Good, ...], verb: str, held_out: bool) -> Fact:
+    """What there is, and what it costs."""
+    groups: Groups = [
+        (3.0, (Exchange("price", price_asks(good, held_out), _price_answer(rng, good)),)) for good in goods
+    ]
+    what = Exchange("goods", phrases("goods", held_out), f"We {verb} {offered(goods)}.")
+    more = Exchange("more", phrases("more", held_out), _more(rng, goods, verb))
+    groups.append((2.0, (what, more)))
+    if len(goods) == 1:
+        groups.append((1.0, (Exchange("prices", phrases("prices", held_out), _price_answer(rng, goods[0])),)))
+    elif len(goods[0].price.split()) < 4:
+        both = f"{capital(goods[0].tell)}, and {goods[1].subject} {goods[1].price}{goods[1].each}."
+        groups.append((1.0, (Exchange("prices", phrases("prices", held_out), spell_numbers(both)),)))
+    return Fact(Told(_price_list(rng, style, goods, verb), "our prices"), tuple(groups))
+
+
+def _price_list(rng: random.Random, style: Style, goods: tuple[Good, ...], verb: str) -> str:
+    prices = [f"{written_price(rng, good.price, style.digits)}{good.each}" for good in goods]
+    pairs = tuple(zip(goods, prices, strict=True))
+    if style.labelled or rng.random() < 0.25:
+        entry = rng.choice(("{} {}", "{} {}", "{}: {}", "{} ({})", "{} - {}", "{} for {}"))
+        entries = [entry.format(good.word, price) for good, price in pairs]
+        label = rng.choice(("Prices: ", "Prices: ", "Price list: ", f"We {verb} ", ""))
+        if entry == "{}: {}" and "Price" in label:
+            label = ""
+        text = rng.choice((", ", ", ", " and ", "; ")).join(entries)
+        return f"{label}{text}." if label else f"{capital(text)}."
+    form = rng.randrange(5)
+    if form == 0 and len(goods) > 1:
+        tells = [f"{goods[0].subject} {goods[0].costs} {prices[0]}"]
+        tells += [f"{good.subject} {price}" for good, price in pairs[1:]]
+        return f"{capital(', '.join(tells[:-1]))} and {tells[-1]}."
+    if form == 1:
+        return " ".join(f"{capital(good.subject)} {good.be} {price}." for good, price in pairs)
+    if form == 2:
+        return f"We {verb} {' and '.join(f'{good.subject} for {price}' for good, price in pairs)}."
+    if form == 3:
+        return " ".join(f"The price of {good.subject} is {price}." for good, price in pairs)
+    return " ".join(f"{capital(good.subject)} {good.costs} {price}." for good, price in pairs)
+
+
+def offered(goods: tuple[Good, ...]) -> str:
+    """What one may name of it in a breath."""
+    return " and ".join([good.plural for good in goods][:2])
+
+
+def _more(rng: random.Random, goods: tuple[Good, ...], verb: str) -> str:
+    if len(goods) > 2:
+        return spell_numbers(f"We also {verb} {goods[2].plural}. {capital(goods[2].tell)}.")
+    return rng.choice(("That is all for now.", "I am sorry, that is all.", "Nothing else today, I am afraid."))
+
+
+def price_asks(good: Good, held_out: bool) -> tuple[str, ...]:
+    """All ways to ask for one of the goods and its price."""
+    return tuple(
+        ask for kind in (f"price_{good.count}", "stock") for ask in good_phrases(kind, good.word, good.count, held_out)
+    )
+
+
+def _price_answer(rng: random.Random, good: Good) -> str:
+    plain = f"{capital(good.subject)} {good.be} {good.price}{good.each}."
+    answer = rng.choice(
+        (
+            f"{capital(good.tell)}.",
+            f"{capital(good.tell)}.",
+            plain,
+            f"The {good.word} {good.costs} {good.price}{good.each}.",
+            f"The {good.word} {good.be} {good.price}{good.each}.",
+            f"Sure, {good.tell}.",
+        )
+    )
+    return spell_numbers(answer)
+
+
+def special(rng: random.Random, goods: tuple[Good, ...], held_out: bool) -> Fact:
+    """What is special about one of the goods."""
+    good = goods[-1]
+    tell = rng.choice(
+        (
+            f"This week {good.subject} {good.be} half price.",
+            f"Today {good.subject} {good.be} half price.",
+            f"{capital(good.subject)} {good.be} very popular.",
+            f"{capital(good.subject)} {good.be} the special today.",
+            f"There {good.be} only {_LEFT[good.count]} {good.word} left today.",
+        )
+    )
+    if "half price" in tell:
+        answer = rng.choice((tell, f"Yes. {tell}", f"Good question. {tell}"))
+    else:
+        answer = rng.choice((tell, f"Well, {tell[0].lower()}{tell[1:]}"))
+    return Fact(Told(tell), ((2.0, (Exchange("special", phrases("special", held_out), answer),)),))
+
+
+def rule(rng: random.Random, told: dict[str, Any], held_out: bool, currency: str) -> Fact:
+    """Something of `texts/trades.yaml`."""
+    text = rng.choice(choices(told["tells"]))
+    fields = {
+        "number": str(rng.randint(2, 9)),
+        "time": f"{rng.choice((8, 9, 10, 11))}{rng.choice(('', '', ':30', ':15'))} am",
+        "morning": f"{rng.randint(6, 10)}{rng.choice(('', '', ':30'))} am",
+        "evening": f"{rng.randint(6, 10)}{rng.choice(('', '', ':30'))} pm",
+        "day": rng.choice((*DAYS, "the weekend") if " on {day}" not in text else DAYS),
+        "money": money(rng, currency),
+        "surname": names.surname(rng, held_out),
+        "town": names.town(rng),
+    }
+    if rng.random() < 0.5:
+        fields["time"] = f"{rng.randint(1, 5)}{rng.choice(('', '', ':30', ':45'))} pm"
+    tell, *answer = text.format(**fields).split(" | ")
+    exchange = Exchange("fact", wordings(told["asks"], held_out), spell_numbers(answer[0] if answer else tell))
+    return Fact(Told(tell), ((2.5, (exchange,)),))
