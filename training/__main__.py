@@ -127,6 +127,7 @@ def lm(
     """The language model learns to converse."""
     from training.lm import HEARD_WEIGHT, TEXT_WEIGHT, LmOptions
     from training.stages import train_lm
+    from training.together import own_device
 
     options = LmOptions(
         batch=batch,
@@ -135,7 +136,7 @@ def lm(
         heard=HEARD_WEIGHT if heard is None else heard,
         begin=None if afresh else begin,
     )
-    train_lm(folder, torch.device(device), Schedule(minutes * 60, *part), report, options)
+    train_lm(folder, own_device(device), Schedule(minutes * 60, *part), report, options)
 
 
 @main.command()

@@ -28,6 +28,7 @@ from training.growing import grown
 from training.network import Logits, Network
 from training.schedule import Schedule, save_atomically
 from training.shape import ARCHITECTURE
+from training.together import Together
 
 PADDING = 3
 CODEBOOK_WEIGHTS = (1.0, 0.35, 0.3, 0.25, 0.2, 0.2, 0.15, 0.15)
@@ -233,20 +234,32 @@ class LmTraining:
         return replace(losses, total=losses.total.detach())
 
     def run(self, schedule: Schedule, draw: Callable[[], Bank], path: Path, report: Callable[[str], None]) -> None:
-        """Train until the schedule's time is over, each step on the bank that `draw` gives, and save to `path`."""
+        """Train until the schedule's time is over, each step on the bank that `draw` gives, and save to `path`.
+
+        Where several processes learn together the first one says when it is over, reports and saves.
+        """
+        together, elapsed = Together(self.device), 0.0
         began, first, due = time.monotonic(), self.step_count, SAVED_S
-        while (progress := schedule.progress(elapsed := time.monotonic() - began)) < 1:
-            if elapsed >= due:
+        while True:
+            if together.is_time(self.step_count - first):
+                together.average(self.network.parameters())
+                elapsed = together.agreed(time.monotonic() - began)
+                if schedule.progress(elapsed) >= 1:
+                    break
+            if elapsed >= due and together.rank == 0:
                 self.save(path)
                 due = elapsed + SAVED_S
-            losses = self.step(draw(), self.options.rate * schedule.rate(progress, self.step_count - first))
-            if (self.step_count - first) % REPORTED == 1:
+            factor = schedule.rate(schedule.progress(elapsed), self.step_count - first)
+            losses = self.step(draw(), self.options.rate * factor)
+            if (self.step_count - first) % REPORTED == 1 and together.rank == 0:
                 report(
                     f"{elapsed:5.0f} s  step {self.step_count}  words {float(losses.words):.3f}  "
                     f"heard {float(losses.heard):.3f}  first codebook {float(losses.first):.3f}  "
                     f"others {float(losses.rest):.3f}"
                 )
-        self.save(path)
+        together.average(self._mean.module.parameters())
+        if together.rank == 0:
+            self.save(path)
 
     def grow(self, checkpoint: Path) -> None:
         """Begin with the weights of the checkpoint in a folder."""
