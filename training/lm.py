@@ -239,6 +239,7 @@ class LmTraining:
         Where several processes learn together the first one says when it is over, reports and saves.
         """
         together, elapsed = Together(self.device), 0.0
+        together.share(self.network.parameters())
         began, first, due = time.monotonic(), self.step_count, SAVED_S
         while True:
             if together.is_time(self.step_count - first):
