@@ -113,8 +113,23 @@ def test_the_agent_answers_when_the_caller_has_finished(dialogues: list[Dialogue
     for dialogue in dialogues:
         times = said(dialogue)
         for begin, _ in stretches(dialogue)[1:]:
+            if dialogue.given[begin]:
+                continue
             assert begin - max(end for _, end in times if end <= begin) >= ANSWER[0] - 0.01
     assert PAUSE[1] * SAMPLE_RATE < ANSWER[0] * FRAME_SAMPLES
+
+
+def test_what_the_agent_is_given_to_say_is_marked(dialogues: list[Dialogue]) -> None:
+    """Its words are all within, so that none is taken for what the agent would say by itself."""
+    marked = 0
+    for dialogue in dialogues:
+        for begin, end in stretches(dialogue):
+            given = dialogue.given[begin:end]
+            assert given.all() or not given.any()
+            marked += bool(given.any())
+        words = dialogue.text != PADDING
+        assert (dialogue.speaking | np.roll(dialogue.speaking, -3))[words & dialogue.given].all()
+    assert marked > 0
 
 
 def test_a_word_is_written_down_in_the_frame_after_it_has_ended() -> None:

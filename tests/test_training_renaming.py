@@ -231,7 +231,8 @@ def losses(sounds: list[bool], codes: int = 7) -> tuple[Losses, Tensor, Tensor]:
     speaking = torch.arange(positions).expand(2, -1) % 3 > 0
     heard = torch.full((2, positions), PADDING)
     shares = Shares(torch.tensor(CODEBOOK_WEIGHTS))
-    found = losses_of(network, shares, tokens, torch.tensor([5, 5]), speaking, torch.tensor(sounds), heard)
+    begins, given = torch.tensor([5, 5]), torch.zeros_like(speaking)
+    found = losses_of(network, shares, tokens, begins, speaking, torch.tensor(sounds), heard, given)
     torch.autograd.backward(found.total)
     assert text.grad is not None
     assert made[0].grad is not None

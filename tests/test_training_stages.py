@@ -183,7 +183,7 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
         tuple(code) for voice in lines.voices.values() for line in voice for code in line.codes.reshape(-1, 8).tolist()
     }
     heard_words, understood, greeted = 0, 0, 0
-    for row, begin, speaking, sounds, heard in zip(*(column.numpy() for column in vars(bank).values()), strict=True):
+    for row, begin, speaking, sounds, heard, _ in zip(*(column.numpy() for column in vars(bank).values()), strict=True):
         # Step t gives the token of stream k at position t + DELAYS[k].
         steps = np.stack([row[delay : POSITIONS - 1 + delay, k] for k, delay in enumerate(DELAYS)], axis=1)
         text = steps[VOICE_FRAMES + GAP_FRAMES : begin - GAP_FRAMES, 0]
@@ -284,9 +284,8 @@ async def test_the_export_speaks_as_the_network_would(folder: Folder, network: N
     text = SentencePieceTokenizer(checkpoint.tokenizer).prompt(prompt.text)
     layout = lay_out(prompt.voice, text, checkpoint.special, ARCHITECTURE)
     user = drain(VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, CPU))(frames.reshape(-1)))
-    dialogue = Dialogue(
-        layout.tokens, said[:, 0], said[:, 1:], np.zeros(len(said), np.bool_), np.full(len(said), PADDING)
-    )
+    nothing, nobody = np.full(len(said), PADDING), np.zeros(len(said), np.bool_)
+    dialogue = Dialogue(layout.tokens, said[:, 0], said[:, 1:], nobody, nothing, nobody)
     tokens = torch.from_numpy(positions_of(dialogue, user, checkpoint.special))[None]
     target = tokens[:, 1:, : 1 + AGENT_CODEBOOKS]
     with torch.inference_mode():

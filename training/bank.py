@@ -23,8 +23,8 @@ ENCODED_FRAMES = 12_000
 ROUND = 16
 """Frames that a batch's length is a multiple of: Fourier transforms of such lengths are fast."""
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Some conversations' tokens, begins, speaking, sounds and heard, see `Bank`."""
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Some conversations' tokens, begins, speaking, sounds, heard and given, see `Bank`."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Bank:
     `tokens`: int16[conversations, positions, 17]; `begins`: the prompts' lengths, int64[conversations];
     `speaking`: whether the agent does, bool[conversations, positions]; `sounds`: whether its codes sound as its text
     reads, and are to be learned, bool[conversations]; `heard`: what the caller says in text pieces, padding in the
-    prompt, int16[conversations, positions].
+    prompt, int16[conversations, positions]; `given`: where the agent's text is given to it and not to be learned,
+    bool[conversations, positions].
     """
 
     tokens: Tensor
@@ -42,12 +43,13 @@ class Bank:
     speaking: Tensor
     sounds: Tensor
     heard: Tensor
+    given: Tensor
 
     def batch(self, size: int) -> Batch:
         """Some conversations at random."""
         rows = torch.randint(len(self.tokens), (size,), device=self.tokens.device)
-        heard = self.heard[rows].long()
-        return self.tokens[rows].long(), self.begins[rows], self.speaking[rows], self.sounds[rows], heard
+        tokens, heard = self.tokens[rows].long(), self.heard[rows].long()
+        return tokens, self.begins[rows], self.speaking[rows], self.sounds[rows], heard, self.given[rows]
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -64,7 +66,7 @@ def build_bank(
 ) -> Bank:
     """Compose `count` conversations of so many positions and encode their callers."""
     tokens = np.empty((count, positions, 17), dtype=np.int16)
-    speaking = np.zeros((count, positions), dtype=np.bool_)
+    speaking, given = np.zeros((2, count, positions), dtype=np.bool_)
     heard = np.full((count, positions), PADDING, dtype=np.int16)
     begins = np.empty(count, dtype=np.int64)
     sounds = np.empty(count, dtype=np.bool_)
@@ -72,8 +74,8 @@ def build_bank(
         begins[row] = begin = len(dialogue.prompt)
         tokens[row] = positions_of(dialogue, user, special)
         speaking[row, begin:], heard[row, begin:] = dialogue.speaking, dialogue.heard
-        sounds[row] = dialogue.sounds
-    return Bank(*(torch.from_numpy(array) for array in (tokens, begins, speaking, sounds, heard)))
+        given[row, begin:], sounds[row] = dialogue.given, dialogue.sounds
+    return Bank(*(torch.from_numpy(array) for array in (tokens, begins, speaking, sounds, heard, given)))
 
 
 def encoded(

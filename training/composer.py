@@ -55,7 +55,10 @@ class Composer:
             said = {text: replace(line, text=renamed(text)) for text, line in said.items()}
         prompt = self._prompt(rng, renamed(episode.prompt) if renamed else episode.prompt, speaker)
         dialogue = Dialogue.silent(prompt, positions - len(prompt) - 1, self._special, sounds=renamed is None)
-        Conversation(rng, dialogue, episode, said, self._callers, self._loose, self._pieces, self._special).hold()
+        given = self._lines.voices[speaker]
+        Conversation(
+            rng, dialogue, episode, said, given, self._callers, self._loose, self._pieces, self._special
+        ).hold()
         return dialogue
 
     def _shares_of(self) -> list[float]:

@@ -4,7 +4,7 @@ They ask two things in a breath, tell something first, pause, say "mhm" while th
 again, mumble, come back after minutes, or say nothing at all.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
@@ -44,6 +44,8 @@ AT_LENGTH = 0.3
 """How often somebody who tells something in a long conversation does so for up to two minutes."""
 STATEMENTS = (1, 1, 2, 2, 3, 4, 6, 8)
 PAIRED = 0.1
+GIVEN, AFTER_GIVEN = 0.05, (6, 25)
+"""How often the agent is given a sentence to say after its own words, and how many frames after them."""
 NODDED = 0.16
 """How often a caller says "mhm" during an answer that is long enough."""
 AGAIN = 0.1
@@ -63,7 +65,11 @@ FOLLOWING = frozenset(("yes", "no", "more", "thanks", "sorry", "goodbye", "garbl
 
 
 class Conversation:
-    """Fills one dialogue. `said` is what the agent can say; `loose` callers' speech that belongs to no exchange."""
+    """Fills one dialogue.
+
+    `said` is what the agent can say, and `given` what it may be given to say; `loose` callers' speech that belongs to
+    no exchange.
+    """
 
     def __init__(
         self,
@@ -71,13 +77,15 @@ class Conversation:
         dialogue: Dialogue,
         episode: Episode,
         said: Mapping[str, AgentLine],
+        given: Sequence[AgentLine],
         callers: Callers,
         loose: Mapping[str, tuple[str, ...]],
         pieces: Pieces,
         special: SpecialCodes,
     ) -> None:
         self._rng, self._dialogue, self._episode, self._said = rng, dialogue, episode, said
-        self._callers, self._loose, self._pieces, self._special = callers, loose, pieces, special
+        self._given, self._callers, self._loose = given, callers, loose
+        self._pieces, self._special = pieces, special
         self._voice = callers.voice(rng) if rng.random() < FAITHFUL else ""
         self._frames = len(dialogue.text)
         self._late = self._frames > LONG and rng.random() < LATE
@@ -228,9 +236,17 @@ class Conversation:
                 start = rng.randint(begin + 6, room) * FRAME_SAMPLES + rng.randrange(FRAME_SAMPLES)
                 self._dialogue.say(nod, start, self._pieces)
                 self._answer = None
+        if rng.random() < GIVEN:
+            end, self._answer = self._say_given(end + rng.randint(*AFTER_GIVEN)), None
         chance = rng.random()
         wait = CALLER if chance < 0.88 else LATER if chance < 0.96 else MUCH_LATER
         self._now = end + rng.randint(*wait)
+
+    def _say_given(self, begin: int) -> int:
+        """The agent says something out of the blue from frame `begin` on; returns the frame after it."""
+        end = self._dialogue.speak(self._rng.choice(self._given), begin, self._rng.randrange(SHIFTS), self._pieces)
+        self._dialogue.given[max(0, begin - 3) : end] = True  # Its text begins before its sound.
+        return end
 
 
 def seconds(rng: Random, span: tuple[float, float]) -> int:

@@ -31,6 +31,7 @@ class Dialogue:
     """One conversation: what the agent does, frame by frame, and where the caller's lines begin, in samples.
 
     `heard`, int64[frames], is what the caller says in text pieces, each word's from the frame after its end.
+    `given`, bool[frames], is where the agent's text is given to it, to be said and not to be thought of.
     `sounds` is whether the agent's codes sound as its text reads: not where it was renamed.
     """
 
@@ -39,6 +40,7 @@ class Dialogue:
     agent: npt.NDArray[np.int64]
     speaking: npt.NDArray[np.bool_]
     heard: npt.NDArray[np.int64]
+    given: npt.NDArray[np.bool_]
     caller: list[tuple[int, Sound]] = field(default_factory=list)
     sounds: bool = True
     free: int = 0
@@ -49,7 +51,8 @@ class Dialogue:
         """One of so many frames in which nobody speaks yet."""
         text, heard = np.full((2, frames), PADDING, dtype=np.int64)
         agent = np.tile(np.array(special.silence, dtype=np.int64), (frames, 1))
-        return cls(prompt, text, agent, np.zeros(frames, dtype=np.bool_), heard, sounds=sounds)
+        speaking, given = np.zeros((2, frames), dtype=np.bool_)
+        return cls(prompt, text, agent, speaking, heard, given, sounds=sounds)
 
     def speak(self, line: AgentLine, begin: int, shift: int, pieces: Pieces) -> int:
         """The agent says a line, as it was encoded at `shift`, from frame `begin` on. Returns the frame after it."""
