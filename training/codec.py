@@ -27,7 +27,7 @@ from training.spectra import Discriminators, MelDistance, discriminator_loss, fr
 
 ADVERSARIAL, MATCHING = 0.5, 1.0
 """Weights of the judges' verdict and of their features beside the mel distance's, about as Vocos weighs them."""
-JUDGES_RATE = 3e-4
+JUDGES_RATE = 6e-4
 MISHEARD, UNLIKE = 0.15, 0.5
 """Weights of what the listener mishears and of what else is different to it, times how sure it is of real sound."""
 LISTENER_RATE = 1e-3

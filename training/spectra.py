@@ -52,6 +52,23 @@ class MelDistance(nn.Module):
         return mel_spectrum(sound, hann, filters, window // 4)
 
 
+LOUDNESS = 0.085
+"""Root of the mean square of what the judges hear, about: that of the teachers' lines. They hear it at unit power."""
+
+
+def wide_awake(judge: nn.Module) -> None:
+    """Give a judge's convolutions weights that keep the power of what they pass on (He et al., arXiv 1502.01852).
+
+    With PyTorch's own each passes on a third: a verdict then hardly depends on the sound, and takes thousands of steps
+    to, while the one who is judged goes on as if nobody listened.
+    """
+    for module in judge.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight = torch.randn_like(module.weight) * (2 / module.weight[0].numel()) ** 0.5
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class ScaleDiscriminator(nn.Module):
     """Looks at one complex spectrogram: convolutions that widen in time, strided over frequency."""
 
@@ -118,8 +135,10 @@ class Discriminators(nn.Module):
         super().__init__()
         self.scales = nn.ModuleList(ScaleDiscriminator(window) for window in windows)
         self.periods = nn.ModuleList(PeriodDiscriminator(period) for period in periods)
+        wide_awake(self)
 
     def forward(self, sound: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
+        sound = sound / LOUDNESS
         return [judge(sound) for judge in (*self.scales, *self.periods)]
 
 
