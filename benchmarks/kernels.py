@@ -11,7 +11,7 @@ from core.engine.linear import reference_linear
 from core.engine.mimi.codec import MimiCodec
 from core.engine.mimi.coder import reference_nearest_codes
 from core.engine.mimi.linear import reference_linear as reference_mimi_linear
-from core.engine.mimi.transformer import reference_ring_attention
+from core.engine.mimi.transformer import ReferenceRingAttention
 from core.engine.transformer import NORM_EPSILON
 
 CODEC_FRAMES = 40
@@ -101,7 +101,7 @@ def mimi_errors(device: torch.device) -> dict[str, float]:
     active = torch.tensor([True, True, False, True], device=device)
     got = ring_attention(projected, cached, slots, active, position, angles.cos(), angles.sin())
     exact_angles = angles.double().cos(), angles.double().sin()
-    exact = reference_ring_attention(projected.double(), exact_cached, slots, active, position, *exact_angles)
+    exact = ReferenceRingAttention(slots, active, position, *exact_angles, 250)(projected.double(), exact_cached)
     vectors, latent = torch.randn(8, 2048, 256, device=device), torch.randn(40, 512, device=device) * 3
     exact_vectors = vectors.double()
     codes = nearest_codes(latent, vectors, vectors.square().sum(-1) / 2)

@@ -22,7 +22,7 @@ from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, ReferenceBlockAttenti
 from core.engine.linear import reference_linear
 from core.engine.mimi.coder import reference_nearest_codes
 from core.engine.mimi.linear import reference_linear as reference_mimi_linear
-from core.engine.mimi.transformer import reference_ring_attention
+from core.engine.mimi.transformer import ReferenceRingAttention
 from core.engine.quantization import pair, quantize
 from core.engine.rotary import RotaryEmbedding
 from core.engine.sampler import gumbel_noise, reference_sample
@@ -216,22 +216,22 @@ def cache_of(blocks: int, dtype: torch.dtype) -> BlockCache:
     return cache
 
 
+@pytest.mark.parametrize("time", [1, 2])
 @pytest.mark.parametrize("rows", ROWS)
-def test_attention_in_the_codecs_ring(rows: int) -> None:
+def test_attention_in_the_codecs_ring(rows: int, time: int) -> None:
     """A window of 300 times in tiles of 256; slots in any order, of which every third is not active."""
     heads, width, context, slots = 2, 32, 300, rows + 3
     cached = random(2, slots, heads, context, width)
     exact_cached = cached.double()
-    projected, angles = random(rows, 2, 3, heads, width, seed=1), random(rows, 2, width // 2, seed=2)
+    projected, angles = random(rows, time, 3, heads, width, seed=1), random(rows, time, width // 2, seed=2)
     positions = [0, 2, 254, 256, 298, 300, 302, 9990]
     position = torch.tensor([positions[row % len(positions)] for row in range(rows)], device=DEVICE)
     slot = torch.randperm(slots, generator=torch.Generator().manual_seed(3))[:rows].to(DEVICE)
     active = torch.arange(rows, device=DEVICE) % 3 != 1
     got = mimi.ring_attention(projected, cached, slot, active, position, angles.cos(), angles.sin())
     double = angles.double()
-    exact = reference_ring_attention(
-        projected.double(), exact_cached, slot, active, position, double.cos(), double.sin()
-    )
+    attend = ReferenceRingAttention(slot, active, position, double.cos(), double.sin(), context)
+    exact = attend(projected.double(), exact_cached)
     assert relative(got, exact) < 2e-6
     assert relative(cached, exact_cached) < 2e-6
 

@@ -53,7 +53,9 @@ def reference_linear(
         y = F.linear(x, weight, bias)
         y = F.gelu(y) if gelu else y
     if residual is not None:
-        y = residual + y
+        y = torch.add(residual, y, out=out)
+    elif out is not None:
+        y = out.copy_(y)
     if elu is not None:
         elu.copy_(F.elu(y))
-    return y if out is None else out.copy_(y)
+    return y
