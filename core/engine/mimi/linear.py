@@ -21,7 +21,7 @@ def packed(weight: Tensor) -> Tensor:
 
     It is as it was for a GPU, and where torch has no oneDNN.
     """
-    if weight.is_cuda or not torch.backends.mkldnn.is_available():
+    if weight.is_cuda or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return weight
     arranged: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
     return arranged
@@ -47,6 +47,7 @@ def reference_linear(
     """
     if centred:
         x = F.layer_norm(x, (x.shape[-1],), eps=epsilon)
+    y: Tensor
     if weight.is_mkldnn:
         y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none")
     else:

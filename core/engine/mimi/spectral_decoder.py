@@ -78,7 +78,7 @@ class SpectralDecoder:
 
     def _run_block(self, block: Block, here: Features, there: Features, rows: Tensor) -> None:
         kernel, dim = block.taps.shape
-        windows = here.windows(rows, kernel, 1).unflatten(2, (kernel, dim))
+        windows = here.windows(rows, kernel, 1).view(len(rows), here.time, kernel, dim)
         mixed = (windows * block.taps).sum(2) + block.bias
         hidden = self._normed_linear(mixed, block.widen, gelu=True)
         fused_linear(
@@ -116,8 +116,8 @@ def synthesis_matrix(envelope: Tensor) -> Tensor:
 
     On a GPU, libraries' transforms are not for a step: a row's bits may depend on the number of rows beside it.
     """
-    unit = torch.eye(len(envelope) // 2 + 1, dtype=torch.float64)
-    parts = [torch.fft.irfft(each, n=len(envelope), norm="ortho") for each in (unit.cdouble(), 1j * unit)]
+    unit = torch.eye(len(envelope) // 2 + 1, dtype=torch.complex128)
+    parts = [torch.fft.irfft(each, n=len(envelope), norm="ortho") for each in (unit, 1j * unit)]
     return (torch.cat(parts).T * envelope.double().cpu()[:, None]).float().to(envelope.device)
 
 
@@ -133,7 +133,7 @@ def arranged(block: SpectralBlock) -> Block:
     scale, narrow = block.scale.detach(), block.narrow
     return Block(
         block.depthwise.weight.detach()[:, 0].T.contiguous(),
-        block.depthwise.bias.detach(),
+        block.depthwise.get_parameter("bias").detach(),
         normed(block.norm, block.widen),
         Linear(packed(scale[:, None] * narrow.weight.detach()), scale * narrow.bias.detach()),
     )
