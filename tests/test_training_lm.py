@@ -71,8 +71,8 @@ def conversations(count: int, positions: int = 40, begin: int = 5) -> Bank:
     said = torch.where(user < 8, 10 + user, PADDING).roll(1, dims=1)
     said[:, : begin + 1] = PADDING
     text[:] = torch.where(said == PADDING, PADDING, 10 + said).roll(2, dims=1)
-    begins, speaking = torch.full((count,), begin), torch.zeros(count, positions, dtype=torch.bool)
-    return Bank(tokens, begins, speaking, torch.ones(count, dtype=torch.bool), said)
+    begins, nowhere = torch.full((count,), begin), torch.zeros(count, positions, dtype=torch.bool)
+    return Bank(tokens, begins, nowhere, torch.ones(count, dtype=torch.bool), said, nowhere)
 
 
 def logits(network: Network, vocabulary: int = 20) -> Logits:

@@ -16,7 +16,8 @@ from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
 from core.engine.prompt import SpecialCodes
 from tests.test_training_scripts import FREE, facts
 from training import names
-from training.dialogues import PADDING, VOICE_FRAMES, Composer, Dialogue
+from training.composer import Composer
+from training.dialogues import PADDING, VOICE_FRAMES, Dialogue
 from training.encoded import SHIFTS, AgentLine, Lines
 from training.episodes import Episode, Exchange
 from training.lm import CODEBOOK_WEIGHTS, HEARD_WEIGHT, TEXT_WEIGHT, Losses, Shares, losses_of
@@ -184,7 +185,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Episode, int
             line = AgentLine(text, "NATF2", tuple(0.6 * place for place in range(count)), codes)
             lines.agents["service-0"][text] = line
             lines.voices["NATF2"].append(line)
-        composer = Composer(lines, {"service-0": one}, tokenizer, special, ARCHITECTURE)
+        composer = Composer(lines, {"service-0": one}, tokenizer, special, ARCHITECTURE, {})
         dialogue = composer.compose(random.Random(seed), 600)
         prompt = tokenizer.decode([piece for piece in dialogue.prompt[VOICE_FRAMES:, 0].tolist() if piece < 400])
         text = tokenizer.decode([piece for piece in dialogue.text.tolist() if piece not in (0, PADDING)])
@@ -196,7 +197,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Episode, int
 def test_a_dialogue_is_renamed_whole_and_says_so(
     composed: Callable[[Episode, int], tuple[Dialogue, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.dialogues.SHARES", {"service": 1.0})
+    monkeypatch.setattr("training.composer.SHARES", {"service": 1.0})
     rng, renamed_ones = random.Random(8), 0
     for seed in range(60):
         one = episode(rng, "service")
@@ -230,7 +231,8 @@ def losses(sounds: list[bool], codes: int = 7) -> tuple[Losses, Tensor, Tensor]:
     speaking = torch.arange(positions).expand(2, -1) % 3 > 0
     heard = torch.full((2, positions), PADDING)
     shares = Shares(torch.tensor(CODEBOOK_WEIGHTS))
-    found = losses_of(network, shares, tokens, torch.tensor([5, 5]), speaking, torch.tensor(sounds), heard)
+    begins, given = torch.tensor([5, 5]), torch.zeros_like(speaking)
+    found = losses_of(network, shares, tokens, begins, speaking, torch.tensor(sounds), heard, given)
     torch.autograd.backward(found.total)
     assert text.grad is not None
     assert made[0].grad is not None

@@ -182,8 +182,8 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
     said = {
         tuple(code) for voice in lines.voices.values() for line in voice for code in line.codes.reshape(-1, 8).tolist()
     }
-    heard_words = 0
-    for row, begin, speaking, sounds, _ in zip(*(column.numpy() for column in vars(bank).values()), strict=True):
+    heard_words, understood, greeted = 0, 0, 0
+    for row, begin, speaking, sounds, heard, _ in zip(*(column.numpy() for column in vars(bank).values()), strict=True):
         # Step t gives the token of stream k at position t + DELAYS[k].
         steps = np.stack([row[delay : POSITIONS - 1 + delay, k] for k, delay in enumerate(DELAYS)], axis=1)
         text = steps[VOICE_FRAMES + GAP_FRAMES : begin - GAP_FRAMES, 0]
@@ -203,9 +203,14 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
         assert speaking[begin : begin + 10].any(), "the agent greets"
         spoken = tokenizer.decode([token for token in steps[begin:, 0].tolist() if token not in (0, PADDING)])
         greeting = prompts[told].greeting.split() if sounds else []
-        assert spoken.split()[: len(greeting)] == greeting or len(spoken) < len(" ".join(greeting))
+        assert spoken.split()[:1] == greeting[:1] or not sounds
+        greeted += spoken.split()[: len(greeting)] == greeting
+        assert (heard[:begin] == PADDING).all()
+        understood += len(tokenizer.decode(heard[heard != PADDING].tolist()).split())
         heard_words += len(spoken.split())
     assert heard_words > 10 * CONVERSATIONS
+    assert greeted > CONVERSATIONS / 2, "few callers interrupt the greeting"
+    assert understood > 3 * CONVERSATIONS, "what callers say is written down"
     assert 0 < bank.sounds.sum() < CONVERSATIONS
 
 
@@ -283,7 +288,8 @@ async def test_the_export_speaks_as_the_network_would(folder: Folder, network: N
     text = SentencePieceTokenizer(checkpoint.tokenizer).prompt(prompt.text)
     layout = lay_out(prompt.voice, text, checkpoint.special, ARCHITECTURE)
     user = drain(VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, CPU))(frames.reshape(-1)))
-    dialogue = Dialogue(layout.tokens, said[:, 0], said[:, 1:], np.zeros(len(said), np.bool_))
+    nothing, nobody = np.full(len(said), PADDING), np.zeros(len(said), np.bool_)
+    dialogue = Dialogue(layout.tokens, said[:, 0], said[:, 1:], nobody, nothing, nobody)
     tokens = torch.from_numpy(positions_of(dialogue, user, checkpoint.special))[None]
     target = tokens[:, 1:, : 1 + AGENT_CODEBOOKS]
     with torch.inference_mode():

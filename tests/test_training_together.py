@@ -16,8 +16,10 @@ def _learn(rank: int, port: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(SIZE), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     together = Together(torch.device("cpu"))
     weights = [torch.full((2, 3), float(rank)), torch.full((4,), 10.0 * rank)]
+    shared = torch.full((3,), float(rank))
+    together.share([shared])
     together.average(weights)
-    torch.save({"weights": weights, "time": together.agreed(rank + 1.5)}, Path(folder) / f"{rank}.pt")
+    torch.save({"weights": weights, "shared": shared, "time": together.agreed(rank + 1.5)}, Path(folder) / f"{rank}.pt")
 
 
 def test_weights_are_averaged_and_the_first_says_when_it_is_over(tmp_path: Path) -> None:
@@ -29,6 +31,7 @@ def test_weights_are_averaged_and_the_first_says_when_it_is_over(tmp_path: Path)
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert torch.equal(found["weights"][0], torch.full((2, 3), 0.5))
         assert torch.equal(found["weights"][1], torch.full((4,), 5.0))
+        assert torch.equal(found["shared"], torch.zeros(3))
         assert found["time"] == 1.5
 
 

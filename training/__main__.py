@@ -21,6 +21,13 @@ def report(line: str) -> None:
 device_option = click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 
 
+flite_option = click.option(
+    "--flite",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where flite's libraries are, if not installed.",
+)
+
+
 def stage(function: Callable[..., None]) -> Callable[..., None]:
     """Options that every stage that learns has."""
     function = click.option("--minutes", default=9.0, show_default=True, help="How long this run takes.")(function)
@@ -55,11 +62,7 @@ def main(context: click.Context, folder: Path) -> None:
     "--shards", nargs=2, type=int, default=(0, 200), show_default=True, help="The first, and the one after the last."
 )
 @click.option("--workers", default=2, show_default=True)
-@click.option(
-    "--flite",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where flite's libraries are, if not installed.",
-)
+@flite_option
 @click.pass_obj
 def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int, flite: Path | None) -> None:
     """The teachers say the agents' lines of many episodes, or lines of callers."""
@@ -257,6 +260,55 @@ def recall(
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
     for figure in result.figures:
         report(figure.row())
+    report(f"Details are in {path}.")
+
+
+@main.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
+@click.option("--personas", type=int, help="How many strangers; 24, or 6 with --quick.")
+@click.option("--quick", is_flag=True, help="Fewer and shorter calls: about three minutes on two cores.")
+@click.option("--only", "kinds", multiple=True, help="Kinds of calls, such as facts; all when left out.")
+@click.option("--slots", type=int, help="How many calls are held at once; 32 on a CPU, 96 on a GPU.")
+@click.option("--recording", type=click.Path(exists=True, path_type=Path), help="A WAV of a real caller.")
+@flite_option
+@click.option("--listen/--no-listen", default=True, help="Whether Whisper and DistillMOS listen too.")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="The JSON file; in the folder when left out.")
+@device_option
+@click.pass_obj
+def judge(
+    folder: Path,
+    checkpoint: Path,
+    personas: int | None,
+    quick: bool,
+    kinds: tuple[str, ...],
+    slots: int | None,
+    recording: Path | None,
+    flite: Path | None,
+    listen: bool,
+    target: Path | None,
+    device: Device,
+) -> None:
+    """Strangers call, whose prompts, wordings and voices nano has never heard, and are judges of all it does."""
+    import training.judging.stage as stage_of_judge
+    from training.judging.scenes import Scale
+
+    options = stage_of_judge.Options(
+        checkpoint=checkpoint,
+        cache=folder / "judge",
+        teacher=folder / "speech" / "kokoro",
+        scale=Scale(personas or (6 if quick else 24), quick),
+        kinds=stage_of_judge.kinds_named(kinds),
+        slots=slots or (32 if device == "cpu" else 96),
+        device=device,
+        recording=recording,
+        flite=flite,
+        listen=listen,
+    )
+    judgement = stage_of_judge.judge(options, report)
+    path = target or folder / "judgement.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(judgement), indent=1))
+    report(stage_of_judge.summary(judgement))
     report(f"Details are in {path}.")
 
 

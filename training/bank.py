@@ -1,6 +1,8 @@
 """A bank of finished conversations, from which the language model's batches are drawn."""
 
 import random
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,17 +13,18 @@ from torch import Tensor
 
 from core.engine.call import FRAME_SAMPLES
 from core.engine.prompt import SpecialCodes, Tokens
-from training.dialogues import PADDING, Composer, Dialogue, positions_of
-from training.pool import coloured_noise
+from training.acoustics import ECHOES, around
+from training.composer import Composer
+from training.dialogues import PADDING, Dialogue, positions_of
 from training.schedule import save_atomically
 
 ENCODED_FRAMES = 12_000
 """Frames of callers' sound that are encoded at a time."""
-MUTED = 0.25
-"""The share of callers whose microphone gives perfect silence between their words."""
+ROUND = 16
+"""Frames that a batch's length is a multiple of: Fourier transforms of such lengths are fast."""
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Some conversations' tokens, begins, speaking, sounds and heard, see `Bank`."""
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Some conversations' tokens, begins, speaking, sounds, heard and given, see `Bank`."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Bank:
 
     `tokens`: int16[conversations, positions, 17]; `begins`: the prompts' lengths, int64[conversations];
     `speaking`: whether the agent does, bool[conversations, positions]; `sounds`: whether its codes sound as its text
-    reads, and are to be learned, bool[conversations]; `heard`: the text pieces of what the caller says, PADDING between
-    them and in the prompt, int16[conversations, positions].
+    reads, and are to be learned, bool[conversations]; `heard`: what the caller says in text pieces, padding in the
+    prompt, int16[conversations, positions]; `given`: where the agent's text is given to it and not to be learned,
+    bool[conversations, positions].
     """
 
     tokens: Tensor
@@ -39,12 +43,13 @@ class Bank:
     speaking: Tensor
     sounds: Tensor
     heard: Tensor
+    given: Tensor
 
     def batch(self, size: int) -> Batch:
         """Some conversations at random."""
         rows = torch.randint(len(self.tokens), (size,), device=self.tokens.device)
-        heard = self.heard[rows].long()
-        return self.tokens[rows].long(), self.begins[rows], self.speaking[rows], self.sounds[rows], heard
+        tokens, heard = self.tokens[rows].long(), self.heard[rows].long()
+        return tokens, self.begins[rows], self.speaking[rows], self.sounds[rows], heard, self.given[rows]
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -56,59 +61,66 @@ class Bank:
         return cls(**torch.load(path, map_location=device, weights_only=True))
 
 
-@torch.inference_mode()
 def build_bank(
     composer: Composer, mimi: MimiModel, special: SpecialCodes, count: int, positions: int, seed: int
 ) -> Bank:
     """Compose `count` conversations of so many positions and encode their callers."""
-    rng = random.Random(seed)
-    device = next(mimi.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
     tokens = np.empty((count, positions, 17), dtype=np.int16)
-    speaking = np.zeros((count, positions), dtype=np.bool_)
+    speaking, given = np.zeros((2, count, positions), dtype=np.bool_)
+    heard = np.full((count, positions), PADDING, dtype=np.int16)
     begins = np.empty(count, dtype=np.int64)
     sounds = np.empty(count, dtype=np.bool_)
-    heard = np.full((count, positions), PADDING, dtype=np.int16)
+    for row, (dialogue, user) in enumerate(encoded(composer, mimi, count, positions, seed)):
+        begins[row] = begin = len(dialogue.prompt)
+        tokens[row] = positions_of(dialogue, user, special)
+        speaking[row, begin:], heard[row, begin:] = dialogue.speaking, dialogue.heard
+        given[row, begin:], sounds[row] = dialogue.given, dialogue.sounds
+    return Bank(*(torch.from_numpy(array) for array in (tokens, begins, speaking, sounds, heard, given)))
+
+
+def encoded(
+    composer: Composer, mimi: MimiModel, count: int, positions: int, seed: int
+) -> Iterator[tuple[Dialogue, Tokens]]:
+    """`count` dialogues, each with its caller's codes: some are composed while those before them are encoded."""
+    rng = random.Random(seed)
+    generator = torch.Generator(next(mimi.parameters()).device).manual_seed(seed)
     rows = max(1, ENCODED_FRAMES // positions)
-    for start in range(0, count, rows):
-        dialogues = [composer.compose(rng, positions + 1) for _ in range(min(rows, count - start))]
-        users = encode_callers(mimi, dialogues, rng, generator)
-        for row, (dialogue, user) in enumerate(zip(dialogues, users, strict=True), start):
-            begin = len(dialogue.prompt)
-            tokens[row] = positions_of(dialogue, user, special)
-            speaking[row, begin:] = dialogue.speaking
-            begins[row], sounds[row] = begin, dialogue.sounds
-    return Bank(*(torch.from_numpy(array) for array in (tokens, begins, speaking, sounds, heard)))
+    waiting: tuple[list[Dialogue], Future[list[Tokens]]] | None = None
+    with ThreadPoolExecutor(1) as encoder:
+        for start in range(0, count + rows, rows):
+            dialogues = [composer.compose(rng, positions + 1) for _ in range(min(rows, count - start))]
+            before, waiting = waiting, None
+            if dialogues:
+                waiting = dialogues, encoder.submit(encode_callers, mimi, dialogues, generator)
+            if before is not None:
+                yield from zip(before[0], before[1].result(), strict=True)
 
 
-def encode_callers(
-    mimi: MimiModel, dialogues: list[Dialogue], rng: random.Random, generator: torch.Generator
-) -> list[Tokens]:
-    """Mix each caller's lines with the noise of a room, and encode: int64[frames, 8] each."""
+@torch.inference_mode()
+def encode_callers(mimi: MimiModel, dialogues: list[Dialogue], generator: torch.Generator) -> list[Tokens]:
+    """Each caller's lines with the world around them, encoded in one pass: int64[frames, 8] each."""
     device = generator.device
-    frames = max(len(dialogue.text) for dialogue in dialogues)
-    sound = torch.zeros(len(dialogues), frames * FRAME_SAMPLES, device=device)
+    frames = -(-max(len(dialogue.text) for dialogue in dialogues) // ROUND) * ROUND
+    sound = np.zeros((len(dialogues), frames * FRAME_SAMPLES), dtype=np.int16)
     for row, dialogue in enumerate(dialogues):
-        gain = 10 ** (rng.uniform(-12, 4) / 20)
         for start, line in dialogue.caller:
-            piece = torch.from_numpy(line).to(device)[: max(0, sound.shape[1] - start)]
-            sound[row, start : start + len(piece)] += gain * piece
-    level = torch.empty(len(dialogues), 1, device=device).uniform_(-75, -34, generator=generator)
-    heard = torch.rand(len(dialogues), 1, device=device, generator=generator) >= MUTED
-    sound += heard * 10 ** (level / 20) * coloured_noise((len(dialogues), sound.shape[1]), device)
-    sound += bursts(len(dialogues), frames, generator)
-    codes = mimi.encode(sound.clamp(-1, 1)[:, None]).transpose(1, 2).cpu().numpy().astype(np.int64)
+            piece = line[: max(0, sound.shape[1] - start)]
+            sound[row, start : start + len(piece)] = piece
+    callers = torch.from_numpy(sound).to(device).float() / 32767
+    heard = around(callers, loudspeakers(mimi, dialogues, frames, generator), generator)
+    codes = mimi.encode(heard[:, None]).transpose(1, 2).cpu().numpy().astype(np.int64)
     return [codes[row, : len(dialogue.text)] for row, dialogue in enumerate(dialogues)]
 
 
-def bursts(count: int, frames: int, generator: torch.Generator) -> Tensor:
-    """Breath, knocks and hum for some callers: noise under a slow envelope, or a few steady tones."""
-    device, samples = generator.device, frames * FRAME_SAMPLES
-    chance = torch.rand(count, 1, device=device, generator=generator)
-    envelope = torch.rand(count, 1, frames // 3 + 2, device=device, generator=generator)
-    envelope = torch.nn.functional.interpolate((envelope - 0.8).clamp(min=0) * 5, samples, mode="linear")[:, 0]
-    noise = 0.04 * envelope * coloured_noise((count, samples), device)
-    time = torch.arange(samples, device=device) / 24_000
-    pitches = 80 + 900 * torch.rand(count, 3, 1, device=device, generator=generator)
-    hum = 0.01 * torch.sin(2 * torch.pi * pitches * time).sum(dim=1)
-    return torch.where(chance < 0.15, noise, torch.where(chance > 0.95, hum, torch.zeros_like(noise)))
+def loudspeakers(mimi: MimiModel, dialogues: list[Dialogue], frames: int, generator: torch.Generator) -> Tensor:
+    """What callers' loudspeakers play, float32[dialogues, samples]: the agent, for those who have no headset on."""
+    device = generator.device
+    played = torch.zeros(len(dialogues), frames * FRAME_SAMPLES, device=device)
+    chosen = (torch.rand(len(dialogues), device=device, generator=generator) < ECHOES).nonzero()[:, 0].tolist()
+    if chosen:
+        codes = np.tile(dialogues[0].agent[:1], (len(chosen), frames, 1))
+        for row, number in enumerate(chosen):
+            codes[row, : len(dialogues[number].agent)] = dialogues[number].agent
+        made = mimi.decode(torch.from_numpy(codes).to(device).transpose(1, 2))[:, 0]
+        played[chosen] = made[:, : played.shape[1]]
+    return played

@@ -172,11 +172,12 @@ class CodecTraining:
         save_atomically(path, state | {"steps": self.step_count, "shape": asdict(self.options.shape)})
 
     def resume(self, path: Path) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state, or from the mean of a decoder's weights alone, whose judges are new."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.step_count = state["steps"]
+            if name in state or name == "decoder":
+                part.load_state_dict(state.get(name, state["mean"]))
+        self.step_count = state.get("steps", 0)
 
     def _parts(self) -> dict[str, nn.Module]:
         return {"decoder": self.decoder, "mean": self.mean, "judges": self.judges, "listener": self.listener}

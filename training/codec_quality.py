@@ -112,3 +112,16 @@ def keep_sounds(ways: Sequence[Heard], folder: Path) -> None:
     for way_number, way in enumerate(ways):
         for number, sound in enumerate(way.sounds):
             sphn.write_wav(str(folder / f"{number:03d}-{way_number}.wav"), sound, SAMPLE_RATE)
+
+
+def through_codec(checkpoint: Checkpoint, device: torch.device) -> Callable[[Samples], Samples]:
+    """What a checkpoint's codec makes of a line, float32[samples] at 24 kHz, with a little silence around it."""
+    mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device).eval()
+
+    def coded(line: Samples) -> Samples:
+        pcm = frames_of(np.pad(line, SETTLING * FRAME_SAMPLES)).ravel()
+        with torch.inference_mode():
+            sound = mimi.decode(mimi.encode(torch.from_numpy(pcm)[None, None].to(device)))
+        return np.asarray(sound[0, 0].cpu().numpy(), dtype=np.float32)
+
+    return coded

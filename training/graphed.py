@@ -39,7 +39,7 @@ class GraphedStep(Generic[Result]):
         """The step as a graph, and where it leaves its result. Capturing does not run it."""
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # Other threads may watch their own work.
             result = self._step()
         return graph, result
 

@@ -111,6 +111,7 @@ def losses_of(
     speaking: Tensor,
     sounds: Tensor,
     heard: Tensor,
+    given: Tensor,
     context: int = 0,
 ) -> Losses:
     """`tokens`: int64[batch, positions, 17], and the rest as in `Bank`; `context` is the length of the model's window.
@@ -135,7 +136,7 @@ def losses_of(
     agent = agent.gather(1, chosen[..., None].expand(-1, -1, AGENT_CODEBOOKS))
     code_loss = F.cross_entropy(codes.flatten(0, 2).float(), agent.flatten(), reduction="none").view_as(agent)
     code_mean = (code_loss * shares.codebooks * learned[..., None]).sum() / learned.sum().clamp(min=1)
-    text_mean, spoken = text_losses(text, words, talking)
+    text_mean, spoken = text_losses(text, words, talking & ~given[:, 1:])
     heard_mean, understood = text_losses(hearing, heard[:, 1:], talking)
     return Losses(
         shares.text * text_mean + shares.heard * heard_mean + code_mean,
@@ -239,6 +240,7 @@ class LmTraining:
         Where several processes learn together the first one says when it is over, reports and saves.
         """
         together, elapsed = Together(self.device), 0.0
+        together.share(self.network.parameters())
         began, first, due = time.monotonic(), self.step_count, SAVED_S
         while True:
             if together.is_time(self.step_count - first):

@@ -1,4 +1,4 @@
-"""All spoken lines in the device's memory, and crops of them with what the world adds: level, noise, other voices."""
+"""All spoken lines in the device's memory, and crops of them."""
 
 from collections.abc import Iterable
 
@@ -48,26 +48,3 @@ class SpeechPool:
         labels = self.labels[starts + torch.arange(width, device=device)].long()
         places = starts * LABEL_SAMPLES + torch.arange(width * LABEL_SAMPLES, device=device)
         return self.sound[places].float() / 32767, labels
-
-
-def coloured_noise(shape: tuple[int, int], device: torch.device) -> Tensor:
-    """Noise whose power falls by 0 to 2 powers of the frequency, chosen for each row; of unit power."""
-    spectrum = torch.fft.rfft(torch.randn(shape, device=device))
-    frequency = torch.linspace(0.002, 1, spectrum.shape[1], device=device)
-    slope = 2 * torch.rand(shape[0], 1, device=device)
-    noise: Tensor = torch.fft.irfft(spectrum * frequency ** (-slope / 2), n=shape[1])
-    level: Tensor = noise.std(dim=1, keepdim=True)
-    return noise.div(level)
-
-
-def worldly(sound: Tensor) -> Tensor:
-    """What a microphone may make of float32[batch, samples]: some louder, softer, noisy, or two voices at once."""
-    batch, device = len(sound), sound.device
-    choice = torch.rand(batch, 1, device=device)
-    level = 10 ** (torch.empty(batch, 1, device=device).uniform_(-16, 4) / 20)
-    sound = torch.where(torch.rand(batch, 1, device=device) < 0.5, sound * level, sound)
-    power = 10 ** (torch.empty(batch, 1, device=device).uniform_(-60, -25) / 20)
-    noisy = sound + power * coloured_noise((batch, sound.shape[1]), device)
-    mixed = sound + 0.6 * sound.roll(1, dims=0)
-    sound = torch.where(choice < 0.3, noisy, torch.where(choice > 0.95, mixed, sound))
-    return sound.clamp(-1, 1)

@@ -22,7 +22,7 @@ from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
 from core.engine.spoken_numbers import number_in_words
 from core.evaluation.callers import Line
-from core.evaluation.calls import Conversation
+from core.evaluation.calls import PlannedCall, hold_together
 from core.evaluation.evaluate import spoken
 from core.evaluation.figures import Figure, share
 from core.evaluation.speech import activity, is_talked_over
@@ -181,34 +181,24 @@ def asked_at(number: int, minutes: Sequence[float]) -> tuple[float, ...]:
 async def hold(
     engine: SlotEngine, planned: Sequence[Planned], minutes: Sequence[float], report: Report
 ) -> list[CallRecord]:
-    """Hold calls in step: each frame of all of them is answered before the next."""
+    """Hold all these calls at once."""
     # A synthesizer's noise goes on from line to line: both calls of a pair are to hear the same.
-    say, count = cache(Espeak().say), 0
-    held, callers = [], []
-    for each in planned:
-        call = engine.open(
-            Prompt(each.episode.prompt, engine.voice(each.voice), each.pinned), Sampling(seed=each.number)
+    say = cache(Espeak().say)
+    talkers = [long_caller(each, minutes, say) for each in planned]
+    calls = [
+        PlannedCall(
+            Prompt(each.episode.prompt, engine.voice(each.voice), each.pinned),
+            talker.frames(),
+            Sampling(seed=each.number),
         )
-        talker = long_caller(each, minutes, say)
-        callers.append(talker)
-        held.append((call, call.frames(), Conversation(talker.frames())))
-    for call, _, _ in held:
-        await call.ready()
-    while talking := [each for each in held if not each[2].ended]:
-        with engine.inputs_changed():  # So that the engine sees all frames at once, and steps once.
-            for call, _, conversation in talking:
-                call.push(conversation.frame)
-        for _, answers, conversation in talking:
-            conversation.answer(await anext(answers))
-        count += 1
-        if count * FRAME_S % 60 == 0:
-            report(f"{count * FRAME_S / 60:.0f} minutes of {len(talking)} calls")
-    for call, _, _ in held:
-        await call.close()
-    return [
-        record_of(each.episode, each.voice, talker, conversation.recording(0.0))
-        for each, talker, (_, _, conversation) in zip(planned, callers, held, strict=True)
+        for each, talker in zip(planned, talkers, strict=True)
     ]
+    records: dict[int, CallRecord] = {}
+    async for place, recording in hold_together(engine, calls, len(calls)):
+        each = planned[place]
+        records[place] = record_of(each.episode, each.voice, talkers[place], recording)
+        report(f"{len(records)} of {len(calls)} calls")
+    return [records[place] for place in range(len(calls))]
 
 
 def long_caller(each: Planned, minutes: Sequence[float], say: Callable[[str, Speaker], Spoken]) -> ScriptedCaller:

@@ -8,6 +8,7 @@ import multiprocessing
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -21,11 +22,11 @@ from training.teachers import Espeak, Kokoro, Spoken, paused
 from training.voices import AGENTS, ESPEAK_AGENTS, Speaker
 
 KOKORO, ESPEAK = "kokoro", "espeak"
-CALLERS = {"callers-espeak": 1500, "callers-kokoro": 400, "callers-flite": 800}
+CALLERS = {"callers-espeak": 1500, "callers-kokoro": 120, "callers-flite": 800}
 """The kinds of shards of callers' lines, and how many lines are in one."""
 TEACHERS = (KOKORO, ESPEAK, *CALLERS)
 """The kinds of shards: the first two are agents' lines."""
-EPISODES = {KOKORO: 16, ESPEAK: 32}
+EPISODES = {KOKORO: 6, ESPEAK: 32}
 """Episodes to a shard of agents' lines."""
 WHOLE = {KOKORO: 0.6, ESPEAK: 0.5}
 """The share of episodes with all their exchanges; the others only greet and give their name."""
@@ -74,6 +75,12 @@ class _Voices:
         return self._kokoro.say(self._espeak.read(text), speaker)
 
 
+@cache
+def _voices(folder: Path, flite: Path | None) -> _Voices:
+    """A process keeps its teachers from shard to shard: Kokoro takes seconds to load."""
+    return _Voices(folder, flite)
+
+
 def agents_lines(episodes: dict[str, tuple[Episode, Speaker]], voices: _Voices) -> Iterator[Said]:
     """What the agents of these episodes say."""
     for name, (chosen, agent) in episodes.items():
@@ -100,7 +107,7 @@ def make_shard(teacher: str, folder: Path, shard: int, count: int | None = None,
     path = folder / f"{teacher}-{shard:05d}"
     if path.with_suffix(".json").exists():
         return 0.0
-    voices = _Voices(folder, flite)
+    voices = _voices(folder, flite)
     if teacher in CALLERS:
         count = CALLERS[teacher] if count is None else count
         return write_shard(path, {}, callers_lines(teacher, shard, count, voices))

@@ -21,11 +21,12 @@ from training.bank import build_bank
 from training.bank_folder import BankFolder
 from training.codec import CodecOptions, CodecTraining
 from training.coded import CodedSpeech
-from training.dialogues import Composer
+from training.composer import Composer
 from training.encoded import Lines, encode_lines
 from training.episodes import Episode
 from training.lm import LmOptions, LmTraining
 from training.schedule import Schedule
+from training.scripts import loose_phrases
 from training.shape import NANO, Shape
 from training.shards import Line, read_index, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
@@ -157,7 +158,7 @@ def encode_conversations(
             read += hours(lines)
         if not episodes:
             raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
-        composer = Composer(encoded, episodes, tokenizer, special, shape.architecture)
+        composer = Composer(encoded, episodes, tokenizer, special, shape.architecture, loose_phrases())
         build_bank(composer, mimi, special, count, positions, number).save(path)
         spent = time.monotonic() - began
         report(f"bank {number}: {count} conversations out of {len(episodes)} episodes, {read:.1f} hours, {spent:.0f} s")

@@ -23,10 +23,18 @@ class Together:
         self._device = device
         if self.size > 1 and not distributed.is_initialized():
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            torch.seed()  # Each process draws batches of its own.
 
     def is_time(self, step: int) -> bool:
         """Whether weights are averaged, and the time compared, before this step."""
         return self.size == 1 or step % AVERAGED == 0
+
+    @torch.no_grad()
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Let each tensor be the first process's."""
+        if self.size > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
 
     @torch.no_grad()
     def average(self, tensors: Iterable[Tensor]) -> None:

@@ -41,5 +41,8 @@ class DistillMos:
             piece = soxr.resample(sound, SAMPLE_RATE, MOS_RATE)[:LONGEST]
             row[: len(piece)] = piece
         with torch.inference_mode():
-            batches = torch.from_numpy(padded).split(BATCH)
-            return [score for batch in batches for score in self._model(batch.to(self._device)).flatten().tolist()]
+            return [
+                float(score)
+                for first in range(0, len(padded), BATCH)
+                for score in self._model(torch.from_numpy(padded[first : first + BATCH]).to(self._device)).flatten()
+            ]

@@ -11,6 +11,12 @@ _SMALL = "|".join(number_in_words(str(number)) for number in reversed(range(100)
 _HUNDREDS = rf"(?:(?:{_SMALL}) hundred(?: (?:and )?(?:{_SMALL}))?|{_SMALL})"
 NUMBER = re.compile(rf"\b{_HUNDREDS}(?: thousand(?: (?:and )?{_HUNDREDS})?)?\b")
 """A number in words, such as `one hundred and twenty`."""
+_TENS = "|".join(number_in_words(str(number)) for number in reversed(range(10, 100)))
+AMOUNT = re.compile(
+    rf"\b(?P<small>{_SMALL}) (?:cents?|pence)\b"
+    rf"|(?P<whole>{NUMBER.pattern})(?: (?:dollars?|euros?|pounds?|bucks?))?(?:(?: and)? (?P<hundredths>{_TENS})\b)?"
+)
+"""A price in words, or any other number."""
 
 
 def words_of(text: str) -> list[str]:
@@ -36,10 +42,31 @@ def mentions(text: str, name: str) -> bool:
     return f" {_joined(name)} " in f" {_joined(text)} "
 
 
+def numbers_of(text: str) -> list[str]:
+    """The numbers of a text in words, each whole: `one hundred twenty`."""
+    return [_plain(number) for number in NUMBER.findall(" ".join(words_of(text)))]
+
+
+def amounts_of(text: str) -> list[tuple[str, str]]:
+    """What a text may say of prices, each as whole units and hundredths in words.
+
+    `two dollars and fifty cents`, `$2.50` and `two fifty` are ("two", "fifty"), `fifty cents` is ("", "fifty").
+    """
+    found = []
+    for amount in AMOUNT.finditer(" ".join(words_of(text))):
+        whole, hundredths, small = amount["whole"], amount["hundredths"], amount["small"]
+        found.append(("", _plain(small)) if small else (_plain(whole), _plain(hundredths or "")))
+    return found
+
+
+def _plain(number: str) -> str:
+    return number.replace(" and ", " ")
+
+
 def _joined(text: str) -> str:
     """The words of a text, those of each number joined by hyphens."""
     spoken = " ".join(words_of(text))
-    return NUMBER.sub(lambda found: found[0].replace(" and ", " ").replace(" ", "-"), spoken)
+    return NUMBER.sub(lambda found: _plain(found[0]).replace(" ", "-"), spoken)
 
 
 class WordErrors:

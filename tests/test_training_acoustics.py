@@ -1,0 +1,116 @@
+"""The world around a caller: levels, bands, delays, and the same for the same seed."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.engine.call import SAMPLE_RATE
+from training import noises
+from training.acoustics import around, banded, clipped, echo, lossy, room, telephone
+
+pytestmark = pytest.mark.training
+SECONDS = 2
+SAMPLES = SECONDS * SAMPLE_RATE
+KINDS = [
+    noises.steady,
+    noises.typing,
+    noises.music,
+    noises.murmur,
+    noises.office,
+    noises.traffic,
+    noises.breath,
+    noises.hum,
+]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def speech(count: int = 2) -> Tensor:
+    """Syllables of noise, with a second of silence after them."""
+    sound = 0.1 * torch.randn(count, SAMPLES, generator=generator(9))
+    sound *= (torch.arange(SAMPLES) // 2400 % 2 == 0) & (torch.arange(SAMPLES) < SAMPLE_RATE)
+    return sound
+
+
+def share(sound: Tensor, low: float, high: float) -> Tensor:
+    """Each row's share of power within a band."""
+    power = torch.fft.rfft(sound).abs().square()
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, power.shape[1])
+    within: Tensor = power[:, (frequency >= low) & (frequency <= high)].sum(dim=1) / power.sum(dim=1)
+    return within
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_noise_has_unit_power_and_is_the_same_for_the_same_seed(kind: noises.Noise) -> None:
+    made = kind(3, SAMPLES, generator())
+    assert made.shape == (3, SAMPLES)
+    torch.testing.assert_close(made.square().mean(dim=1), torch.ones(3))
+    assert torch.equal(made, kind(3, SAMPLES, generator()))
+    assert not torch.equal(made, kind(3, SAMPLES, generator(1)))
+    assert not torch.equal(made[0], made[1])
+
+
+def test_babble_is_what_others_say() -> None:
+    voices = torch.zeros(3, SAMPLES)
+    voices[1, :2400] = speech(1)[0, :2400]
+    made = noises.babble(voices, generator())
+    assert made.square().mean(dim=1).gt(0.5).sum() >= 1
+    assert (made == 0).float().mean() > 0.7
+
+
+def test_a_telephone_passes_its_band_only() -> None:
+    sound = 0.1 * torch.randn(2, SAMPLES + 1, generator=generator())
+    heard = telephone(sound)
+    assert heard.shape == sound.shape
+    assert (share(heard, 250, 3600) > 0.97).all()
+    assert (share(heard, 4000, 12_000) < 1e-4).all()
+    tone = 0.3 * torch.sin(2 * torch.pi * 1000 * torch.arange(SAMPLES) / SAMPLE_RATE)[None]
+    torch.testing.assert_close(telephone(tone)[:, 2400:-2400], tone[:, 2400:-2400], atol=0.03, rtol=0)
+    assert (share(banded(sound, 100.0, 5000.0), 100, 5000) > 0.85).all()
+
+
+def test_an_echo_comes_late_and_softer() -> None:
+    agent = torch.zeros(4, SAMPLES)
+    agent[:, 100] = 1.0
+    heard = echo(agent, 0.2, -10.0, generator())
+    first = (heard.abs() > 0.3 * heard.abs().amax(dim=1, keepdim=True)).int().argmax(dim=1)
+    assert ((first - 100) / SAMPLE_RATE - 0.2).abs().max() < 0.005
+    spoken = speech()
+    level = 10 * (echo(spoken, 0.1, -10.0, generator()).square().mean() / spoken.square().mean()).log10()
+    assert level.item() == pytest.approx(-10, abs=1.5)
+
+
+def test_a_room_rings_on_and_keeps_its_head() -> None:
+    sound = speech()
+    wet = room(sound, generator())
+    assert wet.shape == sound.shape
+    assert (wet[:, SAMPLE_RATE + 2400 : SAMPLE_RATE + 4800].square().mean(dim=1) > 1e-8).all()
+    assert (wet[:, -1200:].square().mean(dim=1) < 1e-4 * sound.square().mean(dim=1)).all()
+
+
+@pytest.mark.parametrize("effect", [clipped, lossy])
+def test_what_is_spoilt_has_no_new_peaks_and_keeps_silence(effect: Callable[[Tensor, torch.Generator], Tensor]) -> None:
+    sound = speech()
+    made = effect(sound, generator())
+    assert made.shape == sound.shape
+    assert 0.05 < (made - sound).square().mean() ** 0.5 / sound.std() < 1
+    assert made[:, SAMPLE_RATE + 1200 :].abs().max() < 1e-6
+    assert made.abs().max() < 1.5 * sound.abs().max()
+
+
+def test_some_callers_are_perfectly_silent_and_the_rest_of_the_world_is_as_the_seed_says() -> None:
+    callers, agents = speech(40), torch.zeros(40, SAMPLES)
+    heard = around(callers, agents, generator())
+    assert heard.isfinite().all()
+    assert heard.abs().max() <= 1
+    assert torch.equal(heard, around(callers, agents, generator()))
+    assert torch.equal(callers, speech(40)), "what comes in is left as it is"
+    silence = heard[:, -2400:].square().mean(dim=1).sqrt()
+    assert 0 < (silence < 1e-7).sum() < 20
+    assert 4 < (silence > 1e-3).sum() < 30
+    echoed = around(callers, speech(40).roll(SAMPLE_RATE, dims=1), generator())
+    assert not torch.equal(echoed, heard)

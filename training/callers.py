@@ -1,0 +1,96 @@
+"""Who calls, and what they can say: callers' lines by wish and by voice, and speech that nobody understands."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from core.engine.call import SAMPLE_RATE
+from training.encoded import CallerLine
+from training.garbling import garbled
+from training.voices import FLITE_VOICES
+
+SHARES = {"kokoro": 0.45, "espeak": 0.35, "flite": 0.2}
+"""How often callers speak by which teacher."""
+Sound = npt.NDArray[np.int16]
+QUIET = 0.02
+"""What is below this share of a line's peak is not speech, before it and after it."""
+MARGIN = 480
+"""Samples that are kept around speech."""
+STRIDE = 8
+"""Every so manieth sample is looked at, where a line's speech begins and ends."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What a caller says: sound from the first word to the last, and the samples at which each word ends."""
+
+    sound: Sound
+    words: tuple[str, ...]
+    ends: tuple[int, ...]
+
+
+def utterance(line: CallerLine) -> Utterance:
+    """A line without the silence around it. A word ends where the next begins."""
+    level = np.abs(np.asarray(line.pcm[::STRIDE]))
+    loud = np.flatnonzero(level > int(QUIET * level.max(initial=0)))
+    begin, end = (int(loud[0]) * STRIDE, int(loud[-1]) * STRIDE) if len(loud) else (0, len(line.pcm))
+    begin, end = max(0, begin - MARGIN), min(len(line.pcm), end + MARGIN)
+    begins = (int(second * SAMPLE_RATE) - begin for second in line.words[1:])
+    return Utterance(np.asarray(line.pcm[begin:end]), tuple(line.text.split()), (*begins, end - begin))
+
+
+def teacher(voice: str) -> str:
+    """Who spoke a line in this voice, as SHARES names it."""
+    return "flite" if voice in FLITE_VOICES else "kokoro" if voice.startswith("kokoro") else "espeak"
+
+
+_Spoken = defaultdict[str, dict[str, list[CallerLine]]]
+
+
+def _by_wish() -> dict[str, list[CallerLine]]:
+    return defaultdict(list)
+
+
+class Callers:
+    """All that callers have said."""
+
+    def __init__(self, lines: dict[str, list[CallerLine]]) -> None:
+        self._lines = lines
+        self._wishes = [wish for wish, spoken in lines.items() if spoken]
+        self._voices, self._teachers = _Spoken(_by_wish), _Spoken(_by_wish)
+        self._names: dict[str, list[str]] = defaultdict(list)
+        for wish in self._wishes:
+            for line in lines[wish]:
+                self._voices[line.voice][wish].append(line)
+                self._teachers[teacher(line.voice)][wish].append(line)
+                self._names[teacher(line.voice)].append(line.voice)
+
+    def voice(self, rng: Random) -> str:
+        """Somebody; empty where there is nobody."""
+        there = [name for name in SHARES if name in self._names]
+        if not there:
+            return ""
+        return rng.choice(self._names[rng.choices(there, [SHARES[name] for name in there])[0]])
+
+    def say(self, rng: Random, wishes: Collection[str], voice: str) -> Utterance | None:
+        """One of these wishes, in this voice if it has said any, else in one like it; None where nobody has.
+
+        With no voice, it may be anybody.
+        """
+        voice = voice or self.voice(rng)
+        for lines in (self._voices.get(voice, {}), self._teachers.get(teacher(voice), {}), self._lines):
+            said = [wish for wish in wishes if lines.get(wish)]
+            if said:
+                return utterance(rng.choice(lines[rng.choice(said)]))
+        return None
+
+    def garble(self, rng: Random, said: Utterance) -> Utterance:
+        """It in such a way that nobody understands a word, and about as loud."""
+        other = self.say(rng, rng.sample(self._wishes, min(8, len(self._wishes))), "") or said
+        sound = garbled(said.sound.astype(np.float32), other.sound.astype(np.float32), rng)
+        before, after = (max(1.0, float(np.abs(samples).max(initial=0))) for samples in (said.sound, sound))
+        return Utterance((sound * min(1.0, 1.2 * before / after)).clip(-32767, 32767).astype(np.int16), (), ())

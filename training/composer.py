@@ -1,0 +1,80 @@
+"""Random conversations: who talks with whom, by what name, in which voice."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from itertools import accumulate
+
+import numpy as np
+import sentencepiece
+
+from core.engine.architecture import Architecture
+from core.engine.prompt import SpecialCodes, Tokens, Voice, lay_out
+from training.callers import Callers
+from training.conversations import Conversation
+from training.dialogues import VOICE_FRAMES, Dialogue, Pieces
+from training.encoded import SHIFTS, Lines
+from training.episodes import Episode
+from training.renaming import RENAMED, renaming
+
+SHARES = {"kokoro": 0.76, "espeak": 0.2, "shipped": 0.04}
+"""How often episodes are heard: Kokoro's, robots', and those of the personas that come with the service."""
+
+
+class Composer:
+    """Makes dialogues of a given number of positions, prompt and conversation together.
+
+    `loose` is callers' speech that belongs to no exchange, by what it is, see `training.scripts.loose_phrases`.
+    """
+
+    def __init__(
+        self,
+        lines: Lines,
+        episodes: Mapping[str, Episode],
+        tokenizer: sentencepiece.SentencePieceProcessor,
+        special: SpecialCodes,
+        architecture: Architecture,
+        loose: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        self._lines, self._episodes, self._loose = lines, episodes, loose
+        self._tokenizer, self._special, self._architecture = tokenizer, special, architecture
+        self._callers = Callers(lines.callers)
+        self._pieces: Pieces = cache(tokenizer.encode)
+        self._names = sorted(name for name in episodes if name in lines.agents)
+        self._weights = list(accumulate(self._shares_of()))
+
+    def compose(self, rng: random.Random, positions: int) -> Dialogue:
+        """A conversation about a random episode, renamed or not, cut or filled with silence to `positions`."""
+        (name,) = rng.choices(self._names, cum_weights=self._weights)
+        episode, said = self._episodes[name], self._lines.agents[name]
+        speaker = next(iter(said.values())).speaker
+        renamed = renaming(rng, episode) if rng.random() < RENAMED else None
+        if renamed is not None:
+            said = {text: replace(line, text=renamed(text)) for text, line in said.items()}
+        prompt = self._prompt(rng, renamed(episode.prompt) if renamed else episode.prompt, speaker)
+        dialogue = Dialogue.silent(prompt, positions - len(prompt) - 1, self._special, sounds=renamed is None)
+        given = self._lines.voices[speaker]
+        Conversation(
+            rng, dialogue, episode, said, given, self._callers, self._loose, self._pieces, self._special
+        ).hold()
+        return dialogue
+
+    def _shares_of(self) -> list[float]:
+        """Each episode's share: within its kind by how much it says, the kinds by SHARES."""
+        kinds = [name.partition("-")[0] for name in self._names]
+        sizes = [len(self._lines.agents[name]) for name in self._names]
+        whole = Counter[str]()
+        for kind, size in zip(kinds, sizes, strict=True):
+            whole[kind] += size
+        return [SHARES[kind] * size / whole[kind] for kind, size in zip(kinds, sizes, strict=True)]
+
+    def _prompt(self, rng: random.Random, prompt: str, speaker: str) -> Tokens:
+        line = rng.choice(self._lines.voices[speaker])
+        codes = line.codes[rng.randrange(SHIFTS)].astype(np.int64)
+        while len(codes) < VOICE_FRAMES:
+            codes = np.concatenate([codes, rng.choice(self._lines.voices[speaker]).codes[0].astype(np.int64)])
+        text = np.array(self._tokenizer.encode(f"<system> {prompt.strip()} <system>"), dtype=np.int64)
+        voice = Voice(speaker, codes=codes[:VOICE_FRAMES])
+        return lay_out(voice, text, self._special, self._architecture).tokens

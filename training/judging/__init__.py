@@ -1,0 +1,1 @@
+"""Stage `judge`: calls by strangers, whose prompts, wordings and voices are in no training."""
