@@ -42,11 +42,12 @@ class SpectralDecoder:
         self._expand = Linear(packed(network.expand.weight.detach()), network.expand.bias.detach())
         self._blocks = [arranged(block) for block in network.blocks if isinstance(block, SpectralBlock)]
         self._spectrum = normed(network.norm, network.spectrum)
-        self._envelope = network.hann / network.hann.square().view(-1, shape.hop).sum(0).repeat(
+        self.envelope = network.hann / network.hann.square().view(-1, shape.hop).sum(0).repeat(
             shape.window // shape.hop
         )
         """What a spectrum's samples are multiplied by before they are added to those of the others: `[window]`."""
-        self._synthesis = synthesis_matrix(self._envelope) if device.type == "cuda" else None
+        self.synthesis = synthesis_matrix(self.envelope) if device.type == "cuda" else None
+        """The inverse Fourier transform as a matrix, where it is one."""
         self._shape = shape
         self._vector = Features(0, 0, 1, shape.dim)
         self._features: list[Features] = []
@@ -92,12 +93,12 @@ class SpectralDecoder:
         """Write the samples of each spectrum's window, under the envelope, to `pieces`: `[rows, spectra, window]`."""
         magnitude, phase = torch.split(spectra, self._shape.bins, dim=2)
         magnitude = magnitude.clamp(max=LOUDEST).exp()
-        if self._synthesis is not None:
+        if self.synthesis is not None:
             parts = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=2)
-            fused_linear(parts, self._synthesis, out=pieces)
+            fused_linear(parts, self.synthesis, out=pieces)
         else:
             sound = torch.fft.irfft(torch.polar(magnitude, phase), n=self._shape.window, norm="ortho")
-            torch.mul(sound, self._envelope, out=pieces)
+            torch.mul(sound, self.envelope, out=pieces)
 
     def _overlapped(self, rows: Tensor) -> Tensor:
         """Add up what overlaps: of the newest window its first hop, of each older one the hop after: `[rows, 1920]`."""
@@ -118,7 +119,7 @@ def synthesis_matrix(envelope: Tensor) -> Tensor:
     """
     unit = torch.eye(len(envelope) // 2 + 1, dtype=torch.complex128)
     parts = [torch.fft.irfft(each, n=len(envelope), norm="ortho") for each in (unit, 1j * unit)]
-    return (torch.cat(parts).T * envelope.double().cpu()[:, None]).float().to(envelope.device)
+    return (torch.cat(parts) * envelope.double().cpu()).T.float().contiguous().to(envelope.device)
 
 
 def projected(decoded: Tensor, project: nn.Linear) -> Tensor:
