@@ -5,13 +5,14 @@ from torch import Tensor
 from torch.nn.functional import rms_norm
 
 from benchmarks.baseline import PlainMimi
-from benchmarks.untrained import untrained_mimi
+from benchmarks.untrained import MIMI, untrained_mimi
 from core.engine.depformer import reference_codebook_attention
 from core.engine.linear import reference_linear
 from core.engine.mimi.codec import MimiCodec
 from core.engine.mimi.coder import reference_nearest_codes
 from core.engine.mimi.linear import reference_linear as reference_mimi_linear
-from core.engine.mimi.transformer import reference_ring_attention
+from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralShape
+from core.engine.mimi.transformer import ReferenceRingAttention
 from core.engine.transformer import NORM_EPSILON
 
 CODEC_FRAMES = 40
@@ -26,7 +27,13 @@ def relative(got: Tensor, exact: Tensor) -> float:
 @torch.inference_mode()
 def fused_errors(device: torch.device) -> dict[str, float]:
     """Relative errors, and shares of codes that differ."""
-    return {**matmul_errors(device), **depformer_errors(device), **mimi_errors(device), **codec_errors(device)}
+    return {
+        **matmul_errors(device),
+        **depformer_errors(device),
+        **mimi_errors(device),
+        **codec_errors(device),
+        **spectral_errors(device),
+    }
 
 
 def matmul_errors(device: torch.device) -> dict[str, float]:
@@ -101,7 +108,7 @@ def mimi_errors(device: torch.device) -> dict[str, float]:
     active = torch.tensor([True, True, False, True], device=device)
     got = ring_attention(projected, cached, slots, active, position, angles.cos(), angles.sin())
     exact_angles = angles.double().cos(), angles.double().sin()
-    exact = reference_ring_attention(projected.double(), exact_cached, slots, active, position, *exact_angles)
+    exact = ReferenceRingAttention(slots, active, position, *exact_angles, 250)(projected.double(), exact_cached)
     vectors, latent = torch.randn(8, 2048, 256, device=device), torch.randn(40, 512, device=device) * 3
     exact_vectors = vectors.double()
     codes = nearest_codes(latent, vectors, vectors.square().sum(-1) / 2)
@@ -131,3 +138,23 @@ def codec_errors(device: torch.device) -> dict[str, float]:
         sound = max(sound, relative(got[active], exact[active]))
     torch.backends.cudnn.allow_tf32 = allowed
     return {"Mimi's codes that differ": differ, "Mimi's sound": sound}
+
+
+def spectral_errors(device: torch.device) -> dict[str, float]:
+    """A decoder of spectra with random weights, against the whole network on the CPU, and rows alone against many."""
+    torch.manual_seed(4)
+    mimi = untrained_mimi(torch.Generator().manual_seed(4), MIMI)
+    whole = SpectralMimi(mimi, SpectralNetwork(SpectralShape(latent=mimi.dimension)).eval())
+    codes = torch.randint(mimi.cardinality, (SLOTS, 8, CODEC_FRAMES))
+    exact = whole.decode(codes).view(SLOTS, -1, 1920).to(device)
+    whole.to(device)
+    together, alone = MimiCodec(whole, SLOTS), MimiCodec(whole, SLOTS)
+    slots, active = torch.arange(SLOTS, device=device), torch.ones(SLOTS, dtype=torch.bool, device=device)
+    sound, differ = 0.0, 0.0
+    for frame in range(CODEC_FRAMES):
+        step = codes[:, :, frame].to(device)
+        got = together.decode(step, active, slots)
+        one = alone.decode(step[1:2], active[1:2], slots[1:2])
+        sound = max(sound, relative(got, exact[:, frame]))
+        differ += float((one != got[1:2]).float().mean()) / CODEC_FRAMES
+    return {"spectral decoder's sound": sound, "its samples that differ in a row alone": differ}

@@ -1,6 +1,7 @@
 """Checkpoints: what loads, and how wrong ones are refused."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.untrained import untrained_mimi
 from core.boot.checkpoint_source import NANO
 from core.engine.architecture import FIXED, Architecture
 from core.engine.checkpoint import Checkpoint
 from core.engine.kv_cache import PrefillCache
 from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
+from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralShape
 from core.engine.prompt import SpecialCodes
 from core.engine.quantization import unpair
 from core.engine.sampling import USUAL
@@ -21,6 +24,7 @@ from core.engine.tokenizer import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi, stored_name
 from core.errors import CheckpointError
 from tests.engines import CPU, golden_architecture, golden_weights
+from training.shape import codec_shape
 
 
 def copy_of(folder: Path, **config: Any) -> Path:
@@ -91,11 +95,69 @@ def test_a_codec_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_mimi(tmp_path / "mimi.safetensors", checkpoint.mimi_config, CPU)
 
 
+def spectral_codec(path: Path) -> dict[str, Any]:
+    """Write a codec with a small decoder of spectra and return its config."""
+    config = codec_shape(32, 4, 1, codebook_size=64)
+    mimi = untrained_mimi(torch.Generator().manual_seed(0), config)
+    shape = SpectralShape(latent=32, dim=32, heads=2, feedforward=48, context=6, blocks=2, hidden=48)
+    save_file(SpectralMimi(mimi, SpectralNetwork(shape)).state_dict(), path)
+    return config | {"spectral": asdict(shape)}
+
+
+def test_a_codec_may_have_a_decoder_of_spectra(tmp_path: Path) -> None:
+    path = tmp_path / "mimi.safetensors"
+    config = spectral_codec(path)
+    mimi, stored = load_mimi(path, config, CPU), load_file(path)
+    assert isinstance(mimi, SpectralMimi)
+    assert all(torch.equal(tensor, stored.pop(name)) for name, tensor in mimi.state_dict().items())
+    assert not stored
+    with pytest.raises(CheckpointError, match=f"{path} does not fit its config: decoder.*is missing"):
+        load_mimi(path, {key: value for key, value in config.items() if key != "spectral"}, CPU)
+
+
+def test_a_decoder_of_spectra_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mimi.safetensors"
+    config, tensors = spectral_codec(path), load_file(path)
+    del tensors["spectral.norm.bias"]
+    tensors["spectral.expand.weight"] = tensors["spectral.expand.weight"][:-1]
+    tensors["decoder.model.0.conv.conv.weight"] = torch.zeros(1)
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError) as error:
+        load_mimi(path, config, CPU)
+    for problem in ("spectral.norm.bias is missing", "spectral.expand.weight has shape [255, 32], not [256, 32]",
+                    "decoder.model.0.conv.conv.weight is not one of this codec's"):  # fmt: skip
+        assert problem in str(error.value)
+    with pytest.raises(CheckpointError, match=f"{path}: spectral.latent must be 32"):
+        load_mimi(path, config | {"spectral": config["spectral"] | {"latent": 64}}, CPU)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ([], "spectral must be an object"),
+        ({"dims": 256}, "spectral.dims is not a key"),
+        ({"dim": "256"}, "spectral.dim must be a positive whole number, not '256'"),
+        ({"blocks": 0}, "spectral.blocks must be a positive whole number"),
+        ({"hop": True}, "spectral.hop must be a positive whole number"),
+        ({"dim": 36, "heads": 8}, "spectral.dim must be an even multiple of heads"),
+        ({"hop": 250}, "spectral.hop must divide a frame's 1920 samples"),
+        ({"window": 250}, "spectral.hop must divide a frame's 1920 samples and window"),
+    ],
+)
+def test_a_wrong_decoder_of_spectra_is_named(tmp_path: Path, section: Any, message: str) -> None:
+    folder = copy_of(tmp_path / "copy")
+    config = json.loads((folder / "mimi.json").read_text())
+    (folder / "mimi.json").unlink()
+    (folder / "mimi.json").write_text(json.dumps(config | {"spectral": section}))
+    with pytest.raises(CheckpointError, match=f"{folder / 'mimi.json'}: {message}"):
+        Checkpoint.read(folder)
+
+
 def test_nano_says_what_it_is() -> None:
     checkpoint = Checkpoint.read(NANO)
     assert checkpoint.name == "nano"
     assert "does not think" in checkpoint.notice
-    assert sum(path.stat().st_size for path in NANO.rglob("*")) < 30_000_000
+    assert sum(path.stat().st_size for path in NANO.rglob("*")) < 48_000_000
 
 
 def test_a_config_without_architecture_is_moshi_7b(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds only")
 
+from benchmarks.untrained import untrained_mimi
 from core.engine.architecture import Architecture
 from core.engine.depformer import reference_codebook_attention
 from core.engine.kernels import mimi, mimi_matmul
@@ -20,9 +21,13 @@ from core.engine.kernels.norm import rms_norm
 from core.engine.kernels.sampling import sample
 from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, ReferenceBlockAttention, blocks_for, query_positions
 from core.engine.linear import reference_linear
+from core.engine.mimi import spectral_decoder, transformer
 from core.engine.mimi.coder import reference_nearest_codes
 from core.engine.mimi.linear import reference_linear as reference_mimi_linear
-from core.engine.mimi.transformer import reference_ring_attention
+from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralShape
+from core.engine.mimi.spectral_decoder import SpectralDecoder, synthesis_matrix
+from core.engine.mimi.transformer import ReferenceRingAttention
+from core.engine.mimi.weights import codebooks
 from core.engine.quantization import pair, quantize
 from core.engine.rotary import RotaryEmbedding
 from core.engine.sampler import gumbel_noise, reference_sample
@@ -216,24 +221,49 @@ def cache_of(blocks: int, dtype: torch.dtype) -> BlockCache:
     return cache
 
 
+@pytest.mark.parametrize("time", [1, 2])
 @pytest.mark.parametrize("rows", ROWS)
-def test_attention_in_the_codecs_ring(rows: int) -> None:
+def test_attention_in_the_codecs_ring(rows: int, time: int) -> None:
     """A window of 300 times in tiles of 256; slots in any order, of which every third is not active."""
     heads, width, context, slots = 2, 32, 300, rows + 3
     cached = random(2, slots, heads, context, width)
     exact_cached = cached.double()
-    projected, angles = random(rows, 2, 3, heads, width, seed=1), random(rows, 2, width // 2, seed=2)
+    projected, angles = random(rows, time, 3, heads, width, seed=1), random(rows, time, width // 2, seed=2)
     positions = [0, 2, 254, 256, 298, 300, 302, 9990]
     position = torch.tensor([positions[row % len(positions)] for row in range(rows)], device=DEVICE)
     slot = torch.randperm(slots, generator=torch.Generator().manual_seed(3))[:rows].to(DEVICE)
     active = torch.arange(rows, device=DEVICE) % 3 != 1
     got = mimi.ring_attention(projected, cached, slot, active, position, angles.cos(), angles.sin())
     double = angles.double()
-    exact = reference_ring_attention(
-        projected.double(), exact_cached, slot, active, position, double.cos(), double.sin()
-    )
+    attend = ReferenceRingAttention(slot, active, position, double.cos(), double.sin(), context)
+    exact = attend(projected.double(), exact_cached)
     assert relative(got, exact) < 2e-6
     assert relative(cached, exact_cached) < 2e-6
+
+
+@torch.inference_mode()
+def test_a_decoder_of_spectra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the whole network; and a row has the same bits alone as among others."""
+    shape = SpectralShape(
+        latent=64, dim=64, heads=2, feedforward=96, context=3, blocks=2, hidden=96, window=240, hop=60
+    )
+    torch.manual_seed(0)
+    whole = SpectralMimi(untrained_mimi(torch.Generator().manual_seed(0)), SpectralNetwork(shape).eval())
+    codes = integers(0, 512, 3, 8, 5)
+    exact = whole.decode(codes.cpu()).view(3, -1, 1920).to(DEVICE)
+    if DEVICE.type == "cpu":
+        monkeypatch.setattr(spectral_decoder, "packed", lambda weight: weight)
+        for module in (spectral_decoder, transformer):
+            monkeypatch.setattr(module, "fused_linear", mimi_matmul.linear)
+    quantizer = codebooks(whole.to(DEVICE).quantizer)
+    together, alone = (SpectralDecoder(whole.spectral, quantizer, 3, DEVICE) for _ in range(2))
+    for decoder in (together, alone):
+        decoder.synthesis = synthesis_matrix(decoder.envelope)
+    slots, active = torch.arange(3, device=DEVICE), torch.ones(3, dtype=torch.bool, device=DEVICE)
+    for frame in range(codes.shape[2]):
+        sound = together.run(codes[:, :, frame], active, slots)
+        assert relative(sound, exact[:, frame]) < 2e-5
+        assert torch.equal(alone.run(codes[1:2, :, frame], active[1:2], slots[1:2]), sound[1:2])
 
 
 @pytest.mark.parametrize("rows", ROWS)

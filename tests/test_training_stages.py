@@ -279,6 +279,10 @@ async def test_the_export_speaks_as_the_network_would(folder: Folder, network: N
     sound = np.concatenate([output.pcm for output in outputs])
     assert np.isfinite(sound).all()
     assert np.abs(sound).max() > 1e-4
+    codes = torch.from_numpy(np.stack([output.tokens[1:] for output in outputs])).T[None]
+    with torch.inference_mode():
+        whole = trained_mimi(folder.path, CPU, TINY.mimi).decode(codes)[0, 0].numpy()
+    assert np.allclose(sound, whole, atol=1e-4), "the engine decodes as training does"
 
     said = np.stack([output.tokens for output in outputs])
     text = SentencePieceTokenizer(checkpoint.tokenizer).prompt(prompt.text)
@@ -329,6 +333,24 @@ def test_an_export_may_be_the_mean_of_several_states(folder: Folder, tmp_path: P
         export(folder.path, tmp_path / "nano", list[str]().append, TINY, VOICES, [tmp_path / "lm.pt"], last)
         told = load_file(tmp_path / "nano" / "model.safetensors")["text_linear.weight"]
         assert torch.equal(told, (2 * state[kind]["text_linear"]).bfloat16())
+
+
+def test_an_export_has_the_trained_decoder_and_the_frozen_encoder(folder: Folder, tmp_path: Path) -> None:
+    frozen, exported = (load_file(folder.path / at / "mimi.safetensors") for at in (".", "nano"))
+    kept = {name for name in frozen if not name.startswith(("decoder", "upsample"))}
+    trained = {f"spectral.{name}" for name in torch.load(folder.path / "codec.pt", weights_only=True)["mean"]}
+    assert exported.keys() == kept | trained
+    assert all(torch.equal(exported[name], frozen[name]) for name in kept)
+    assert exported["spectral.expand.weight"].dtype == torch.bfloat16
+    # Where no decoder was trained, the codec stays whole.
+    for name in ("mimi.safetensors", "lm.pt", "tokenizer.model"):
+        (tmp_path / name).symlink_to(folder.path / name)
+    shutil.copytree(folder.path / "nano" / "voices", tmp_path / "nano" / "voices")
+    export(tmp_path, tmp_path / "nano", list[str]().append, TINY, VOICES)
+    again = load_file(tmp_path / "nano" / "mimi.safetensors")
+    assert again.keys() == frozen.keys()
+    assert all(torch.equal(again[name], frozen[name]) for name in frozen)
+    assert "spectral" not in Checkpoint.read(tmp_path / "nano").mimi_config  # type: ignore[operator]
 
 
 def test_an_export_without_speech_keeps_the_voices(folder: Folder, tmp_path: Path) -> None:

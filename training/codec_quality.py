@@ -13,7 +13,6 @@ import torch
 from core.boot.devices import pick_device
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, frames_of
 from core.engine.checkpoint import Checkpoint
-from core.engine.mimi.weights import codebooks
 from core.engine.weights import load_mimi
 from core.evaluation.figures import Figure
 from core.evaluation.mos import DistillMos
@@ -22,7 +21,8 @@ from core.evaluation.words import WordErrors
 from core.settings.sections import Device
 from training.judge import judge as make_judge
 from training.scripts import episode
-from training.stages import trained_decoder
+from training.shape import NANO
+from training.stages import trained_mimi
 from training.teachers import Espeak, Kokoro
 from training.voices import AGENTS
 
@@ -83,10 +83,10 @@ def evaluate_codec(
     device = pick_device(device_name)
     read = Checkpoint.read(checkpoint)
     mimi = load_mimi(read.mimi, read.mimi_config, device).eval()
-    decoder = trained_decoder(folder, device) if (folder / "codec.pt").exists() else None
+    trained = trained_mimi(folder, device, NANO.mimi) if (folder / "codec.pt").exists() else None
     judge, kokoro, espeak = make_judge(), Kokoro(teacher, device), Espeak()
     ways = [Heard("teacher"), Heard("through the checkpoint's codec")]
-    ways += [Heard("through the trained decoder")] if decoder is not None else []
+    ways += [Heard("through the trained decoder")] if trained is not None else []
     rng = random.Random("codec")
     for number, speaker in enumerate(islice(cycle(AGENTS.values()), lines)):
         text = rng.choice(episode(rng, held_out=True).lines())
@@ -94,10 +94,8 @@ def evaluate_codec(
         with torch.inference_mode():
             codes = mimi.encode(torch.from_numpy(pcm)[None, None].to(device))
             sounds = [pcm, mimi.decode(codes)[0, 0].cpu().numpy()]
-            if decoder is not None:
-                vectors = codebooks(mimi.quantizer).decoded
-                latent = vectors[torch.arange(codes.shape[1], device=device), codes.transpose(1, 2)].sum(2)
-                sounds.append(decoder(latent)[0].cpu().numpy())
+            if trained is not None:
+                sounds.append(trained.decode(codes)[0, 0].cpu().numpy())
         for way, sound in zip(ways, sounds, strict=True):
             way.errors.add(text, judge.hear(sound))
             way.sounds.append(sound)

@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from moshi.models.compression import MimiModel
 from moshi.models.loaders import MOSHI_NAME, TEXT_TOKENIZER_NAME
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import EXTENSION, SPOKEN
+from core.engine.mimi.spectral import SECTION, SpectralMimi
 from core.engine.prompt import Voice
 from core.media.voices import write_voice
 from training.dialogues import VOICE_FRAMES
 from training.network import Network
 from training.shape import NANO, Shape
 from training.shards import Line, read_shard, shard_paths
-from training.stages import special_codes, tokenizer_file, trained_mimi
+from training.stages import codec_folder, rounded, special_codes, tokenizer_file, trained_mimi
 from training.voices import AGENTS
 
 NOTICE = "This is the small built-in model: it speaks, plays its persona and does not think."
@@ -44,9 +45,9 @@ def export(
 ) -> None:
     """Write config, weights in bfloat16, tokenizer and voices into `target`, which is made anew.
 
-    The language model is what `lm.pt` holds, and the mean with `earlier` states of it: of each the mean of its latest
-    steps or, if asked, the last alone. What tells the caller's words is left out. Where the folder has no speech, the
-    voices of `target` stay.
+    The codec is core/nano's, or the folder's, with the decoder of `codec.pt` where there is one. The language model is
+    what `lm.pt` holds, and the mean with `earlier` states of it: of each the mean of its latest steps or, if asked, the
+    last alone. What tells the caller's words is left out. Where the folder has no speech, the voices of `target` stay.
     """
     if not (folder / "lm.pt").exists():
         raise click.ClickException(f"{folder / 'lm.pt'} is missing: run the stage `lm` first.")
@@ -59,18 +60,14 @@ def export(
     network.load_state_dict(mean_of([folder / "lm.pt", *earlier], "network" if last else "mean"))
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in network.checkpoint().items()}
     save_file(weights, making / MOSHI_NAME)
-    codec = {
-        name: tensor.to(torch.bfloat16) if tensor.dim() > 1 and "_codebook" not in name else tensor
-        for name, tensor in mimi.state_dict().items()
-    }
-    save_file(codec, making / "mimi.safetensors")
-    mimi.load_state_dict({name: tensor.float() for name, tensor in codec.items()})
+    save_file(codec_weights(mimi, codec_folder(folder)), making / "mimi.safetensors")
     special = special_codes(mimi)
     config = dict(FIXED) | shape.architecture.to_config() | {"dep_q": AGENT_CODEBOOKS, "delays": list(DELAYS)}
     config |= {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json"}
     config[EXTENSION] = {"name": "nano", "notice": NOTICE, "text": SPOKEN, **asdict(special), "sampling": SAMPLING}
     (making / "config.json").write_text(json.dumps(config, indent=1))
-    (making / "mimi.json").write_text(json.dumps(shape.mimi, indent=1))
+    decoder = {SECTION: asdict(mimi.spectral.shape)} if isinstance(mimi, SpectralMimi) else {}
+    (making / "mimi.json").write_text(json.dumps(shape.mimi | decoder, indent=1))
     shutil.copy(tokenizer_file(folder, shape), making / TEXT_TOKENIZER_NAME)
     if not shard_paths(folder / "speech") and (target / "voices").is_dir():
         shutil.copytree(target / "voices", making / "voices")
@@ -83,6 +80,15 @@ def export(
     making.rename(target)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     report(f"{target}: {size / 1e6:.1f} MB")
+
+
+def codec_weights(mimi: MimiModel, source: Path) -> dict[str, torch.Tensor]:
+    """The codec's tensors: encoder and quantizer as they are in `source`, so that codes keep their meaning."""
+    frozen = load_file(source / "mimi.safetensors")
+    return {
+        name: rounded(tensor) if name.startswith("spectral.") else frozen[name]
+        for name, tensor in mimi.state_dict().items()
+    }
 
 
 def write_voices(folder: Path, lines: Mapping[str, Line], mimi: MimiModel) -> None:

@@ -13,10 +13,10 @@ from moshi.models.compression import MimiModel
 
 from core.boot.checkpoint_source import NANO as NANO_CHECKPOINT
 from core.engine.checkpoint import Checkpoint
-from core.engine.mimi.spectral import SpectralNetwork, SpectralShape
+from core.engine.mimi.spectral import SECTION, SpectralMimi, SpectralNetwork, SpectralShape
 from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
-from core.engine.weights import load_mimi
+from core.engine.weights import load_mimi, read_json
 from training.bank import build_bank
 from training.bank_folder import BankFolder
 from training.codec import CodecOptions, CodecTraining
@@ -34,9 +34,6 @@ from training.voices import AGENTS
 
 OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
-FROZEN = Path(__file__).parents[1] / "core" / "nano" / "mimi.safetensors"
-"""The codec whose codes nano's language model knows."""
-
 Report = Callable[[str], None]
 
 
@@ -88,23 +85,34 @@ def agents_first(folder: Path, report: Report) -> list[Line]:
     return agents + others
 
 
-def trained_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> MimiModel:
-    """The codec whose encoder is frozen, with its first decoder: `mimi.safetensors` of the folder, or else core/nano's.
+def codec_folder(folder: Path) -> Path:
+    """Where the codec is whose codes the language model knows: the folder with a `mimi.safetensors`, or core/nano."""
+    return folder if (folder / "mimi.safetensors").exists() else NANO_CHECKPOINT
 
-    Its shape must be what `config` says.
+
+def trained_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> MimiModel:
+    """The codec whose encoder and quantizer are frozen, with the decoder of `codec.pt`, or its own where there is none.
+
+    Its shape must be what `config` says, without what that says of the decoder.
     """
-    path = folder / "mimi.safetensors"
-    return load_mimi(path if path.exists() else FROZEN, config, device).eval()
+    source = codec_folder(folder)
+    described = read_json(source / "mimi.json") if (source / "mimi.json").exists() else {}
+    own = {SECTION: described[SECTION]} if SECTION in described else {}
+    mimi = load_mimi(source / "mimi.safetensors", config | own, device)
+    return SpectralMimi(mimi, trained_decoder(folder, device)) if (folder / "codec.pt").exists() else mimi
 
 
 def trained_decoder(folder: Path, device: torch.device) -> SpectralNetwork:
     """The decoder of `codec.pt`, its weights rounded as an export rounds them."""
-    if not (folder / "codec.pt").exists():
-        raise click.ClickException(f"{folder / 'codec.pt'} is missing: run the stage `codec` first.")
     state = torch.load(folder / "codec.pt", map_location=device, weights_only=True)
     decoder = SpectralNetwork(SpectralShape(**state["shape"])).to(device)
-    decoder.load_state_dict({name: tensor.bfloat16().float() for name, tensor in state["mean"].items()})
+    decoder.load_state_dict({name: rounded(tensor).float() for name, tensor in state["mean"].items()})
     return decoder.eval()
+
+
+def rounded(tensor: torch.Tensor) -> torch.Tensor:
+    """A weight as an export stores it: matrices and filters in bfloat16."""
+    return tensor.bfloat16() if tensor.dim() > 1 else tensor
 
 
 def special_codes(mimi: MimiModel) -> SpecialCodes:

@@ -7,6 +7,7 @@ from typing import Any
 from moshi.models.loaders import MIMI_NAME, MOSHI_NAME, TEXT_TOKENIZER_NAME
 
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
+from core.engine.mimi.spectral import SpectralShape
 from core.engine.prompt import SpecialCodes
 from core.engine.sampling import USUAL, Sampling
 from core.engine.weights import read_json
@@ -58,7 +59,7 @@ class Checkpoint:
             architecture=Architecture.from_config(config, str(source)),
             weights=folder / str(config.get("moshi_name", MOSHI_NAME)),
             mimi=folder / mimi_name,
-            mimi_config=None if mimi_config is None else read_json(folder / str(mimi_config)),
+            mimi_config=None if mimi_config is None else read_mimi_config(folder / str(mimi_config)),
             tokenizer=folder / str(config.get("tokenizer_name", TEXT_TOKENIZER_NAME)),
             spell=_spells(extension, str(source)),
             special=special_codes(extension, str(source), standard=mimi_name == MIMI_NAME),
@@ -74,6 +75,13 @@ def folder_name(folder: Path) -> str:
     """The default name of the checkpoint in a folder: its own, or NAME in `models--OWNER--NAME/snapshots/COMMIT`."""
     repository = folder.parent.parent.name.rpartition("--")[2]
     return repository if folder.parent.name == "snapshots" and repository else folder.name
+
+
+def read_mimi_config(path: Path) -> dict[str, Any]:
+    """Read a codec's config. Raises CheckpointError, naming the file and the key that is wrong."""
+    config = read_json(path)
+    SpectralShape.from_config(config, str(path))
+    return config
 
 
 def _spells(extension: dict[str, Any], source: str) -> bool:

@@ -15,6 +15,7 @@ from core.engine.architecture import AGENT_CODEBOOKS
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.linear import Int8Linear
 from core.engine.lm import LanguageModel
+from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralShape
 from core.errors import CheckpointError
 
 PER_STEP = re.compile(r"(depformer_in|depformer_emb|linears|depformer\.layers\.\d+\.gating)\.(\d+)\.")
@@ -65,9 +66,15 @@ def expected(name: str, wanted: dict[str, nn.Parameter]) -> bool:
 def load_mimi(path: Path, config: dict[str, Any] | None, device: torch.device) -> MimiModel:
     """Load Mimi with the eight codebooks that Moshi uses; a `config` of None is Kyutai's own.
 
-    Raises CheckpointError naming every missing, extra or misshapen tensor.
+    Where the config has the section of a `SpectralShape`, it is a `SpectralMimi`. Raises CheckpointError naming every
+    missing, extra or misshapen tensor.
     """
     mimi = get_mimi(None, config, device=device, num_codebooks=AGENT_CODEBOOKS)
+    shape = SpectralShape.from_config(config or {}, f"The config of {path}")
+    if shape is not None:
+        if shape.latent != mimi.dimension:
+            raise CheckpointError(f"The config of {path}: spectral.latent must be {mimi.dimension}, as seanet has it.")
+        mimi = SpectralMimi(mimi, SpectralNetwork(shape).to(device))
     problems: list[str] = []
     with open_safetensors(path) as file:
         present = set(file.keys())

@@ -120,7 +120,7 @@ def _ring_attention(  # type: ignore[no-untyped-def]
 def ring_attention(
     projected: Tensor, cached: Tensor, slots: Tensor, active: Tensor, position: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
-    """Compute what `reference_ring_attention` in `core.engine.mimi.transformer` does.
+    """Compute what `ReferenceRingAttention` in `core.engine.mimi.transformer` does, which also documents the arguments.
 
     The number of times in a frame must be a power of two.
     """

@@ -10,6 +10,8 @@ from moshi.utils.compile import no_compile, no_cuda_graph
 from torch import Tensor
 
 from core.engine.mimi.coder import Decoder, Encoder
+from core.engine.mimi.spectral import SpectralMimi
+from core.engine.mimi.spectral_decoder import SpectralDecoder
 from core.engine.mimi.weights import codebooks
 
 
@@ -45,7 +47,11 @@ class MimiCodec:
         device = next(mimi.parameters()).device
         quantizer = codebooks(mimi.quantizer)
         self._encoder = Encoder(mimi, quantizer, slots, device)
-        self._decoder = Decoder(mimi, quantizer, slots, device)
+        self._decoder = (
+            SpectralDecoder(mimi.spectral, quantizer, slots, device)
+            if isinstance(mimi, SpectralMimi)
+            else Decoder(mimi, quantizer, slots, device)
+        )
 
     def encode(self, pcm: Tensor, active: Tensor, slots: Tensor) -> Tensor:
         return self._encoder.run(pcm, active, slots)

@@ -97,6 +97,7 @@ class StreamState:
         """The floats of a row that are the contexts of this frame."""
         self._next_context = torch.cat([torch.arange(end - count, end) for _, end, count in places]).to(device)
         """The floats of a row that are the contexts of the next frame."""
+        self._ranges = [(start, end, count) for start, end, count in places if count]
         self._state = torch.zeros(slots, len(self._context), device=device)
         self._width = width
 
@@ -108,7 +109,9 @@ class StreamState:
 
             load_state(self._state, slots, self._context, rows)
         else:
-            rows[:, self._context] = self._state[slots]
+            parts = torch.split(self._state[slots], [count for _, _, count in self._ranges], dim=1)
+            for (start, _, count), part in zip(self._ranges, parts, strict=True):
+                rows[:, start : start + count] = part
         return rows
 
     def save(self, rows: Tensor, slots: Tensor, active: Tensor) -> None:
@@ -118,7 +121,8 @@ class StreamState:
 
             save_state(self._state, slots, self._next_context, rows, active)
         else:
-            self._state[slots[active]] = rows[:, self._next_context][active]
+            state = torch.cat([rows[:, end - count : end] for _, end, count in self._ranges], dim=1)
+            self._state[slots[active]] = state[active]
 
     def reset(self, chosen: Tensor) -> None:
         """Begin new streams in the slots where `chosen`, bool[slots], is true."""

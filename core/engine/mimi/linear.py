@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +14,17 @@ def fused_linear(x: Tensor, weight: Tensor, **options: Any) -> Tensor:
 
         return linear(x, weight, **options)
     return reference_linear(x, weight, **options)
+
+
+def packed(weight: Tensor) -> Tensor:
+    """A matrix laid out for `reference_linear` on this CPU, so that it is not rearranged at every call.
+
+    It is as it was for a GPU, and where torch has no oneDNN.
+    """
+    if weight.is_cuda or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return weight
+    arranged: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return arranged
 
 
 def reference_linear(
@@ -29,17 +41,22 @@ def reference_linear(
 ) -> Tensor:
     """A linear layer with what surrounds it, in plain torch: `[..., in_features] -> [..., out_features]`.
 
-    `weight` is `[out_features, in_features]`. `centred` normalizes `x` first, as a layer norm with `epsilon` whose own
-    weights are folded into the matrix. After the matmul come, in this order: `bias`; `gelu`; and the addition of
-    `residual`. The result is written to `out` and, through ELU, to `elu`, where these are given.
+    `weight` is `[out_features, in_features]`, as it is or `packed`. `centred` normalizes `x` first, as a layer norm
+    with `epsilon` whose own weights are folded into the matrix. After the matmul come, in this order: `bias`; `gelu`;
+    and the addition of `residual`. The result is written to `out` and, through ELU, to `elu`, where these are given.
     """
     if centred:
         x = F.layer_norm(x, (x.shape[-1],), eps=epsilon)
-    y = F.linear(x, weight, bias)
-    if gelu:
-        y = F.gelu(y)
+    y: Tensor
+    if weight.is_mkldnn:
+        y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none")
+    else:
+        y = F.linear(x, weight, bias)
+        y = F.gelu(y) if gelu else y
     if residual is not None:
-        y = residual + y
+        y = torch.add(residual, y, out=out)
+    elif out is not None:
+        y = out.copy_(y)
     if elu is not None:
         elu.copy_(F.elu(y))
-    return y if out is None else out.copy_(y)
+    return y

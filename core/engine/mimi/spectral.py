@@ -7,14 +7,21 @@ phases of overlapping windows, and the inverse Fourier transform of these.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from moshi.models.compression import MimiModel
 from moshi.modules.transformer import ProjectedTransformer
 from torch import Tensor, nn
 
 from core.engine.call import FRAME_SAMPLES
+from core.errors import CheckpointError
+
+SECTION = "spectral"
+"""The key of Mimi's config for a decoder's `SpectralShape`. A codec without it has Mimi's own decoder."""
 
 LOUDEST = math.log(100.0)
 """The largest log magnitude; a sine of amplitude 1 has log 7.7 in the orthonormal transform of 960 samples."""
@@ -56,6 +63,29 @@ class SpectralShape:
     def bins(self) -> int:
         """Frequencies of a spectrum."""
         return self.window // 2 + 1
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], source: str) -> "SpectralShape | None":
+        """Read the section of Mimi's config, None where there is none; absent keys take the values above.
+
+        Raises CheckpointError, naming `source` and the key, for what is no decoder of this kind.
+        """
+        if SECTION not in config:
+            return None
+        section, names = config[SECTION], [field.name for field in fields(cls)]
+        if not isinstance(section, dict):
+            raise CheckpointError(f"{source}: {SECTION} must be an object.")
+        for key, size in section.items():
+            if key not in names:
+                raise CheckpointError(f"{source}: {SECTION}.{key} is not a key of such a decoder.")
+            if type(size) is not int or size <= 0:
+                raise CheckpointError(f"{source}: {SECTION}.{key} must be a positive whole number, not {size!r}.")
+        shape = cls(**section)
+        if shape.dim % (2 * shape.heads):
+            raise CheckpointError(f"{source}: {SECTION}.dim must be an even multiple of heads.")
+        if FRAME_SAMPLES % shape.hop or shape.window % shape.hop or shape.window < 2 * shape.hop:
+            raise CheckpointError(f"{source}: {SECTION}.hop must divide a frame's {FRAME_SAMPLES} samples and window.")
+        return shape
 
 
 class SpectralBlock(nn.Module):
@@ -139,3 +169,34 @@ class SpectralNetwork(nn.Module):
         )
         envelope = self.hann.square().view(-1, self.shape.hop).sum(0)
         return (overlap / envelope).flatten(1)
+
+
+class SpectralMimi(MimiModel):
+    """Mimi's encoder and quantizer with a `SpectralNetwork`, its module `spectral`, in place of Mimi's own decoder."""
+
+    def __init__(self, mimi: MimiModel, spectral: SpectralNetwork) -> None:
+        """Share the encoder and the quantizer of `mimi`, which must not be streaming."""
+        super().__init__(
+            mimi.encoder,
+            nn.Identity(),
+            mimi.quantizer,
+            frame_rate=mimi.frame_rate,
+            encoder_frame_rate=mimi.encoder_frame_rate,
+            sample_rate=mimi.sample_rate,
+            channels=mimi.channels,
+            causal=True,
+            resample_method="conv",
+            encoder_transformer=mimi.encoder_transformer,
+        )
+        self.downsample = mimi.downsample
+        del self.upsample
+        self.spectral = spectral
+        self.train(mimi.training)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Decode whole, without streaming: int64[batch, 8, frames] -> float32[batch, 1, frames * 1920].
+
+        The sound is late by the `delay` of the decoder's shape.
+        """
+        sound: Tensor = self.spectral(self.decode_latent(codes).transpose(1, 2))
+        return sound[:, None]

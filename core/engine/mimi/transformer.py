@@ -1,5 +1,7 @@
 """Mimi's transformers, with a ring of keys and values for each slot."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,12 +32,11 @@ class Transformer:
         position, time = self.position[slots], x.shape[1]
         positions = position[:, None] + torch.arange(time, device=x.device)
         angles = positions[:, :, None].float() * self._frequencies
-        cos, sin = angles.cos(), angles.sin()
+        attend = ring_attention(slots, active, position, angles.cos(), angles.sin(), self._weights.context)
         for cached, layer in zip(self._kv, self._weights.layers, strict=True):
             projected = fused_linear(x, layer.in_proj, bias=layer.in_bias, centred=True, epsilon=NORM_EPSILON)
             projected = projected.view(len(x), time, 3, self._weights.heads, self._head_dim)
-            attended = ring_attention(projected, cached, slots, active, position, cos, sin)
-            fused_linear(attended, layer.out_proj, residual=x, out=x)
+            fused_linear(attend(projected, cached), layer.out_proj, residual=x, out=x)
             hidden = fused_linear(x, layer.linear1, bias=layer.bias1, centred=True, epsilon=NORM_EPSILON, gelu=True)
             fused_linear(hidden, layer.linear2, residual=x, out=x)
         self.position.index_add_(0, slots, active * time)
@@ -46,37 +47,45 @@ class Transformer:
 
 
 def ring_attention(
-    projected: Tensor, cached: Tensor, slots: Tensor, active: Tensor, position: Tensor, cos: Tensor, sin: Tensor
-) -> Tensor:
-    """Compute what `reference_ring_attention` does; on a GPU, in one launch."""
-    if projected.is_cuda:
+    slots: Tensor, active: Tensor, position: Tensor, cos: Tensor, sin: Tensor, context: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Do what `ReferenceRingAttention` does; on a GPU, in one launch for each layer."""
+    if position.is_cuda:
         from core.engine.kernels import mimi as kernels  # Triton comes with torch's CUDA builds only
 
-        return kernels.ring_attention(projected, cached, slots, active, position, cos, sin)
-    return reference_ring_attention(projected, cached, slots, active, position, cos, sin)
+        return lambda projected, cached: kernels.ring_attention(projected, cached, slots, active, position, cos, sin)
+    return ReferenceRingAttention(slots, active, position, cos, sin, context)
 
 
-def reference_ring_attention(
-    projected: Tensor, cached: Tensor, slots: Tensor, active: Tensor, position: Tensor, cos: Tensor, sin: Tensor
-) -> Tensor:
+class ReferenceRingAttention:
     """Attention of a frame's times in plain torch: causal within the frame, and to what the ring holds of earlier ones.
 
-    `projected` is `[rows, time, 3, heads, head_dim]`. `cached`, `[2, slots, heads, context, head_dim]`, takes in the
-    keys and values of the rows that are active. `position`, int64[rows], is that of the frame's first time. `cos` and
-    `sin` are `[rows, time, head_dim / 2]`. Returns `[rows, time, heads * head_dim]`. The frame overwrites the oldest
-    times of the ring, to which it no longer attends.
+    What is the same for all layers is computed once. `position`, int64[rows], is that of the frame's first time. `cos`
+    and `sin` are `[rows, time, head_dim / 2]`. The frame overwrites the oldest times of the ring, to which it no longer
+    attends.
     """
-    (rows, time), context = projected.shape[:2], cached.shape[3]
-    query, key, value = projected.permute(2, 0, 3, 1, 4)
-    query, key = (rotate_pairs(each, cos[:, None], sin[:, None]) for each in (query, key))
-    # How long before the frame each place of the ring was written, counted from 0.
-    age = (position[:, None] - 1 - torch.arange(context, device=position.device)) % context
-    old = age < torch.clamp(position, max=context - time)[:, None]
-    new = torch.ones(time, time, dtype=torch.bool, device=position.device).tril()
-    visible = torch.cat([old[:, None].expand(rows, time, context), new.expand(rows, time, time)], dim=-1)
-    keys, values = (torch.cat([cached[kind, slots], each], dim=2) for kind, each in enumerate((key, value)))
-    attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=visible[:, None])
-    places = ((position[:, None] + torch.arange(time, device=position.device)) % context)[active]
-    cached[0, slots[active][:, None], :, places] = key[active].transpose(1, 2)
-    cached[1, slots[active][:, None], :, places] = value[active].transpose(1, 2)
-    return attended.transpose(1, 2).flatten(2)
+
+    def __init__(self, slots: Tensor, active: Tensor, position: Tensor, cos: Tensor, sin: Tensor, context: int) -> None:
+        (rows, time), device = cos.shape[:2], position.device
+        self._slots, self._active = slots, active
+        self._cos, self._sin = cos[:, :, None, None], sin[:, :, None, None]
+        # How long before the frame each place of the ring was written, counted from 0.
+        age = (position[:, None] - 1 - torch.arange(context, device=device)) % context
+        old = age < torch.clamp(position, max=context - time)[:, None]
+        new = torch.ones(time, time, dtype=torch.bool, device=device).tril()
+        visible = torch.cat([old[:, None].expand(rows, time, context), new.expand(rows, time, time)], dim=-1)
+        self._mask = cos.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)[:, None]
+        self._written = slots[active][:, None]
+        self._places = ((position[:, None] + torch.arange(time, device=device)) % context)[active]
+
+    def __call__(self, projected: Tensor, cached: Tensor) -> Tensor:
+        """Attend in one layer: `[rows, time, 3, heads, head_dim]` -> `[rows, time, heads * head_dim]`.
+
+        `cached`, `[2, slots, heads, context, head_dim]`, takes in the keys and values of the rows that are active.
+        """
+        query, key = rotate_pairs(projected[:, :, :2], self._cos, self._sin).permute(2, 0, 3, 1, 4)
+        new = torch.stack([key, projected[:, :, 2].transpose(1, 2)])
+        keys, values = torch.cat([cached[:, self._slots], new], dim=3)
+        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=self._mask)
+        cached[:, self._written, :, self._places] = new[:, self._active].permute(1, 3, 0, 2, 4)
+        return attended.transpose(1, 2).flatten(2)
