@@ -37,7 +37,7 @@ def test_personas_stand_in_groups_and_say_how_to_begin(tabs: Callable[..., Tab])
     page = tabs("?persona=hotel").choose().page
     headings = page.locator("#cards h2:visible")
     assert headings.all_inner_texts() == ["Good company", "Stories", "At your service", "Others"]
-    expect(page.locator("#dial-starters")).to_contain_text("Is breakfast included?")
+    expect(page.locator("#dial-starters")).to_contain_text("When can I check in?")
     expect(page.locator(".card", has_text="Hotel").locator("svg text")).to_have_text("🏨")
     page.get_by_label("Search personas").fill("parrot cutlasses")
     expect(page.locator("#no-match")).to_contain_text("Nobody")

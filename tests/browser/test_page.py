@@ -247,11 +247,11 @@ def test_looks(tabs: Callable[..., Tab], tmp_path: Path, scheme: str, width: int
     look("preparing", """report({ type: "opened" })""")
     look("queued", """tell("queued", { place: 2 })""")
     page.evaluate("""tell("preparing"); report({ type: "handshake" })""")
-    expect(page.locator("#starters")).to_contain_text("Is breakfast included?")
+    expect(page.locator("#starters")).to_contain_text("When can I check in?")
     page.evaluate("""report({ type: "text", text: " Good evening, the Lakeside Hotel. How can I" });
-      tell("caller_text", { text: "Is breakfast included?", start_ms: 400, end_ms: 900 });
+      tell("caller_text", { text: "When can I check in?", start_ms: 400, end_ms: 900 });
       tell("weather.rain", { drops: 3 }); tell("another", { text: 1 })""")
-    expect(page.locator(".passage.you.heard")).to_contain_text("Is breakfast included?")
+    expect(page.locator(".passage.you.heard")).to_contain_text("When can I check in?")
     page.get_by_role("button", name="Record").click()
     look("live")
     page.get_by_role("button", name="Mute").click()
