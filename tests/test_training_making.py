@@ -63,12 +63,13 @@ def test_the_plan(gpus: int, minutes: float) -> None:
         assert ("lm" in later) == (gpu in parts.learners)
         assert ("codec" in later) == (gpu in parts.decoder)
         assert ("encode" in later) == (gpu in parts.learners + parts.encoders)
-        assert set(speaking) <= set(later) or gpu not in parts.encoders or (gpus == 1 and minutes < 5)
+        assert set(speaking) <= set(later) or gpu not in parts.encoders
         assert not set(speaking) & set(later) or gpu in parts.encoders
-    assert max(job.ends for job in jobs.values()) == 60 * minutes - RESERVE_S
+    assert all(job.ends <= 60 * minutes - RESERVE_S for job in jobs.values() if not job.learns)
+    assert max(job.ends for job in jobs.values()) == request.latest < 60 * minutes - 10
     assert (jobs["lm"].ranks, jobs["lm"].needs, jobs["lm"].learns) == (len(parts.learners), "banks", True)
     assert request.minutes(100.0) == pytest.approx(minutes - (RESERVE_S + STARTUP_S + 100) / 60)
-    assert request.minutes(60 * minutes - 30) < 0
+    assert request.minutes(60 * minutes - RESERVE_S - STARTUP_S + 1) < 0
     banks = [range(*map(int, job.arguments[2:4])) for name, job in jobs.items() if name.startswith("encode")]
     assert len({bank for some in banks for bank in some}) == sum(map(len, banks)), "no bank is made twice"
     assert max(map(len, banks)) > 100, "somewhere as many as there is time for"
@@ -203,6 +204,8 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str
 def test_a_run_brings_back_what_it_has_learned(rehearsal: tuple[Path, Path, str], tmp_path: Path) -> None:
     folder, brought, told = rehearsal
     assert "FAILED" not in told
+    assert told.index("packed: ") < told.index("lm begins"), "packed before the end"
+    assert "packed: the language model in 1 pieces, the decoder, logs" in told.splitlines()[-1]
     files = sorted(path.name for path in brought.iterdir())
     assert files == [DECODER, "lm-" + files[1].split("-")[1] + "-0-of-1.safetensors", LOGS]
     unpack(brought, tmp_path / "lm.pt")

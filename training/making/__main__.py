@@ -24,7 +24,8 @@ def machine() -> Machine:
 def main(folder: Path) -> int:
     """Make what the folder's request says; a signal to end is heeded as soon as nothing is being started or packed."""
     signals: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # The one who started it may go.
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: signals.append(number))
     found = machine()
     print(f"{len(found.gpus)} GPUs, {found.cores} cores", flush=True)

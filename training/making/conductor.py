@@ -63,7 +63,7 @@ class Conductor:
 
     def _is_over(self) -> bool:
         """When there is no time left, or nobody learns any more; at once when the language model has failed."""
-        if self._stopped() or self._now() >= self._request.end or self._ended.get(MAIN):
+        if self._stopped() or self._now() >= self._request.latest or self._ended.get(MAIN):
             return True
         learning = any(job.learns for job in [*self._waiting, *(running.job for running in self._running)])
         return not learning

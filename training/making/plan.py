@@ -7,8 +7,10 @@ from typing import Literal
 
 import msgspec
 
-RESERVE_S, SMALL_RESERVE_S = 15.0, 2.0
-"""Seconds at the end in which nothing learns: what there is is packed."""
+RESERVE_S, SMALL_RESERVE_S = 25.0, 4.0
+"""Seconds at the end in which nothing is to learn: what there is is packed."""
+GRACE = 0.4
+"""The share of them for which something may still learn that was slow to begin."""
 STARTUP_S = 20.0
 """Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
 SMALL_LEARNS_S = 6.0
@@ -52,8 +54,17 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def end(self) -> float:
-        """The second at which everything has stopped but the packing."""
-        return self.seconds - (SMALL_RESERVE_S if self.small else RESERVE_S)
+        """The second at which everything is to have stopped but the packing."""
+        return self.seconds - self._reserve
+
+    @property
+    def latest(self) -> float:
+        """The second at which what still learns is killed."""
+        return self.end + GRACE * self._reserve
+
+    @property
+    def _reserve(self) -> float:
+        return SMALL_RESERVE_S if self.small else RESERVE_S
 
     def minutes(self, now: float) -> float:
         """For how long something may learn that begins at the second `now`; not above 0 if there is no time left."""
@@ -63,7 +74,7 @@ class Request(msgspec.Struct, frozen=True):
     def rehearsed(self) -> "Request":
         """The same at the smallest, on the CPU alone."""
         return msgspec.structs.replace(
-            self, small=True, first_speech=0.0, enough=1, packed_every=2.0, kokoro=False, flite=None
+            self, small=True, first_speech=0.0, enough=1, packed_every=5.0, kokoro=False, flite=None
         )
 
 
@@ -185,7 +196,7 @@ def threads_of(machine: Machine) -> int:
 def _learning(machine: Machine, request: Request) -> list[Job]:
     """The language model, and the decoder of the codec."""
     parts = roles(machine.gpus)
-    begins, end, threads = request.first_speech, request.end, threads_of(machine)
+    begins, end, threads = request.first_speech, request.latest, threads_of(machine)
     lm = ("lm", "--rate", "1e-3") + (("--small",) if request.small else ())
     ranks = 2 if request.small else max(1, len(parts.learners))
     jobs = [Job("lm", lm, parts.learners, begins, end, needs="banks", learns=True, ranks=ranks, threads=threads)]
