@@ -18,6 +18,7 @@ from core.engine.call import FRAME_S, FRAME_SAMPLES, SAMPLE_RATE, OutputFrame
 from core.errors import VoiceError
 from core.evaluation.callers import Line, leveled, recorded_lines
 from core.evaluation.calls import Recording
+from core.evaluation.espeak import ACCENTS, VARIANTS, Espeak
 from core.evaluation.evaluate import EvaluatedCall, Evaluation, Plan, at_rest, hold_calls, measure, recall
 from core.evaluation.figures import Figure
 from core.evaluation.personas import Subject, subject
@@ -286,3 +287,10 @@ def test_a_figure_without_cases_neither_passes_nor_fails() -> None:
     evaluation = Evaluation("x", "cpu", (Figure("nothing", None, 0, least=0.5),))
     assert evaluation.passed
     assert Figure("nothing", None, 0, least=0.5).row().split() == ["nothing", "-", "0", "at", "least", "50%"]
+
+
+def test_callers_of_every_accent_can_speak() -> None:
+    espeak = Espeak()
+    for accent in ACCENTS:
+        for variant in VARIANTS:
+            assert len(espeak.speak("Hello.", f"{accent}+{variant}" if variant else accent, 160, 50))

@@ -168,6 +168,20 @@ def test_sampling(rows: int) -> None:
         assert torch.equal(sample(logits, temperature, top_k, seed, position, stream), exact)
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 3, 300, 400])
+def test_sampling_among_equal_logits(top_k: int) -> None:
+    """All that equal the k-th largest may be sampled; with all logits equal, all are."""
+    rows, vocab_size = 8, 300
+    seed, position = integers(0, 2**62, rows), integers(0, 10_000, rows)
+    settings = torch.full((rows,), 0.8, device=DEVICE), torch.full((rows,), top_k, device=DEVICE)
+    logits = torch.full((rows, vocab_size), -2.0, device=DEVICE)
+    logits[0, 7], logits[1, 4:6], logits[2, 4:8], logits[3, 1::2] = 1.0, 1.0, 0.0, 3.0
+    equal = logits >= logits.topk(min(top_k, vocab_size)).values[:, -1:]
+    noise = gumbel_noise(seed, position, range(1, 2), vocab_size)[0]
+    exact = (logits / 0.8 + noise).masked_fill(~equal, -torch.inf).argmax(-1)
+    assert torch.equal(sample(logits, *settings, seed, position, 1), exact)
+
+
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_among_codebooks(rows: int, dtype: torch.dtype) -> None:

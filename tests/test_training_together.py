@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import torch
-import torch.multiprocessing as processes
+import torch.multiprocessing.spawn as processes
 
 from training.together import Together
 

@@ -11,7 +11,8 @@ from core.evaluation.speech import Samples
 
 VARIANTS = ("", "f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8")
 """Ways in which a voice can speak; "" is its own."""
-ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan")
+ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan")
+"""Of espeak-ng: American, British, Scottish, received pronunciation, and Lancaster's."""
 _SYNCHRONOUS, _PHONEME_EVENTS, _AS_IPA = 2, 1, 2
 _RATE, _PITCH = 1, 3
 _UTF8 = 1
