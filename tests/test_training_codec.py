@@ -17,6 +17,7 @@ from training.codec import CodecOptions, CodecTraining
 from training.coded import LEVEL_DB, CodedSpeech
 from training.listener import listen
 from training.pool import LABEL_SAMPLES, PHONES
+from training.schedule import Schedule
 from training.shape import codec_shape
 from training.shards import Line, LineRecord
 
@@ -115,6 +116,24 @@ def test_it_goes_on_where_it_was(mimi: MimiModel, speech: CodedSpeech, tmp_path:
     assert again.step_count == 1
     for part in ("decoder", "mean", "judges", "listener"):
         assert torch.equal(weights_of(getattr(again, part)), weights_of(getattr(training, part))), part
+
+
+def test_a_run_that_breaks_off_has_saved_what_it_had(
+    mimi: MimiModel, speech: CodedSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.codec.SAVED_S", 0.0)
+    monkeypatch.setattr("training.codec.REPORTED", 2)
+    told: list[str] = []
+
+    def report(line: str) -> None:
+        told.append(line)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    training = make_training(mimi, speech)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(Schedule(600), tmp_path / "codec.pt", report)
+    assert torch.load(tmp_path / "codec.pt", weights_only=True)["steps"] == training.step_count - 1 == 2
 
 
 def test_it_learns_to_sound_like_what_was_encoded(mimi: MimiModel, speech: CodedSpeech) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from core.engine.sampling import Sampling
 from core.settings.sections import Device
+from training.making.commands import make, watch
 from training.schedule import Schedule
 
 
@@ -26,6 +27,9 @@ flite_option = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Where flite's libraries are, if not installed.",
 )
+
+
+small_option = click.option("--small", is_flag=True, help="A small network, for rehearsals on a CPU.")
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
@@ -62,27 +66,37 @@ def main(context: click.Context, folder: Path) -> None:
     "--shards", nargs=2, type=int, default=(0, 200), show_default=True, help="The first, and the one after the last."
 )
 @click.option("--workers", default=2, show_default=True)
+@click.option("--count", type=int, help="Episodes in a shard of agents' lines, or lines in one of callers'.")
 @flite_option
 @click.pass_obj
-def speech(folder: Path, teacher: str, shards: tuple[int, int], workers: int, flite: Path | None) -> None:
+def speech(
+    folder: Path, teacher: str, shards: tuple[int, int], workers: int, count: int | None, flite: Path | None
+) -> None:
     """The teachers say the agents' lines of many episodes, or lines of callers."""
     from training.speech import make_speech
 
-    make_speech(teacher, folder / "speech", range(*shards), workers, report, flite)
+    make_speech(teacher, folder / "speech", range(*shards), workers, report, flite, count)
 
 
 @main.command()
 @stage
 @rate_option(6e-4)
 @click.option("--batch", default=40, show_default=True, help="Crops of 32 frames to a step.")
+@small_option
 @click.pass_obj
-def codec(folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float, batch: int) -> None:
+def codec(
+    folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float, batch: int, small: bool
+) -> None:
     """The codec's decoder learns to make speech of codes."""
     from training.codec import CodecOptions
+    from training.shape import NANO, SMALL, SMALL_DECODER
     from training.stages import train_codec
 
     options = CodecOptions(batch=batch, rate=rate)
-    train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report, options)
+    if small:
+        options = CodecOptions(batch=2, frames=12, heard=8, judged=5, shape=SMALL_DECODER)
+    config = (SMALL if small else NANO).mimi
+    train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report, options, config)
 
 
 @main.command()
@@ -92,12 +106,18 @@ def codec(folder: Path, device: str, part: tuple[float, float], minutes: float, 
 )
 @click.option("--positions", default=512, show_default=True, help="Length of the conversations, prompt included.")
 @click.option("--count", default=4000, show_default=True, help="Conversations to a bank.")
+@click.option("--long", type=int, default=0, help="Every so manieth bank is of fewer and longer conversations.")
+@small_option
 @click.pass_obj
-def encode(folder: Path, device: str, banks: tuple[int, int], positions: int, count: int) -> None:
+def encode(
+    folder: Path, device: str, banks: tuple[int, int], positions: int, count: int, long: int, small: bool
+) -> None:
     """Conversations are mixed from the lines, and encoded."""
+    from training.shape import NANO, SMALL
     from training.stages import encode_conversations
 
-    encode_conversations(folder, torch.device(device), range(*banks), positions, count, report)
+    shape = SMALL if small else NANO
+    encode_conversations(folder, torch.device(device), range(*banks), positions, count, report, shape, long)
 
 
 @main.command()
@@ -114,6 +134,7 @@ def encode(folder: Path, device: str, banks: tuple[int, int], positions: int, co
     help="The checkpoint to begin with, where there is no lm.pt; it is grown.",
 )
 @click.option("--afresh", is_flag=True, help="Begin with random weights instead.")
+@small_option
 @click.pass_obj
 def lm(
     folder: Path,
@@ -126,9 +147,11 @@ def lm(
     heard: float | None,
     begin: Path,
     afresh: bool,
+    small: bool,
 ) -> None:
     """The language model learns to converse."""
     from training.lm import HEARD_WEIGHT, TEXT_WEIGHT, LmOptions
+    from training.shape import SMALL
     from training.stages import train_lm
     from training.together import own_device
 
@@ -139,6 +162,8 @@ def lm(
         heard=HEARD_WEIGHT if heard is None else heard,
         begin=None if afresh else begin,
     )
+    if small:
+        options = LmOptions(batch=1, architecture=SMALL.architecture, begin=None)
     train_lm(folder, own_device(device), Schedule(minutes * 60, *part), report, options)
 
 
@@ -328,6 +353,9 @@ def say(folder: Path, checkpoint: Path, device: Device) -> None:
         report(figure.row())
     report(f"Details are in {path}.")
 
+
+main.add_command(make)
+main.add_command(watch)
 
 if __name__ == "__main__":
     main()

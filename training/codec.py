@@ -22,7 +22,7 @@ from training.coded import CodedSpeech
 from training.graphed import GraphedStep
 from training.listener import Listener, listen
 from training.pool import LABELS_PER_FRAME, PHONES
-from training.schedule import Schedule, save_atomically
+from training.schedule import SAVED_S, Schedule, save_atomically
 from training.spectra import Discriminators, MelDistance, discriminator_loss, frozen, generator_losses
 
 ADVERSARIAL, MATCHING = 0.5, 1.0
@@ -154,10 +154,13 @@ class CodecTraining:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.mean.parameters()), list(self.decoder.parameters()), 1 - AVERAGED)
 
-    def run(self, schedule: Schedule, report: Callable[[str], None]) -> None:
-        """Train until the schedule's time is over."""
-        began, first = time.monotonic(), self.step_count
+    def run(self, schedule: Schedule, path: Path, report: Callable[[str], None]) -> None:
+        """Train until the schedule's time is over, and save to `path`, now and then and at the end."""
+        began, first, due = time.monotonic(), self.step_count, SAVED_S
         while (progress := schedule.progress(elapsed := time.monotonic() - began)) < 1:
+            if elapsed >= due:
+                self.save(path)
+                due = elapsed + SAVED_S
             factor = schedule.rate(progress, self.step_count - first)
             self._rate.fill_(self.options.rate * factor)
             self._judges_rate.fill_(JUDGES_RATE * factor)
@@ -165,6 +168,7 @@ class CodecTraining:
             if (self.step_count - first) % REPORTED == 1:
                 shown = " ".join(f"{name} {float(value):.3f}" for name, value in losses.items())
                 report(f"{elapsed:5.0f} s  step {self.step_count}  {shown}")
+        self.save(path)
 
     def save(self, path: Path) -> None:
         """Write everything, to go on from."""

@@ -26,7 +26,7 @@ from training.bank import Bank, Batch
 from training.graphed import GraphedStep
 from training.growing import grown
 from training.network import Logits, Network
-from training.schedule import Schedule, save_atomically
+from training.schedule import SAVED_S, Schedule, save_atomically
 from training.shape import ARCHITECTURE
 from training.together import Together
 
@@ -43,8 +43,8 @@ SOUNDED = 3 / 8
 """The share of positions whose codes are learned, chosen by weight: the depformer has eight steps to each."""
 POSITIONS = 512
 """Positions of the conversations that a batch is counted in."""
-REPORTED, SAVED_S = 200, 120.0
-"""Steps between two reports, and seconds between two saves, so that a machine that is lost takes little with it."""
+REPORTED = 200
+"""Steps between two reports."""
 BLUR = 0.04
 """The share of the agent's own codes that is replaced by chance when read back, so that a slip does not spread."""
 LATE = 0.4

@@ -1,8 +1,12 @@
-"""`lm.pt` in pieces small enough to be sent where files must be: its mean weights, rounded as an export's are.
+"""What was learned in files small enough to be sent elsewhere: mean weights, rounded as an export's are.
 
 To go on needs no more: the optimiser's momenta last for some twenty steps, and each run warms up for ten times as many.
+The language model is in pieces, a set of them for each packing. A set is written beside the older one, which is deleted
+when the new one is whole: whenever it is interrupted, there is a whole one.
 """
 
+import re
+from collections import defaultdict
 from pathlib import Path
 
 import click
@@ -15,12 +19,15 @@ from training.lm import TrainingState
 from training.schedule import save_atomically
 
 PIECE_BYTES = 15_000_000
-PIECES = "lm-*.safetensors"
+PIECES = "lm-*-*-of-*.safetensors"
+_PIECE = re.compile(r"lm-(\d+)-(\d+)-of-(\d+)\.safetensors")
+"""Steps, number of the piece, number of pieces."""
+DECODER = "decoder.pt"
 
 
 def pack(path: Path, target: Path) -> list[Path]:
     """Write the mean weights of the language model at `path` into files in `target`, where older ones are deleted."""
-    state: TrainingState = torch.load(path, map_location="cpu", weights_only=True)
+    state: TrainingState = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     pieces: list[dict[str, Tensor]] = [{}]
     for name, tensor in state["mean"].items():
         tensor = tensor.to(torch.bfloat16)
@@ -28,28 +35,56 @@ def pack(path: Path, target: Path) -> list[Path]:
             pieces.append({})
         pieces[-1][name] = tensor
     target.mkdir(parents=True, exist_ok=True)
-    for old in target.glob(PIECES):
+    for unfinished in target.glob(f"{PIECES}.part"):
+        unfinished.unlink()
+    paths = [target / f"lm-{state['steps']}-{number}-of-{len(pieces)}.safetensors" for number in range(len(pieces))]
+    parts = [path.with_name(f"{path.name}.part") for path in paths]
+    for piece, part in zip(pieces, parts, strict=True):
+        save_file(piece, part, {"steps": str(state["steps"])})
+    for part, path in zip(parts, paths, strict=True):
+        part.replace(path)
+    for old in set(target.glob(PIECES)) - set(paths):
         old.unlink()
-    paths = [target / PIECES.replace("*", str(number)) for number in range(len(pieces))]
-    for piece, written in zip(pieces, paths, strict=True):
-        save_file(piece, written, {"steps": str(state["steps"]), "pieces": str(len(pieces))})
     return paths
+
+
+def pieces_in(source: Path) -> list[Path]:
+    """The pieces of the whole set with the most steps in a folder, in order; raises ClickException if there is none."""
+    sets: dict[tuple[int, int], dict[int, Path]] = defaultdict(dict)
+    for path in source.glob(PIECES):
+        if found := _PIECE.fullmatch(path.name):
+            steps, number, count = map(int, found.groups())
+            sets[steps, count][number] = path
+    if not sets:
+        raise click.ClickException(f"{source} has no {PIECES}: pack an lm.pt first.")
+    for (_, count), pieces in sorted(sets.items(), reverse=True):
+        if len(pieces) == count:
+            return [pieces[number] for number in range(count)]
+    (_, count), pieces = max(sets.items())
+    raise click.ClickException(f"{source} has {len(pieces)} of {count} pieces: copy them all.")
 
 
 def unpack(source: Path, path: Path) -> None:
     """Make the state at `path` of what `pack` has written into `source`: both the last weights and their mean."""
-    paths = sorted(source.glob(PIECES))
-    if not paths:
-        raise click.ClickException(f"{source} has no {PIECES}: pack an lm.pt first.")
     weights: dict[str, Tensor] = {}
-    for piece in paths:
+    pieces = pieces_in(source)
+    for piece in pieces:
         weights |= {name: tensor.float() for name, tensor in load_file(piece).items()}
-    with safe_open(paths[0], framework="pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(pieces[0], framework="pt") as file:  # type: ignore[no-untyped-call]
         described: dict[str, str] = file.metadata()
-    if len(paths) != int(described["pieces"]):
-        raise click.ClickException(f"{source} has {len(paths)} of {described['pieces']} pieces: copy them all.")
     state: TrainingState = {"network": weights, "mean": weights, "steps": int(described["steps"])}
     save_atomically(path, dict(state))
+
+
+def pack_decoder(path: Path, target: Path) -> Path:
+    """Write the mean of the decoder's weights of the codec at `path` into a file in `target`.
+
+    The file is itself a `codec.pt` to go on from.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    mean = {name: tensor.to(torch.bfloat16) for name, tensor in state["mean"].items()}
+    save_atomically(target / DECODER, {"mean": mean, "shape": state["shape"], "steps": state.get("steps", 0)})
+    return target / DECODER
 
 
 def bytes_of(tensor: Tensor) -> int:

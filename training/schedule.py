@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+SAVED_S = 60.0
+"""Seconds between two saves of what learns, so that a machine that is lost takes little with it."""
+
 
 @dataclass(frozen=True)
 class Schedule:

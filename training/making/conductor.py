@@ -1,0 +1,127 @@
+"""Starts what is planned, tells how it goes, packs what there is again and again, and leaves nothing running."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from training.making.packed import pack_all
+from training.making.plan import Machine, Request, is_there, plan
+from training.making.processes import Running, last_lines
+from training.teachers import SAMPLE_RATE
+
+TOLD_EVERY = 20.0
+"""Seconds between two accounts of how it goes."""
+LOOKED_EVERY = 0.3
+"""Seconds between two looks at the processes."""
+MAIN = "lm"
+"""The job without which a run has failed."""
+
+Report = Callable[[str], None]
+
+
+class Conductor:
+    """One run. `stopped` says whether it is to end before its time."""
+
+    def __init__(
+        self, folder: Path, request: Request, machine: Machine, report: Report, stopped: Callable[[], bool]
+    ) -> None:
+        self._folder, self._request, self._report, self._stopped = folder, request, report, stopped
+        self._waiting = list(plan(machine, request))
+        self._running: list[Running] = []
+        self._ended: dict[str, int] = {}
+        self._told, self._packed = 0.0, 0.0
+
+    def run(self) -> int:
+        """Make it; returns the exit code: 0 when the language model has learned to the end."""
+        try:
+            while not self._is_over():
+                self._start_what_is_due()
+                self._look()
+                now = self._now()
+                if now >= self._told + TOLD_EVERY:
+                    self._told = now
+                    self._tell(now)
+                if now >= self._packed + self._request.packed_every:
+                    self._packed = now
+                    self._pack()
+                time.sleep(LOOKED_EVERY)
+            self._look()
+        finally:
+            for running in self._running:
+                running.kill()
+                self._report(f"{self._now():5.0f} s  {running.job.name} was ended")
+            self._tell(self._now())
+            self._pack()
+        if MAIN not in self._ended:
+            self._report("FAILED: the language model has not learned to the end.")
+        elif self._ended[MAIN] != 0:
+            self._report("FAILED: the language model.")
+        return int(self._ended.get(MAIN) != 0)
+
+    def _now(self) -> float:
+        return time.monotonic() - self._request.began
+
+    def _is_over(self) -> bool:
+        """When there is no time left, or nobody learns any more; at once when the language model has failed."""
+        if self._stopped() or self._now() >= self._request.latest or self._ended.get(MAIN):
+            return True
+        learning = any(job.learns for job in [*self._waiting, *(running.job for running in self._running)])
+        return not learning
+
+    def _start_what_is_due(self) -> None:
+        now = self._now()
+        for job in list(self._waiting):
+            if now < job.begins or not is_there(job.needs, self._folder, self._request):
+                continue
+            self._waiting.remove(job)
+            minutes = self._request.minutes(now)
+            if now < job.ends and (minutes > 0 or not job.learns):
+                self._running.append(Running(job, self._folder, self._folder / "source", minutes))
+                where = f" on {', '.join(job.gpus)}" if job.gpus else ""
+                self._report(f"{now:5.0f} s  {job.name} begins{where}")
+
+    def _look(self) -> None:
+        """What has ended is told of, with the end of its log if it has failed; what has had its time is ended."""
+        now = self._now()
+        for running in list(self._running):
+            job, code = running.job, running.code()
+            if code is not None:
+                running.kill()  # Others of its processes, and what it may have left.
+                self._running.remove(running)
+                self._ended[job.name] = code
+                if code:
+                    self._report(f"{now:5.0f} s  FAILED: {job.name}, exit code {code}; the end of {running.log}:")
+                    for line in running.last_lines():
+                        self._report(f"        | {line}")
+                else:
+                    self._report(f"{now:5.0f} s  {job.name} is done")
+            elif now >= job.ends:
+                running.kill()
+                self._running.remove(running)
+                self._report(f"{now:5.0f} s  {job.name} was ended")
+
+    def _tell(self, now: float) -> None:
+        banks = len(list((self._folder / "banks").glob("*.pt")))
+        spoken = ", ".join(f"{kind} {hours:.2f} h" for kind, hours in sorted(hours_of(self._folder / "speech").items()))
+        self._report(f"{now:5.0f} s  {banks} banks; speech: {spoken or 'none yet'}")
+        for name in ("lm", "codec"):
+            for line in last_lines(self._folder / "logs" / f"{name}.log", 1):
+                self._report(f"         {name}: {line[:200]}")
+
+    def _pack(self) -> None:
+        """A failure is told of and is not the end: the next time it may be well."""
+        try:
+            packed = pack_all(self._folder, Path(self._request.into))
+            self._report(f"{self._now():5.0f} s  packed: {packed} in {self._request.into}")
+        except Exception as error:
+            self._report(f"{self._now():5.0f} s  FAILED: packing ({error!r})")
+
+
+def hours_of(folder: Path) -> dict[str, float]:
+    """Hours of speech in a folder of whole shards, by teacher."""
+    found: dict[str, float] = {}
+    for path in folder.glob("*.json"):
+        sound = path.with_suffix(".pcm")
+        teacher = path.stem.rpartition("-")[0]
+        found[teacher] = found.get(teacher, 0.0) + sound.stat().st_size / 2 / SAMPLE_RATE / 3600
+    return found

@@ -1,0 +1,217 @@
+"""Which stage runs where and when, on so many GPUs and in so many minutes."""
+
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+RESERVE_S, SMALL_RESERVE_S = 25.0, 4.0
+"""Seconds at the end in which nothing is to learn: what there is is packed."""
+GRACE = 0.4
+"""The share of them for which something may still learn that was slow to begin."""
+STARTUP_S = 20.0
+"""Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
+SMALL_LEARNS_S = 6.0
+"""Seconds for which a rehearsal learns."""
+SHARED_SPEECH, SPEECH = 0.3, 0.7
+"""The share of the time after which Kokoro is silent: on a GPU that learns as well, and on others. What comes late is
+hardly learned."""
+KOKORO_PROCESSES, KOKORO_CALLERS = 12, 2
+"""Processes a GPU that speak agents' lines, and callers'."""
+ENCODERS = 2
+"""Processes that go on encoding on each GPU that does: they compose on a core each."""
+GPU_SHARDS = 1000
+"""Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
+BANKS, LONG_EVERY = 4, 4
+"""The banks that each learning GPU encodes at first, every so manieth of which is of long conversations."""
+
+Need = Literal["", "speech", "banks"]
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is to be made: everything that `make` was told.
+
+    It is to take so many `seconds` from when it `began`, a time of time.monotonic(), which all processes share.
+    `first_speech` is the seconds in which all GPUs speak, `enough` the number of banks with which the language model
+    begins, `packed_every` the seconds between two packings into the folder `into`. `flite` is the folder of its
+    libraries, "" the system's, None for no flite. `goes_on` says that the decoder has weights to go on from. `small`
+    is the rehearsal of it all, with everything as small as can be.
+    """
+
+    seconds: float
+    into: str
+    began: float
+    first_speech: float = 80.0
+    enough: int = 4
+    packed_every: float = 100.0
+    flite: str | None = None
+    kokoro: bool = True
+    decoder: bool = True
+    goes_on: bool = False
+    small: bool = False
+
+    @property
+    def end(self) -> float:
+        """The second at which everything is to have stopped but the packing."""
+        return self.seconds - self._reserve
+
+    @property
+    def latest(self) -> float:
+        """The second at which what still learns is killed."""
+        return self.end + GRACE * self._reserve
+
+    @property
+    def _reserve(self) -> float:
+        return SMALL_RESERVE_S if self.small else RESERVE_S
+
+    def minutes(self, now: float) -> float:
+        """For how long something may learn that begins at the second `now`; not above 0 if there is no time left."""
+        left = self.end - now
+        return min(SMALL_LEARNS_S, left) / 60 if self.small else (left - STARTUP_S) / 60
+
+    def rehearsed(self) -> "Request":
+        """The same at the smallest, on the CPU alone."""
+        return msgspec.structs.replace(
+            self, small=True, first_speech=0.0, enough=1, packed_every=5.0, kokoro=False, flite=None
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is: GPUs by their names in CUDA_VISIBLE_DEVICES, none on a machine without, and cores."""
+
+    gpus: tuple[str, ...]
+    cores: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage to start: `python -m training` with these arguments, on these GPUs.
+
+    It begins at the second `begins`, when there is what it `needs`, and is killed at the second `ends`. One that
+    `learns` is told by `--minutes` how long it may take, and runs as one process for each of its `ranks`.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    gpus: tuple[str, ...]
+    begins: float
+    ends: float
+    needs: Need = ""
+    learns: bool = False
+    ranks: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The GPUs on which the language model learns, those that go on speaking and encoding, and the decoder's."""
+
+    learners: tuple[str, ...]
+    encoders: tuple[str, ...]
+    decoder: tuple[str, ...]
+
+
+def roles(gpus: tuple[str, ...]) -> Roles:
+    """Two thirds of the GPUs learn the language model; the last learns the decoder, alone if there are four or more."""
+    learners = gpus[: max(1, 2 * len(gpus) // 3)]
+    helpers = gpus[len(learners) :] or learners
+    return Roles(learners, helpers[:-1] or helpers, helpers[-1:])
+
+
+def plan(machine: Machine, request: Request) -> tuple[Job, ...]:
+    """All jobs, in the order in which they begin."""
+    return (*_speech(machine, request), *_encoding(machine, request), *_learning(machine, request))
+
+
+def _speech(machine: Machine, request: Request) -> list[Job]:
+    """espeak-ng and flite on the cores, Kokoro on all GPUs, and on some of them for longer."""
+    end, cores = request.end, machine.cores
+    small = request.small
+
+    def job(teacher: str, shards: tuple[int, int], workers: int, ends: float, gpu: tuple[str, ...] = ()) -> Job:
+        arguments = ["speech", "--teacher", teacher, "--shards", *map(str, shards), "--workers", str(max(1, workers))]
+        if small:
+            arguments += ["--count", "2" if teacher in ("kokoro", "espeak") else "40"]
+        if teacher == "callers-flite" and request.flite:
+            arguments += ["--flite", request.flite]
+        name = f"speech-{teacher}" + "".join(f"-{number}" for number in gpu)
+        return Job(name, tuple(arguments), gpu, 0.0, ends)
+
+    jobs = [
+        job("callers-espeak", (0, 1 if small else 40), cores // 2, end),
+        job("espeak", (0, 1 if small else 40), cores // 6, end),
+    ]
+    if request.flite is not None:
+        jobs.append(job("callers-flite", (0, 1 if small else 16), cores // 10, end))
+    if request.kokoro:
+        parts = roles(machine.gpus)
+        shared = SHARED_SPEECH if len(machine.gpus) == 1 else SPEECH
+        longer = max(request.first_speech, shared * request.seconds)
+        for place, gpu in enumerate(machine.gpus):
+            ends = min(end, longer if gpu in parts.encoders else request.first_speech)
+            shards = place * GPU_SHARDS, place * GPU_SHARDS + GPU_SHARDS
+            jobs.append(job("kokoro", shards, KOKORO_PROCESSES, ends, (gpu,)))
+            jobs.append(job("callers-kokoro", shards, KOKORO_CALLERS, ends, (gpu,)))
+        if not machine.gpus:
+            jobs.append(job("kokoro", (0, 1 if small else GPU_SHARDS), cores // 2, min(end, longer)))
+    return jobs
+
+
+def _encoding(machine: Machine, request: Request) -> list[Job]:
+    """A few banks on each GPU that learns, so that it can begin, and as many as there is time for on the others."""
+    parts = roles(machine.gpus)
+    small = ("--positions", "448", "--count", "6", "--small") if request.small else ("--long", str(LONG_EVERY))
+    # Where one GPU does it all, the processes that go on are also those that begin.
+    firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
+    places = [(gpu, BANKS) for gpu in firsts] + [
+        (gpu, GPU_SHARDS) for gpu in islice(cycle(parts.encoders or ("",)), ENCODERS * len(parts.encoders) or 1)
+    ]
+    return [
+        Job(
+            f"encode-{number}",
+            ("encode", "--banks", *map(str, banks_of(number, 1 if request.small else count)), *small),
+            (gpu,) if gpu else (),
+            request.first_speech,
+            request.end,
+            needs="speech",
+            threads=threads_of(machine),
+        )
+        for number, (gpu, count) in enumerate(places)
+    ]
+
+
+def banks_of(process: int, count: int) -> tuple[int, int]:
+    """The first of a process's banks, and the one after the last."""
+    return process * GPU_SHARDS, process * GPU_SHARDS + count
+
+
+def threads_of(machine: Machine) -> int:
+    """Threads of a process that encodes or learns, of which there are about four a GPU, with 16 cores."""
+    return max(1, min(4, machine.cores // 4))
+
+
+def _learning(machine: Machine, request: Request) -> list[Job]:
+    """The language model, and the decoder of the codec."""
+    parts = roles(machine.gpus)
+    begins, end, threads = request.first_speech, request.latest, threads_of(machine)
+    lm = ("lm", "--rate", "1e-3") + (("--small",) if request.small else ())
+    ranks = 2 if request.small else max(1, len(parts.learners))
+    jobs = [Job("lm", lm, parts.learners, begins, end, needs="banks", learns=True, ranks=ranks, threads=threads)]
+    if request.decoder:
+        gently = ("--batch", "16", "--rate", "3e-4") if request.goes_on else ()
+        codec = ("codec", *gently) + (("--small",) if request.small else ())
+        jobs.append(Job("codec", codec, parts.decoder, begins, end, needs="speech", learns=True, threads=threads))
+    return jobs
+
+
+def is_there(need: Need, folder: Path, request: Request) -> bool:
+    """Whether a training folder has what a job needs."""
+    if need == "speech":
+        kinds = {path.name.startswith("callers-") for path in (folder / "speech").glob("*.json")}
+        return kinds == {True, False}
+    if need == "banks":
+        return len(list((folder / "banks").glob("*.pt"))) >= request.enough
+    return True
