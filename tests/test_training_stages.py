@@ -315,7 +315,7 @@ def test_stages_say_what_they_lack(tmp_path: Path) -> None:
     with pytest.raises(click.ClickException, match="run the stage `speech` first"):
         train_codec(tmp_path, CPU, Schedule(1), quiet.append, CODEC, TINY.mimi)
     make_tokenizer(tmp_path / "tokenizer.model", PIECES, count=20)
-    with pytest.raises(CheckpointError, match="spectral.latent must be 32, as seanet has it"):
+    with pytest.raises(CheckpointError, match=r"spectral\.latent must be 32, as seanet has it"):
         encode_conversations(tmp_path, CPU, range(1), POSITIONS, 1, quiet.append, TINY)
     with pytest.raises(click.ClickException, match="run the stage `speech` first"):
         encode_conversations(tmp_path, CPU, range(1), POSITIONS, 1, quiet.append)
