@@ -37,32 +37,26 @@ def _sample(  # type: ignore[no-untyped-def]
     token = tl.arange(0, PADDED)
     inside = token < vocab_size
     temperature = tl.load(temperature_pointer + row)
+    logits = tl.load(logits_pointer + row.to(tl.int64) * vocab_size + token, mask=inside, other=-float("inf"))
+    scaled = logits / tl.where(temperature == 0, 1.0, temperature)
+    # The k-th largest, found bit by bit in an order-preserving integer form of float32.
+    bits = scaled.to(tl.int32, bitcast=True)
+    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     top_k = tl.minimum(tl.load(top_k_pointer + row), vocab_size)
+    # The bound needs 64 bits, as the highest bit's step leaves 32; it is compared in 32 bits, which is faster.
+    least = tl.full((), -(1 << 31), dtype=tl.int64)
+    for bit in tl.static_range(31, -1, -1):
+        higher = least + (1 << bit)
+        least = tl.where(tl.sum((order >= higher.to(tl.int32)).to(tl.int32)) >= top_k, higher, least)
     seed = tl.load(seed_pointer + row).to(tl.uint64)
     position = tl.load(position_pointer + row).to(tl.uint64)
     key = _splitmix(seed + _splitmix(position * STREAMS + stream))
     noise = _splitmix(key + GOLDEN * (token + 1).to(tl.uint64))
     uniform = ((noise >> 41).to(tl.float32) + 0.5) * 1.1920928955078125e-07
     gumbel = -tl.log(-tl.log(uniform))
-    logits = tl.load(logits_pointer + row.to(tl.int64) * vocab_size + token, mask=inside, other=-float("inf"))
-    scaled = logits / tl.where(temperature == 0, 1.0, temperature)
-    # A bound that the k largest reach and no other, found bit by bit in an order-preserving integer form of float32.
-    # The search ends once exactly k reach it, or with the last bit where more than one equals the k-th.
-    bits = scaled.to(tl.int32, bitcast=True)
-    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    # The bound needs 64 bits, as the highest bit's step leaves 32; it is compared in 32 bits, which is faster.
-    bound = tl.full((), -(1 << 31), dtype=tl.int64)
-    step = tl.full((), 1 << 31, dtype=tl.int64)
-    reached = tl.full((), -1, dtype=tl.int64)
-    while (step > 0) & (reached != top_k):
-        higher = bound + step
-        count = tl.sum((order >= higher.to(tl.int32)).to(tl.int32)).to(tl.int64)
-        bound = tl.where(count >= top_k, higher, bound)
-        reached = tl.where(count >= top_k, count, reached)
-        step = step >> 1
     score = scaled + tl.where(temperature == 0, 0.0, gumbel)
     tl.store(
-        out_pointer + row, tl.argmax(tl.where((order >= bound.to(tl.int32)) & inside, score, -float("inf")), axis=0)
+        out_pointer + row, tl.argmax(tl.where((order >= least.to(tl.int32)) & inside, score, -float("inf")), axis=0)
     )
 
 
@@ -74,7 +68,7 @@ def sample(logits: Tensor, temperature: Tensor, top_k: Tensor, seed: Tensor, pos
     rows, vocab_size = logits.shape
     out = torch.empty(rows, dtype=torch.int64, device=logits.device)
     padded = triton.next_power_of_2(vocab_size)
-    warps = 4 if padded <= 4096 else 32
+    warps = 8 if padded <= 4096 else 32
     _sample[(rows,)](
         logits, temperature, top_k, seed, position, out, vocab_size, stream,
         STREAMS=STREAMS, PADDED=padded, num_warps=warps,
