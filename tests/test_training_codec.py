@@ -136,6 +136,13 @@ def test_a_run_that_breaks_off_has_saved_what_it_had(
     assert torch.load(tmp_path / "codec.pt", weights_only=True)["steps"] == training.step_count - 1 == 2
 
 
+def test_it_begins_with_a_decoder_of_the_same_shape(mimi: MimiModel, speech: CodedSpeech) -> None:
+    network, training = SpectralNetwork(OPTIONS.shape), make_training(mimi, speech)
+    training.begin(network)
+    assert torch.equal(weights_of(training.decoder), weights_of(network))
+    assert torch.equal(weights_of(training.mean), weights_of(network))
+
+
 def test_it_learns_to_sound_like_what_was_encoded(mimi: MimiModel, speech: CodedSpeech) -> None:
     training = make_training(mimi, speech)
     distances = [float(training.step(0.0)["mel"]) for _ in range(40)]

@@ -175,6 +175,11 @@ class CodecTraining:
         state = {name: part.state_dict() for name, part in self._parts().items()}
         save_atomically(path, state | {"steps": self.step_count, "shape": asdict(self.options.shape)})
 
+    def begin(self, network: SpectralNetwork) -> None:
+        """Begin with the weights of a network of the same shape."""
+        for part in (self.decoder, self.mean):
+            part.load_state_dict(network.state_dict())
+
     def resume(self, path: Path) -> None:
         """Go on from a saved state, or from the mean of a decoder's weights alone, whose judges are new."""
         state = torch.load(path, map_location=self.device, weights_only=True)

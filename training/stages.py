@@ -52,7 +52,10 @@ def train_codec(
     options: CodecOptions | None = None,
     config: dict[str, Any] = NANO.mimi,
 ) -> None:
-    """Train, or go on with, the decoder in `codec.pt`, on all speech that is there."""
+    """Train, or go on with, the decoder in `codec.pt`, on all speech that is there.
+
+    Without one it begins with the decoder of the codec whose codes it learns, if that is of the same shape.
+    """
     torch.backends.cudnn.benchmark = True  # Crops have one size.
     began = time.monotonic()
     lines = agents_first(folder, report)
@@ -64,6 +67,9 @@ def train_codec(
     training = CodecTraining(mimi, speech, options or CodecOptions(), device)
     if (folder / "codec.pt").exists():
         training.resume(folder / "codec.pt")
+    elif isinstance(mimi, SpectralMimi) and mimi.spectral.shape == training.options.shape:
+        training.begin(mimi.spectral)
+        report("It begins with the weights of the codec's decoder.")
     training.run(schedule, folder / "codec.pt", report)
 
 

@@ -82,7 +82,7 @@ def take_in(folder: Path, request: Request, given: Given) -> Request:
             decoder = given.resume / DECODER
     if decoder is not None:
         shutil.copy(decoder, folder / "codec.pt")
-    request = msgspec.structs.replace(request, goes_on=(folder / "codec.pt").exists())
+    request = msgspec.structs.replace(request, goes_on=(folder / "codec.pt").exists() or not request.small)
     if given.flite is None:
         return request
     libraries = folder / "source" / "flite"
