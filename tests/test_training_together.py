@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import torch
-import torch.multiprocessing.spawn as processes
+from torch.multiprocessing.spawn import spawn
 
 from training.together import Together
 
@@ -26,7 +26,7 @@ def test_weights_are_averaged_and_the_first_says_when_it_is_over(tmp_path: Path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes.spawn(_learn, (port, str(tmp_path)), nprocs=SIZE)  # type: ignore[no-untyped-call]
+    spawn(_learn, (port, str(tmp_path)), nprocs=SIZE)  # type: ignore[no-untyped-call]
     for rank in range(SIZE):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert torch.equal(found["weights"][0], torch.full((2, 3), 0.5))
