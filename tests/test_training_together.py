@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
@@ -20,8 +21,10 @@ def _learn(rank: int, port: int, folder: str) -> None:
     together.share([shared])
     together.average(weights)
     torch.save({"weights": weights, "shared": shared, "time": together.agreed(rank + 1.5)}, Path(folder) / f"{rank}.pt")
+    together.part()
 
 
+@pytest.mark.training
 def test_weights_are_averaged_and_the_first_says_when_it_is_over(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -262,6 +262,7 @@ class LmTraining:
         together.average(self._mean.module.parameters())
         if together.rank == 0:
             self.save(path)
+        together.part()
 
     def grow(self, checkpoint: Path) -> None:
         """Begin with the weights of the checkpoint in a folder."""

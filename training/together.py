@@ -46,6 +46,12 @@ class Together:
             pieces = torch.split(together / self.size, [tensor.numel() for tensor in held])
             torch._foreach_copy_(held, [piece.view_as(tensor) for piece, tensor in zip(pieces, held, strict=True)])
 
+    def part(self) -> None:
+        """Wait for the others, and let go of them: a process that ends before takes theirs down."""
+        if self.size > 1:
+            distributed.barrier()
+            distributed.destroy_process_group()
+
     def agreed(self, value: float) -> float:
         """The first process's value, so that all of them stop at the same step."""
         if self.size == 1:
