@@ -1,6 +1,7 @@
 """How nano's language model grows, hears, goes on and travels, at tiny sizes, on conversations made up of numbers."""
 
 import json
+import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,7 @@ def test_a_pinned_prompt_is_as_far_in_training_as_in_a_call(tmp_path: Path) -> N
 
 
 def test_no_bank_is_seen_much_more_often_than_others(tmp_path: Path) -> None:
+    random.seed(0)
     for number, count in enumerate((40, 40, 80)):
         conversations(count).save(tmp_path / f"40-000{number}.pt")
     late = tmp_path / "40-0003.pt"
