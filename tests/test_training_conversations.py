@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.engine.architecture import AGENT_CODEBOOKS
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.prompt import SpecialCodes
+from tests.agents_lines import add_agents_lines
 from training.callers import Callers, utterance
 from training.composer import Composer
 from training.conversations import ANSWER, PAUSE, TALK, YIELD
 from training.dialogues import PADDING, Dialogue
-from training.encoded import SHIFTS, AgentLine, CallerLine, Lines
+from training.encoded import CallerLine, Lines
 from training.episodes import Episode, Exchange
 from training.shape import ARCHITECTURE
 from training.tokenizer import make_tokenizer, read_tokenizer
@@ -66,12 +66,7 @@ def long_ones(tmp_path_factory: pytest.TempPathFactory) -> list[Dialogue]:
 def composed(folder: Path, positions: int, count: int) -> list[Dialogue]:
     make_tokenizer(folder / "tokenizer.model", 400, count=150)
     lines = Lines()
-    for text in EPISODE.lines():
-        words = len(text.split())
-        codes = np.full((SHIFTS, 5 * words, AGENT_CODEBOOKS), 20, dtype=np.int16)
-        line = AgentLine(text, "NATF2", tuple(0.4 * place for place in range(words)), codes)
-        lines.agents["kokoro-0"][text] = line
-        lines.voices["NATF2"].append(line)
+    add_agents_lines(lines, "kokoro-0", EPISODE.lines(), frames=5, seconds=0.4)
     for text in (*EPISODE.asks(), *(text for kind in LOOSE.values() for text in kind)):
         lines.callers[text] = [caller_line(text, voice) for voice in VOICES]
     special = SpecialCodes(silence=tuple(range(8)), sine=tuple(range(8, 16)))

@@ -7,18 +7,18 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS
 from core.engine.prompt import SpecialCodes
+from tests.agents_lines import add_agents_lines
 from tests.test_training_scripts import FREE, facts
 from training import names
 from training.composer import Composer
 from training.dialogues import PADDING, VOICE_FRAMES, Dialogue
-from training.encoded import SHIFTS, AgentLine, Lines
+from training.encoded import Lines
 from training.episodes import Episode, Exchange
 from training.lm import CODEBOOK_WEIGHTS, HEARD_WEIGHT, TEXT_WEIGHT, Losses, Shares, losses_of
 from training.network import Logits
@@ -179,12 +179,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Episode, int
 
     def compose(one: Episode, seed: int) -> tuple[Dialogue, str, str]:
         lines = Lines()
-        for text in one.lines():
-            count = len(text.split())
-            codes = np.full((SHIFTS, 8 * count, AGENT_CODEBOOKS), 20, dtype=np.int16)
-            line = AgentLine(text, "NATF2", tuple(0.6 * place for place in range(count)), codes)
-            lines.agents["service-0"][text] = line
-            lines.voices["NATF2"].append(line)
+        add_agents_lines(lines, "service-0", one.lines(), frames=8, seconds=0.6)
         composer = Composer(lines, {"service-0": one}, tokenizer, special, ARCHITECTURE, {})
         dialogue = composer.compose(random.Random(seed), 600)
         prompt = tokenizer.decode([piece for piece in dialogue.prompt[VOICE_FRAMES:, 0].tolist() if piece < 400])
@@ -268,7 +263,8 @@ def test_a_batch_may_have_no_codes_to_learn() -> None:
 def test_the_speech_of_the_shipped_personas_and_of_late_shards_go_together(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the training group is not installed: uv sync --group training")
     from training.shards import read_index, read_shard, shard_paths
-    from training.speech import ESPEAK, KOKORO, SHIPPED, episodes_of, make_shard
+    from training.speech import SHIPPED, episodes_of, make_shard
+    from training.voices import ESPEAK, KOKORO
 
     first = {name for shard in range(SHIPPED) for name in episodes_of(KOKORO, shard)}
     late = {name for shard in (4000, 5999) for name in episodes_of(KOKORO, shard)}

@@ -43,10 +43,10 @@ from training.schedule import Schedule
 from training.scripts import episode
 from training.shape import Shape, codec_shape
 from training.shards import LineRecord, read_index, read_shard, shard_paths
-from training.speech import ESPEAK, make_shard, make_speech
+from training.speech import make_shard, make_speech
 from training.stages import encode_conversations, special_codes, train_codec, train_lm, trained_mimi
 from training.tokenizer import make_tokenizer, read_tokenizer
-from training.voices import AGENTS, ESPEAK_AGENTS
+from training.voices import AGENTS, ESPEAK, ESPEAK_AGENTS
 
 pytestmark = pytest.mark.training
 GROUP = "the training group is not installed: uv sync --group training"

@@ -10,13 +10,21 @@ import torch
 
 from core.engine.sampling import Sampling
 from core.settings.sections import Device
-from training.making.commands import make, watch
+from training.making.commands import make, pack, unpack, watch
 from training.schedule import Schedule
+from training.voices import TEACHERS
 
 
 def report(line: str) -> None:
     """Tell how it goes, at once."""
     click.echo(line)
+
+
+def write_details(path: Path, result: msgspec.Struct) -> None:
+    """Keep what a stage has found as a JSON file, and say where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    report(f"Details are in {path}.")
 
 
 device_option = click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
@@ -58,7 +66,7 @@ def main(context: click.Context, folder: Path) -> None:
 @main.command()
 @click.option(
     "--teacher",
-    type=click.Choice(("kokoro", "espeak", "callers-kokoro", "callers-espeak", "callers-flite")),
+    type=click.Choice(TEACHERS),
     required=True,
     help="Of agents' lines, or of callers'.",
 )
@@ -185,26 +193,6 @@ def export(folder: Path, target: Path, earlier: tuple[Path, ...], last: bool) ->
 
 
 @main.command()
-@click.argument("target", type=click.Path(path_type=Path))
-@click.pass_obj
-def pack(folder: Path, target: Path) -> None:
-    """Write lm.pt into the folder TARGET in pieces of 15 MB, to be sent elsewhere."""
-    import training.packing as stage_of_packing
-
-    report(f"{len(stage_of_packing.pack(folder / 'lm.pt', target))} pieces in {target}")
-
-
-@main.command()
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.pass_obj
-def unpack(folder: Path, source: Path) -> None:
-    """Make lm.pt of the pieces in the folder SOURCE."""
-    import training.packing as stage_of_packing
-
-    stage_of_packing.unpack(source, folder / "lm.pt")
-
-
-@main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
 @click.option("--personas", default=100, show_default=True, help="How many unseen ones are called.")
 @click.option(
@@ -248,12 +236,10 @@ def evaluate(
     else:
         evaluation = stage_of_calls.evaluate(options, report)
     path = folder / ("evaluation-codec.json" if codec else "evaluation.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=1))
     report(f"{'':<52} {'':>7} {'cases':>7}   should be")
     for figure in evaluation.figures:
         report(figure.row())
-    report(f"Details are in {path}.")
+    write_details(path, evaluation)
 
 
 @main.command()
@@ -280,12 +266,9 @@ def recall(
 
     options = stage_of_recall.Options(checkpoint, personas, voices, minutes, slots, device, listen)
     result = stage_of_recall.recall(options, report)
-    path = folder / "recall.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
     for figure in result.figures:
         report(figure.row())
-    report(f"Details are in {path}.")
+    write_details(folder / "recall.json", result)
 
 
 @main.command()
@@ -330,11 +313,8 @@ def judge(
         listen=listen,
     )
     judgement = stage_of_judge.judge(options, report)
-    path = target or folder / "judgement.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(judgement), indent=1))
     report(stage_of_judge.summary(judgement))
-    report(f"Details are in {path}.")
+    write_details(target or folder / "judgement.json", judgement)
 
 
 @main.command()
@@ -346,16 +326,13 @@ def say(folder: Path, checkpoint: Path, device: Device) -> None:
     from training.saying import evaluate_saying
 
     evaluation = evaluate_saying(checkpoint, device, report)
-    path = folder / "evaluation-say.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=1))
     for figure in evaluation.figures:
         report(figure.row())
-    report(f"Details are in {path}.")
+    write_details(folder / "evaluation-say.json", evaluation)
 
 
-main.add_command(make)
-main.add_command(watch)
+for command in (make, watch, pack, unpack):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

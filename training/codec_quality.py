@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import sphn
 import torch
+from moshi.models.compression import MimiModel
 
 from core.boot.devices import pick_device
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE, frames_of
 from core.engine.checkpoint import Checkpoint
 from core.engine.weights import load_mimi
 from core.evaluation.figures import Figure
-from core.evaluation.mos import DistillMos
 from core.evaluation.speech import Samples
 from core.evaluation.words import WordErrors
 from core.settings.sections import Device
 from training.judge import judge as make_judge
+from training.mos import DistillMos
 from training.scripts import episode
 from training.shape import NANO
 from training.stages import trained_mimi
@@ -83,19 +84,16 @@ def evaluate_codec(
     device = pick_device(device_name)
     read = Checkpoint.read(checkpoint)
     mimi = load_mimi(read.mimi, read.mimi_config, device).eval()
-    trained = trained_mimi(folder, device, NANO.mimi) if (folder / "codec.pt").exists() else None
+    codecs = {"through the checkpoint's codec": mimi}
+    if (folder / "codec.pt").exists():
+        codecs["through the trained decoder"] = trained_mimi(folder, device, NANO.mimi)
     judge, kokoro, espeak = make_judge(), Kokoro(teacher, device), Espeak()
-    ways = [Heard("teacher"), Heard("through the checkpoint's codec")]
-    ways += [Heard("through the trained decoder")] if trained is not None else []
+    ways = [Heard("teacher"), *map(Heard, codecs)]
     rng = random.Random("codec")
     for number, speaker in enumerate(islice(cycle(AGENTS.values()), lines)):
         text = rng.choice(episode(rng, held_out=True).lines())
-        pcm = frames_of(np.pad(kokoro.say(espeak.read(text), speaker).pcm, SETTLING * FRAME_SAMPLES)).ravel()
-        with torch.inference_mode():
-            codes = mimi.encode(torch.from_numpy(pcm)[None, None].to(device))
-            sounds = [pcm, mimi.decode(codes)[0, 0].cpu().numpy()]
-            if trained is not None:
-                sounds.append(trained.decode(codes)[0, 0].cpu().numpy())
+        pcm = settled(kokoro.say(espeak.read(text), speaker).pcm)
+        sounds = (pcm, *(coded(codec, pcm) for codec in codecs.values()))
         for way, sound in zip(ways, sounds, strict=True):
             way.errors.add(text, judge.hear(sound))
             way.sounds.append(sound)
@@ -117,11 +115,16 @@ def keep_sounds(ways: Sequence[Heard], folder: Path) -> None:
 def through_codec(checkpoint: Checkpoint, device: torch.device) -> Callable[[Samples], Samples]:
     """What a checkpoint's codec makes of a line, float32[samples] at 24 kHz, with a little silence around it."""
     mimi = load_mimi(checkpoint.mimi, checkpoint.mimi_config, device).eval()
+    return lambda line: coded(mimi, settled(line))
 
-    def coded(line: Samples) -> Samples:
-        pcm = frames_of(np.pad(line, SETTLING * FRAME_SAMPLES)).ravel()
-        with torch.inference_mode():
-            sound = mimi.decode(mimi.encode(torch.from_numpy(pcm)[None, None].to(device)))
-        return np.asarray(sound[0, 0].cpu().numpy(), dtype=np.float32)
 
-    return coded
+def settled(line: Samples) -> Samples:
+    """A line with a little silence around it, in whole frames."""
+    return frames_of(np.pad(line, SETTLING * FRAME_SAMPLES)).ravel()
+
+
+@torch.inference_mode()
+def coded(mimi: MimiModel, pcm: Samples) -> Samples:
+    """What a codec makes of whole frames."""
+    sound = torch.from_numpy(pcm)[None, None].to(next(mimi.parameters()).device)
+    return np.asarray(mimi.decode(mimi.encode(sound))[0, 0].cpu().numpy(), dtype=np.float32)

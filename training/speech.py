@@ -19,13 +19,8 @@ from training.flite import Flite
 from training.scripts import episode, greeting_episode, shipped_episodes
 from training.shards import Said, write_shard
 from training.teachers import Espeak, Kokoro, Spoken, paused
-from training.voices import AGENTS, ESPEAK_AGENTS, Speaker
+from training.voices import AGENTS, CALLERS, ESPEAK, ESPEAK_AGENTS, KOKORO, Speaker
 
-KOKORO, ESPEAK = "kokoro", "espeak"
-CALLERS = {"callers-espeak": 1500, "callers-kokoro": 120, "callers-flite": 800}
-"""The kinds of shards of callers' lines, and how many lines are in one."""
-TEACHERS = (KOKORO, ESPEAK, *CALLERS)
-"""The kinds of shards: the first two are agents' lines."""
 EPISODES = {KOKORO: 6, ESPEAK: 32}
 """Episodes to a shard of agents' lines."""
 WHOLE = {KOKORO: 0.6, ESPEAK: 0.5}

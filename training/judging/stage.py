@@ -21,7 +21,6 @@ from core.engine.sampling import Sampling
 from core.engine.scheduler import SlotEngine
 from core.evaluation.calls import PlannedCall, hold_together
 from core.evaluation.figures import Figure
-from core.evaluation.mos import DistillMos
 from core.evaluation.speech import Samples
 from core.evaluation.whisper import Whisper
 from core.evaluation.words import WordErrors, mentions
@@ -35,6 +34,7 @@ from training.judging.scenes import Scale, Scene, SceneKind, StrangerCaller, sce
 from training.judging.strangers import Stranger, strangers
 from training.judging.table import Heard, figures_of
 from training.judging.voices import StrangerVoices
+from training.mos import DistillMos
 from training.teachers import Espeak, Kokoro
 from training.voices import AGENTS
 

@@ -1,4 +1,4 @@
-"""`python -m training make` and `python -m training watch`."""
+"""`python -m training make` and `watch`, and `pack` and `unpack`, which take what it has packed from place to place."""
 
 import time
 from pathlib import Path
@@ -70,3 +70,23 @@ def watch(folder: Path, seconds: float, into: Path | None) -> None:
     from training.making.watching import watch as watch_run
 
     raise SystemExit(watch_run(folder.resolve(), seconds, into, click.echo))
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.pass_obj
+def pack(folder: Path, target: Path) -> None:
+    """Write lm.pt into the folder TARGET in pieces of 15 MB, to be sent elsewhere."""
+    import training.packing as stage_of_packing
+
+    click.echo(f"{len(stage_of_packing.pack(folder / 'lm.pt', target))} pieces in {target}")
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.pass_obj
+def unpack(folder: Path, source: Path) -> None:
+    """Make lm.pt of the pieces in the folder SOURCE."""
+    import training.packing as stage_of_packing
+
+    stage_of_packing.unpack(source, folder / "lm.pt")
