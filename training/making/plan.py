@@ -18,13 +18,13 @@ SMALL_LEARNS_S = 6.0
 SHARED_SPEECH, SPEECH = 0.3, 0.7
 """The share of the time after which Kokoro is silent: on a GPU that learns as well, and on others. What comes late is
 hardly learned."""
-KOKORO_PROCESSES, KOKORO_CALLERS = 12, 2
+KOKORO_PROCESSES, KOKORO_CALLERS = 12, 4
 """Processes a GPU that speak agents' lines, and callers'."""
 ENCODERS = 2
 """Processes that go on encoding on each GPU that does: they compose on a core each."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
-BANKS, LONG_EVERY = 4, 4
+BANKS, LONG_EVERY = 8, 4
 """The banks that each learning GPU encodes at first, every so manieth of which is of long conversations."""
 
 Need = Literal["", "speech", "banks"]
@@ -141,11 +141,11 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         return Job(name, tuple(arguments), gpu, 0.0, ends)
 
     jobs = [
-        job("callers-espeak", (0, 1 if small else 40), cores // 2, end),
+        job("callers-espeak", (0, 1 if small else 80), cores // 2, end),
         job("espeak", (0, 1 if small else 40), cores // 6, end),
     ]
     if request.flite is not None:
-        jobs.append(job("callers-flite", (0, 1 if small else 16), cores // 10, end))
+        jobs.append(job("callers-flite", (0, 1 if small else 32), cores // 10, end))
     if request.kokoro:
         parts = roles(machine.gpus)
         shared = SHARED_SPEECH if len(machine.gpus) == 1 else SPEECH
