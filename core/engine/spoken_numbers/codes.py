@@ -45,7 +45,7 @@ def _dotted(found: re.Match[str]) -> str:
 
 
 PLACES = (
-    rule(rf"\b({_PLACE})\b\.? ?#?(\d{{1,5}})([a-z]?)\b", _place),
+    rule(rf"\b({_PLACE})\b\.? ?#?(\d{{1,5}})([a-z]?)\b", _place, needs=r"[a-z]\.? ?#?\d"),
     rule(r"(?:#|\bno\. ?|\bnr\. ?|\u2116 ?)(?=\d)", "number "),
     rule(r"\bnos\. ?(?=\d)", "numbers "),
 )
@@ -61,8 +61,12 @@ TELEPHONES = (
         _telephone,
     ),
     rule(r"\b\d{1,4}(?:-\d{1,5}){2,6}\b", _telephone, "-"),
-    rule(r"\b911\b|(?:(?<=call )|(?<=dial )|(?<=ring )|(?<=text ))\d{3,6}\b(?! [a-z]+s\b)", _digits),
-    rule(r"(?:(?<=pin )|(?<=code )|(?<=code is )|(?<=pin is )|(?<=pin: )|(?<=code: )|(?<=zip )|(?<=password is ))\d{3,12}\b", _digits),
+    rule(r"(?=\d)(?:\b911\b|(?:(?<=call )|(?<=dial )|(?<=ring )|(?<=text ))\d{3,6}\b(?! [a-z]+s\b))", _digits),
+    rule(
+        r"(?=\d)(?:(?<=pin )|(?<=code )|(?<=code is )|(?<=pin is )|(?<=pin: )|(?<=code: )|(?<=zip )|(?<=word is ))"
+        r"\d{3,12}\b",
+        _digits,
+    ),
     rule(r"(?-i:(?<=\b[A-Z]{2} ))\d{5}(?:-\d{4})?\b", _telephone),
     rule(r"\bext\.? ?(?=\d)", "extension "),
     rule(r"(?<![\d.,])\d{7,}(?<!000)(?![.,]?\d)", _digits),

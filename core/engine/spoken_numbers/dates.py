@@ -24,11 +24,16 @@ _MONTH = (
     r"|jan|feb|apr|jun|jul|aug|sept|sep|oct|nov|dec)(?![a-z])"
 )
 _SHORT_MONTH = r"(?-i:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec)(?![a-z])"
+_MONTH_MARKS = " ".join(f"{month[:3]} {month[:3].lower()} {month[:3].upper()}" for month in _MONTHS)
 _YEAR = r"(?:1[5-9]|20)\d\d"
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _BEFORE_A_DATE = (
     r"\b(on|by|until|till?|since|from|before|after|closed|starting|starts|begins|ends|ending|due|date:?|(?:mon|tues"
     r"|wednes|thurs|fri|satur|sun)day,?)"
+)
+_BEFORE_A_YEAR = "|".join(
+    rf"(?<=\b{word} )"
+    for word in ("in", "since", "from", "of", "year", "until", "founded", "established", "built", "est", "est.")
 )
 _NOT_COUNTED = r"(?! (?!was\b|is\b|has\b|as\b|its\b|this\b|always\b|class\b|season)[a-z]+s\b| people\b| square\b|\d)"
 """A number of four digits before a plural says how many."""
@@ -139,7 +144,8 @@ DATES = (
     rule(r"\b(\d{1,2})\.(\d{1,2})\.(\d{4}|\d\d)\b(?!\.\d)", _day_first, "."),
     rule(rf"(?<![\d/])(\d{{1,2}})/(\d{{1,2}}){TO}(\d{{1,2}})/(\d{{1,2}})(?![/\d])", _two_dates, "/"),
     rule(
-        rf"{_BEFORE_A_DATE} (?!1/2|1/3|2/3|1/4|3/4)(\d{{1,2}})/(\d{{1,2}})(?![/\d%])(?! ?(?:inch|cup|mile|stars?|of)\b)",
+        rf"{_BEFORE_A_DATE} (?!1/2|1/3|2/3|1/4|3/4)(\d{{1,2}})/(\d{{1,2}})(?![/\d%])"
+        r"(?! ?(?:inch|cup|mile|stars?|of)\b)",
         _after_a_word,
         "/",
     ),
@@ -153,17 +159,19 @@ DATES = (
         ".",
     ),
     rule(rf"\b({_SHORT_MONTH})\.?{TO}({_SHORT_MONTH})\b\.?(,? \d\d?(?::\d\d)?{TO}\d)?", _months),
-    rule(rf"\b({_MONTH})\.? {_DAY}{TO}(?={_MONTH}\.? \d)", r"\1 \2 to "),
+    rule(rf"\b({_MONTH})\.? {_DAY}{TO}(?={_MONTH}\.? \d)", r"\1 \2 to ", marks=_MONTH_MARKS),
     rule(
         rf"\b({_MONTH})\.? {_DAY}(?:{TO}{_DAY}(?! ?[ap]\.?m|[:.]\d|\d))?\b(?![:%/]|\.\d|\d)(?:,? ({_YEAR})\b)?",
         _month_and_day,
+        marks=_MONTH_MARKS,
     ),
     rule(
         rf"(?<![\d:/.,-])\b(?:the )?{_DAY}(?:{TO}{_DAY})?(?:\.(?! (?:May|Mar)))? (?:of )?"
         rf"({_MONTH})(?!{TO}{_MONTH})(?:\.(?= \d))?(?:,? ({_YEAR})\b)?",
         _day_and_month,
+        marks=_MONTH_MARKS,
     ),
-    rule(rf"\b({_MONTH})\.?,? ({_YEAR})\b", lambda found: f"{_month(found[1])} {year(found[2])}"),
+    rule(rf"\b({_MONTH})\.?,? ({_YEAR})\b", lambda found: f"{_month(found[1])} {year(found[2])}", marks=_MONTH_MARKS),
 )
 """Dates; they are tried before hours and prices."""
 YEARS = (
@@ -173,14 +181,20 @@ YEARS = (
         r"\b(the|in (?:his|her|their|my|your)|early|mid|late)([ -])([2-9]0)(?:s|'s|\u2019s)\b",
         lambda found: f"{found[1]} {decade(found[3])}",
     ),
-    rule(r"\b([5-9]0)s(?= (?:music|hits|songs|rock|pop|disco|party|night|movies|films|style|fashion)\b)", lambda found: decade(found[1])),
+    rule(
+        r"\b([5-9]0)s(?= (?:music|hits|songs|rock|pop|disco|party|night|movies|films|style|fashion)\b)",
+        lambda found: decade(found[1]),
+    ),
     rule(rf"\b({_YEAR})(?:{TO}|/)({_YEAR})\b", _years),
     rule(rf"\b({_YEAR})[-\u2013/](\d\d)\b(?![-/\d])", _years),
     rule(rf"\b({_YEAR}){TO}(present|today|now)\b", lambda found: f"{year(found[1])} to {found[2]}"),
     rule(
-        rf"\b(in|since|from|of|year|until|founded|established|built in|est\.?) (1[0-9]\d\d|20\d\d)\b{_NOT_COUNTED}(?![,.]\d)",
-        lambda found: f"{found[1]} {year(found[2])}",
+        rf"(?=[12])(?:{_BEFORE_A_YEAR})\b(1[0-9]\d\d|20\d\d)\b{_NOT_COUNTED}(?![,.]\d)",
+        lambda found: year(found[1]),
     ),
-    rule(rf"(?<![\d.,\-/:])\b(19\d\d|20[0-4]\d)\b{_NOT_COUNTED}(?![,.:/%-]?\d|[ -]?[a-z]{{1,2}}\b)", lambda found: year(found[1])),
+    rule(
+        rf"(?<![\d.,\-/:])\b(19\d\d|20[0-4]\d)\b{_NOT_COUNTED}(?![,.:/%-]?\d|[ -]?[a-z]{{1,2}}\b)",
+        lambda found: year(found[1]),
+    ),
 )
 """Years; they are tried after telephone numbers."""

@@ -34,6 +34,12 @@ def _days(found: re.Match[str]) -> str:
     return _BETWEEN.sub(lambda mark: " to " if mark[1] else ", ", with_names)
 
 
+def _two_letters(found: re.Match[str]) -> str:
+    """`mo-fr`, in small letters."""
+    first, last = (next(name for name in _NAMES if name.lower().startswith(day.lower())) for day in found.groups())
+    return f"{first} to {last}"
+
+
 def _letters(found: re.Match[str]) -> str:
     """`M-F`, `M-Th`."""
     first, last = (
@@ -45,7 +51,7 @@ def _letters(found: re.Match[str]) -> str:
 RULES = (
     rule(rf"{_DAY}{_STOP}{TO_OR_WORD}{_DAY}{_STOP}", _days),
     rule(rf"{_CAPITAL_DAY}{_STOP}(?:(?:, ?| ?/ ?| ?& ?| and |, and ){_CAPITAL_DAY}{_STOP}){{1,6}}", _days),
-    rule(r"\b(mo|tu|we|th|fr|sa|su)[-\u2010-\u2015](mo|tu|we|th|fr|sa|su)\b(?=[:,]? ?\(?\d)", _days),
+    rule(r"\b(mo|tu|we|th|fr|sa|su)[-\u2010-\u2015](mo|tu|we|th|fr|sa|su)\b(?=[:,]? ?\(?\d)", _two_letters),
     rule(rf"{_TWO}(?:(?:{TO}|,|/){_TWO}){{1,6}}", _days),
     rule(rf"{_TWO}(?:(?:, | and | & ){_TWO}){{1,6}}(?=:? ?\d)", _days),
     rule(rf"\b(?-i:({_LETTER}){TO}({_LETTER}))\b(?=[:,]? ?\(?\d)", _letters),

@@ -128,10 +128,6 @@ def _clock(found: re.Match[str]) -> str:
     return time_of_day(int(hour), int(minute))
 
 
-def _open_end(found: re.Match[str]) -> str:
-    return f"{_clock(found)} or later"
-
-
 def _of_24_hours(found: re.Match[str]) -> str:
     """`8h30`, `1700 hrs`."""
     return time_of_day(int(found[1]), int(found[2] or 0)) if _is_time(found[1], found[2]) else found[0]
@@ -164,19 +160,21 @@ RULES = (
     rule(rf"(?<=[\dmh.]){TO}({_LATE})\b", r" to \1"),
     rule(r"(?<=\d),(?=\d{1,2}:\d\d|\d{1,2} ?[ap]\.?m)", ", ", ","),
     rule(r"\b(\d{1,2}:\d\d):00\b", r"\1", ":"),
+    rule(r"(?<=:\d\d)\+(?!\d)", " or later", "+"),
     rule(rf"\b{_CLOCK}(?:{_HALF})?{TO_OR_WORD}{_CLOCK}{_HALF}", _range_with_half, "m M"),
     rule(rf"\b{_CLOCK}{_HALF}", _with_half, "m M"),
-    rule(rf"()\b(\d{{1,2}}) ?h ?(\d{{1,2}}) ?m(?:ins?)?\b", _duration, "h H"),
+    rule(r"()\b(\d{1,2}) ?h ?(\d{1,2}) ?m(?:ins?)?\b", _duration, "h H"),
     rule(rf"\b({_LASTS})(\d{{1,2}})h(\d\d)\b(?!{TO_OR_WORD}\d)", _duration, "h H"),
     rule(rf"\b(\d{{1,2}}) ?h ?(\d\d)?(?:{TO_OR_WORD}| \u00e0 )(\d{{1,2}}) ?h ?(\d\d)?\b", _range_of_24_hours, "h H"),
     rule(r"\b(\d{1,2})h([0-5]\d)\b", _of_24_hours, "h H"),
     rule(r"(?<=\bat )(\d{1,2}) ?h()\b", _of_24_hours, "h H"),
+    rule(rf"\b(\d\d?)[.:](\d\d){TO_OR_WORD}(\d\d?)[.:](\d\d) ?(?:hours|hrs|h|uhr)\b", _range_of_24_hours, "h H"),
+    rule(r"\b(\d\d?)[.:](\d\d) ?(?:hours|hrs|uhr)\b", _of_24_hours, "h H"),
     rule(rf"\b{_FOUR}{TO_OR_WORD}{_FOUR} ?(?:h|hrs|hours)\b", _range_of_24_hours, "h H"),
     rule(rf"\b{_FOUR} ?(?:h|hrs|hours)\b", _of_24_hours, "h H"),
-    rule(rf"({_HOURS_WORD}[^.;\d\n]{{0,24}}?)({_LIST}){_COUNTED}", _opening),
+    rule(rf"({_HOURS_WORD}[^.;\d\n]{{0,24}}?)({_LIST}){_COUNTED}", _opening, needs=_RANGE),
     rule(rf"\b(\d{{1,2}}):(\d\d){TO_OR_WORD}(\d{{1,2}})(?::(\d\d))?\b(?!:)", _clock_range, ":"),
     rule(rf"\b(\d{{1,2}})(?::(\d\d))?{TO_OR_WORD}(\d{{1,2}}):(\d\d)\b(?!:)", _clock_range, ":"),
-    rule(r"\b(\d{1,2}):(\d\d)\+", _open_end, ":"),
     rule(r"\b(\d{1,2}):(\d\d)\b(?!:)", _clock, ":"),
     rule(r"(?<=\bat )(1[3-9]|2[0-3])\.([0-5]\d)\b(?![.,]?\d)", _of_24_hours, "."),
 )

@@ -70,7 +70,9 @@ _UNIT = "|".join(
     (r"(?<=\d)" if unit in _GLUED else "") + (f"(?-i:{unit})" if unit in _SMALL_LETTERS else re.escape(unit))
     for unit in sorted(_UNITS, key=len, reverse=True)
 )
-_ONE_OF_THEM = r"(?= (?:pizza|steak|burger|walk|drive|ride|run|bottle|glass|can|cup|class|lesson|session|pan|screen|tv|tall)\b)"
+_ONE_OF_THEM = (
+    r"(?= (?:pizza|steak|burger|walk|drive|ride|run|bottle|glass|can|cup|class|lesson|session|pan|screen|tv|tall)\b)"
+)
 """Nouns before which a measure stands in the singular, `a ten minute walk`."""
 _SINGULAR = re.compile(_ONE_OF_THEM, re.IGNORECASE)
 
@@ -123,19 +125,33 @@ def _inches(found: re.Match[str]) -> str:
     line = found.string[max(0, found.start() - 200) : found.start()].rpartition("\n")[2]
     if len(re.findall(r'(?<!\d)"', line)) % 2:
         return found[0]
-    one = found[1] == "1" or re.match(r" (?!tall|long|wide|high|deep|x |by |and |or |is |for |in )[a-z]", found.string[found.end() : found.end() + 8])
+    one = found[1] == "1" or re.match(
+        r" (?!tall|long|wide|high|deep|x |by |and |or |is |for |in |only|from|to |with|on )[a-z]",
+        found.string[found.end() : found.end() + 8],
+    )
     return f"{number_in_words(found[1])} {'inch' if one else 'inches'}"
 
 
 RULES = (
-    rule(r"(?<=\d) ?[x\u00d7] ?(?=\d)", " by ", "x X \u00d7"),
-    rule(r"\b(\d+)(st|nd|rd|th)[ \t]?[-\u2013][ \t]?(?=\d+(?:st|nd|rd|th)\b)", lambda found: f"{ordinal(found[1])} to "),
+    rule(
+        r"\b(\d+)(st|nd|rd|th)[ \t]?[-\u2013][ \t]?(?=\d+(?:st|nd|rd|th)\b)", lambda found: f"{ordinal(found[1])} to "
+    ),
     rule(r"\b(\d+)(?:st|nd|rd|th)\b", lambda found: ordinal(found[1])),
     rule(r"\b(\d{1,2})['\u2032\u2019] ?(\d{1,2})(?:\"|''|[\u2033\u201d])", _feet_and_inches, "' \u2032 \u2019"),
+    rule(r"\b(\d{1,3})['\u2032\u2019] ?[x\u00d7] ?(\d{1,3})['\u2032\u2019](?!\d)", r"\1 by \2 feet", "' \u2032 \u2019"),
     rule(r"\b(\d{1,3})['\u2032\u2019](?= (?:tall|long|wide|high|deep|x|by)\b)", r"\1 feet", "' \u2032 \u2019"),
+    rule(r"(?<=\d) ?[x\u00d7] ?(?=\d)", " by ", "x X \u00d7"),
     rule(r"\b(\d{1,3})[\"\u2033]", _inches, '" \u2033'),
-    rule(rf"(?:\b(\d{{1,9}}) )?(?<![\d/])\b(1/2|1/3|2/3|1/4|3/4)(?![\d/])(?:[ -]?({_UNIT})(?![a-z\d]))?", _mixed_number, "/"),
-    rule(r"\b([1-9]\d?)/(5|6|8|10|16|32)(?= (?:inch|cup|mile|tsp|tbsp|teaspoon|tablespoon|acre|pound|of)\b)", _fraction, "/"),
+    rule(
+        rf"(?:\b(\d{{1,9}}) )?(?<![\d/])\b(1/2|1/3|2/3|1/4|3/4)(?![\d/])(?:[ -]?({_UNIT})(?![a-z\d]))?",
+        _mixed_number,
+        "/",
+    ),
+    rule(
+        r"\b([1-9]\d?)/(5|6|8|10|16|32)(?= (?:inch|cup|mile|tsp|tbsp|teaspoon|tablespoon|acre|pound|of)\b)",
+        _fraction,
+        "/",
+    ),
     rule(r"\b(\d{1,3})/(\d{1,3})(?= (?:stars?|points|rating)\b)", r"\1 out of \2", "/"),
     rule(rf"\b({NUMBER}) ?({_UNIT}){TO}(?=\d[\d,.]{{0,12}} ?\2(?![a-z]))", r"\1 to "),
     rule(rf"(?<!\d[-\u2013])\b({NUMBER}){TO}({NUMBER})(?![\d]|-\d)", r"\1 to \2"),
@@ -146,7 +162,7 @@ RULES = (
     rule(r"(?<=\d)(%?) or more", r"\1 or more", "%"),
     rule(r"\u00b1 ?(?=\d)|\+/- ?(?=\d)", "plus or minus ", "\u00b1 +"),
     rule(r"[~\u2248] ?(?=\d)", "about ", "~ \u2248"),
-    rule(rf"(?<![\w.])([-\u2212])?({NUMBER})(?: |-|\u00a0)?({_UNIT})(?![a-z\d])", _measure),
+    rule(rf"(?<![\w.])([-\u2212])?({NUMBER})(?: |-|\u00a0)?({_UNIT})(?![a-z\d])(?:\.(?= (?-i:[a-z])))?", _measure),
     rule(r"(?<=\d) ?[x\u00d7](?![a-z\d])", " times", "x X \u00d7"),
     rule(r"(?<![a-z\d])[x\u00d7] ?(?=\d)", "times ", "x X \u00d7"),
     rule(r"(?<=\d) ?\+ ?(?=\d)", " plus ", "+"),

@@ -60,7 +60,8 @@ _CURRENCY = rf"([€$£¥₹]|{_CODES}|(?:dollar|euro|pound|franc|rupee)(?=s?\b)
 _HAS_SIGN = "$ € £ ¥ ₹"
 _NO_PRICE = (
     r"(?![\d%:/\"']|[.,]\d|\s?(?:[ap]\.?m\b|[kcm]?m\b|[km]?g\b|m?l\b|km|miles?\b|met|feet|ft\b|inch|hours?\b|hrs?\b|h\b"
-    r"|min|million|out of|stars?\b|times\b|points?\b|percent|degrees|°|liter|litre|kilo|pounds? of|lbs?\b|oz\b|ounces?))"
+    r"|min|million|out of|stars?\b|times\b|points?\b|percent|degrees|°|liter|litre|kilo|pounds? of|lbs?\b|oz\b"
+    r"|ounces?))"
 )
 _NO_CURRENCY = rf"(?<![\d.,:$€£\-/])(\d{{1,4}})[.,](\d\d)(?!\d){_NO_PRICE}"
 _WITHOUT_CURRENCY = re.compile(rf"(?<!until )(?<!till )(?<!opens )(?<!closes ){_NO_CURRENCY}", re.IGNORECASE)
@@ -68,7 +69,9 @@ _COSTS = (
     r"\b(?:costs?|prices?|priced|pricing|menu|fees?|charges?|pay|pays|paid|sell|sells|sold|only|just|admission|entry"
     r"|tickets?|specials?)\b"
 )
-_FOR_EACH = r"(?= ?(?:each|apiece|a piece|per|ea\b|a (?:person|head|slice|glass|cup|bottle|pint|night|day|week|month)\b))"
+_FOR_EACH = (
+    r"(?= ?(?:each|apiece|a piece|per|ea\b|a (?:person|head|slice|glass|cup|bottle|pint|night|day|week|month)\b))"
+)
 
 
 def price(amount: str, currency: str) -> str:
@@ -144,6 +147,8 @@ def _thousands(found: re.Match[str]) -> str:
     return found[1].replace(".", "") + cents
 
 
+_NO_NOUN = r"(?:an?|per|for|and|or|each|off|to|more|extra|on|in|at|if|with|plus|less|is|but|million|billion|usd)\b"
+"""Words before which `a $5` is not `a five dollar ...`."""
 _EURO_THOUSANDS = r"(\d{1,3}(?:\.\d{3}){1,3})(?:,(\d\d))?(?![\d.,]\d)"
 RULES = (
     rule(r"(?<=\d)[.,](?:[-\u2013]{1,2}|\u2014)(?=\s?(?:€|eur|chf)|[\s;,)]|$)", "", "- \u2013 \u2014"),
@@ -162,26 +167,43 @@ RULES = (
     rule(r"([$€£]\s?\d[\d.,]{0,12}) ?(?:pp|p\.p\.)(?!\w)", r"\1 a person", _HAS_SIGN),
     rule(r"([$€£]\s?\d[\d.,]{0,12}) ?ea\b\.?", r"\1 each", _HAS_SIGN),
     rule(rf"(?<=[\d€$£¢+])(?:\s?/\s?(?:{_PER})\b){{1,3}}", _per, "/"),
-    rule(rf"(?:(?<=dollars)|(?<=dollar)|(?<=euros)|(?<=euro)|(?<=pounds)|(?<=cents)|(?<=pence)|(?<=eur)|(?<=usd))(?:\s?/\s?(?:{_PER})\b){{1,3}}", _per, "/"),
+    rule(
+        rf"(?:(?<=dollars)|(?<=dollar)|(?<=euros)|(?<=euro)|(?<=pounds)|(?<=cents)|(?<=pence)|(?<=eur)|(?<=usd))(?:\s?/\s?(?:{_PER})\b){{1,3}}",
+        _per,
+        "/",
+    ),
     rule(r"(?<=[$€£]\d)/[a-z]{3,12}\b(?!/)", _per, "/"),
     rule(r"([$€£]\s?\d[\d.,]{0,12}k?)\+", r"\1 or more", "+"),
     rule(rf"{_SIGN}\s?({NUMBER})\s?(k|m|bn|million|billion|thousand)\b", _large, _HAS_SIGN),
     rule(rf"\b(us|au?|ca?|nz)\$\s?({NUMBER})", _kind_of_dollar, "$"),
-    rule(rf"{_SIGN}\s?{_AMOUNT}{TO}\1?{_AMOUNT}(?![%\d])", lambda found: _range(found[2], found[3], found[1]), _HAS_SIGN),
-    rule(rf"\b({NUMBER}) ?{_CURRENCY}s?{TO}({NUMBER}) ?\2s?(?![a-z])", lambda found: _range(found[1], found[3], found[2])),
+    rule(
+        rf"{_SIGN}\s?{_AMOUNT}{TO}\1?{_AMOUNT}(?![%\d])", lambda found: _range(found[2], found[3], found[1]), _HAS_SIGN
+    ),
+    rule(
+        rf"\b({NUMBER}) ?{_CURRENCY}s?{TO}({NUMBER}) ?\2s?(?![a-z])", lambda found: _range(found[1], found[3], found[2])
+    ),
     rule(rf"\b({NUMBER}){TO}({NUMBER}) ?{_CURRENCY}s?(?![a-z])", lambda found: _range(found[1], found[2], found[3])),
+    rule(
+        rf"(?:(?<=\ba )|(?<=\bthe )){_SIGN}(\d[\d,]{{0,10}})(?= (?!{_NO_NOUN})[a-z]+)",
+        lambda found: f"{number_in_words(found[2])} {_CURRENCIES[found[1]][0]}",
+        _HAS_SIGN,
+    ),
+    rule(
+        r"(\$\s?\d[\d.,]{0,12})\s?usd\b|(€\s?\d[\d.,]{0,12})\s?eur\b|(£\s?\d[\d.,]{0,12})\s?gbp\b", r"\1\2\3", _HAS_SIGN
+    ),
     rule(rf"{_SIGN}\s?{_AMOUNT}", lambda found: price(found[2], found[1]), _HAS_SIGN),
-    rule(rf"\b({_CODES}|rs\.?) ?{_AMOUNT}", lambda found: price(found[2], found[1])),
+    rule(rf"\b(?=[uegcajir])({_CODES}|rs\.?) ?{_AMOUNT}", lambda found: price(found[2], found[1])),
     rule(rf"\b({NUMBER})[ \t\u00a0]?-?{_CURRENCY}(s?)(?![a-z])", _named),
     rule(rf"\b({NUMBER}) ?(¢)", _cents, "¢"),
     rule(r"(?<![\w.,])(\d{1,2}(?:\.\d)?)(?-i:(c|p))\b(?![.\-'](?:[a-z]))", _cents, "c p"),
 )
 """Prices with a currency."""
 WITHOUT_CURRENCY = (
-    rule(rf"{_NO_CURRENCY}{_FOR_EACH}", _bare, ". ,"),
-    rule(rf"{_COSTS}(?:[^.\n;!?]|\.(?=\d)){{0,160}}", _bare_prices, ". ,"),
+    rule(rf"{_NO_CURRENCY}{_FOR_EACH}", _bare, ". ,", needs=r"\d[.,]\d\d(?!\d)"),
+    rule(rf"{_COSTS}(?:[^.\n;!?]|\.(?=\d)){{0,160}}", _bare_prices, ". ,", needs=r"\d[.,]\d\d(?!\d)"),
     rule(
-        r"(?<!rated )(?<!rating )(?<!version )(?<!score )(?<!until )(?<![\d.,:$€£\-/v])\b([1-9]\d{0,2})\.(\d[059])"
+        r"(?=[1-9])(?<!rated )(?<!rating )(?<!version )(?<!score )(?<!until )(?<![\d.,:$€£\-/v])\b"
+        r"([1-9]\d{0,2})\.(\d[059])"
         r"(?=[,;)\n]|\.?\s*$|\.\s| and | or )",
         _bare,
         ".",

@@ -5,22 +5,23 @@ means follows from what stands around it, so each rule takes one form of writing
 """
 
 import re
+from itertools import groupby
 
 from core.engine.spoken_numbers import codes, dates, days, hours, measures, prices
 from core.engine.spoken_numbers.number_words import MOST_DIGITS, digit_by_digit, number_in_words
 from core.engine.spoken_numbers.rule import NUMBER, rule
 
 _WRITTEN_SHORT = re.compile(
-    r"\d|[\u00bd\u2153\u2154\u00bc\u00be]|\b(?:mon|tue|wed|thu|fri|sat|sun|mo|tu|we|th|fr|sa|su)[^a-z\s]"
-    r"|\b(?-i:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Tues|Thur|Thurs|MON|TUE|WED|THU|FRI|SAT|SUN)\b"
-    r"|\b(?-i:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\b\.? ?[-\u2013]|\b(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*[ -\u2013]",
+    r"\d|[\u00bd\u2153\u2154\u00bc\u00be]|\b(?:mon|tue|wed|thu|fri|sat|sun)"
+    r"|\b(?-i:Mo|Tu|We|Th|Fr|Sa|Su|PH)(?: off|[,/]| ?[-\u2010-\u2015])"
+    r"|\b(?-i:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\b\.? ?[-\u2010-\u2015]",
     re.IGNORECASE,
 )
 """What every text has for which there is anything to do; most sentences have nothing of it."""
 
 
-_SENTENCE_ENDS = re.compile(r"(\n+|(?<=[a-z]{3}[.!?]) (?=[A-Z])(?!Mon|Tue|Wed|Thu|Fri|Sat|Sun))")
-_LINE_ENDS = re.compile(r"(\n+)")
+_SENTENCE_ENDS = re.compile(r"(?<=\n)|(?<=[a-z]{3}[.!?] )(?=[A-Z])(?!Mon|Tue|Wed|Thu|Fri|Sat|Sun)")
+_LINE_ENDS = re.compile(r"(?<=\n)")
 
 
 def spell_numbers(text: str) -> str:
@@ -30,15 +31,14 @@ def spell_numbers(text: str) -> str:
     """
     if not _WRITTEN_SHORT.search(text):
         return text
-    # No form of writing spans sentences, and most of the rules are soon done with a short piece. In a quotation it
-    # matters where the quotation marks stand.
+    # No form of writing spans sentences, so that those without any cost nothing. In a quotation it matters where the
+    # quotation marks stand.
     ends = _LINE_ENDS if '"' in text else _SENTENCE_ENDS
-    return "".join(_spelled(piece) for piece in ends.split(text))
+    pieces = groupby(ends.split(text), lambda piece: _WRITTEN_SHORT.search(piece) is not None)
+    return "".join(_spelled("".join(piece)) if short else "".join(piece) for short, piece in pieces)
 
 
 def _spelled(piece: str) -> str:
-    if not _WRITTEN_SHORT.search(piece):
-        return piece
     for one in _RULES:
         piece = one.spell(piece)
     return piece
