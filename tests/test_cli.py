@@ -185,8 +185,9 @@ def test_an_address_where_nobody_answers_is_named(tmp_path: Path, recording: Pat
     assert url in failed(run("call", url, recording, tmp_path / "out.wav"))
 
 
-@pytest.mark.parametrize("path", ["", "/ws/chat", "/api/chat"])
-@pytest.mark.parametrize("audio", ["opus", "pcm"])
+@pytest.mark.parametrize(
+    ("path", "audio"), [("", "opus"), ("/ws/chat", "pcm"), ("/api/chat", "opus"), ("/api/chat", "pcm")]
+)
 async def test_call_measures_a_conversation(
     serve: Serve, tmp_path: Path, recording: Path, path: str, audio: str
 ) -> None:
