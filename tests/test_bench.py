@@ -118,7 +118,8 @@ async def test_a_call_that_the_server_ends_is_not_held(serve: Serve) -> None:
     assert report["frames_answered"] > 0
 
 
-async def test_frames_that_are_dropped_are_counted(serve: Serve) -> None:
+async def test_frames_that_are_dropped_are_counted(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.client.load_test.LAST_ANSWERS_S", 0.5)
     engine = EchoEngine(max_waiting=2)
     engine.steps.clear()
     running = await serve(engine)

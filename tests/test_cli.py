@@ -241,6 +241,7 @@ class Understands:
 
 async def test_a_call_prints_what_both_sides_said(serve: Serve, tmp_path: Path, recording: Path) -> None:
     running = await serve(extra=(Understands(),))
+    write_wav(recording, speech(0.6)[np.newaxis])
     arguments = ("call", running.url(), recording, tmp_path / "out.wav")
     printed = (await asyncio.to_thread(run, *arguments)).output
     assert "0.0  caller: What is that?" in printed
@@ -336,6 +337,7 @@ def test_sound_files_are_mixed_resampled_and_kept(tmp_path: Path) -> None:
         write_wav(tmp_path / "no" / "b.wav", sound[np.newaxis])
 
 
+@pytest.mark.slow
 def test_serve_and_talk_for_real(tmp_path: Path, recording: Path) -> None:
     """The shipped engine behind the real command, from the start to Ctrl-C."""
     offered = {"allow": ["NATF2", "NATM2", "anna"]}

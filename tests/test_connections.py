@@ -105,6 +105,7 @@ def test_addresses_are_counted_by_network_and_forgotten() -> None:
     assert [everybody.opened(number, "192.0.2.1") for number in range(3)] == [True] * 3
 
 
+@pytest.mark.slow
 async def test_silent_sockets_take_no_descriptor_that_a_call_needs(tmp_path: Path, held: Held) -> None:
     config = write_config(tmp_path, {"server": {"connections_per_address": 0, "request_s": 60}})
     log = tmp_path / "log"

@@ -97,7 +97,7 @@ def expected(weights: Path) -> dict[bool, Tokens]:
     return {pinned: plain_conversation(lm, asking(1, None), speech(1, FRAMES), pinned) for pinned in (True, False)}
 
 
-@pytest.mark.parametrize("block_frames", [128, 8])
+@pytest.mark.parametrize("block_frames", [pytest.param(128, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("pinned", [True, False])
 async def test_a_conversation_beyond_the_window(
     weights: Path, expected: dict[bool, Tokens], pinned: bool, block_frames: int, monkeypatch: pytest.MonkeyPatch

@@ -177,6 +177,7 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_killed_process_leaves_files_that_can_be_played_to_the_last_second(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     said = noise(4)
@@ -195,6 +196,7 @@ async def test_a_killed_process_leaves_files_that_can_be_played_to_the_last_seco
     assert "".join(line["text"] for line in lines(transcript)[1:]) == "".join(caller.words)
 
 
+@pytest.mark.slow
 async def test_a_full_disk_ends_the_recording_and_not_the_call(tmp_path: Path) -> None:
     with echo_server(write_config(tmp_path, ON), "--largest-file", "60000") as (_, port):
         async with dial(f"ws://127.0.0.1:{port}/ws/chat?audio=pcm", "pcm") as caller:
