@@ -240,12 +240,19 @@ async def test_a_folder_that_cannot_be_written_ends_recordings_and_not_calls(ser
 def test_a_slow_disk_stops_nobody_and_takes_no_memory_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: Any, **__: Any) -> None:
+        begun.set()
+        go_on.wait()
+
     monkeypatch.setattr(recording, "MAX_QUEUED", 10)
-    monkeypatch.setattr(recording, "FlacWriter", lambda *_, **__: go_on.wait() and None)
+    monkeypatch.setattr(recording, "FlacWriter", slow)
     writer = Writer(tmp_path)
     tap = Tap(writer, info(), "caller")
     frame = np.full(FRAME, 0.5, np.float32)
+    tap.process(frame)
+    assert begun.wait(10)  # from now on the thread takes nothing from the queue
     for _ in range(100):
         assert tap.process(frame) is frame
     assert writer._queue.qsize() <= 10

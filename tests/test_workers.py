@@ -174,7 +174,7 @@ async def test_an_engine_less_is_not_a_service_less(tmp_path: Path) -> None:
             await asyncio.gather(first.shake_hands(), second.shake_hands())
 
             async def both_talk() -> bool:
-                """Engines report what they do several times a second."""
+                """Workers hear of it a moment later."""
                 metrics = (await service.get("/metrics"))[1]
                 return all(f'engine_busy_slots{{device="{device} cpu"}} 1.0' in metrics for device in (0, 1))
 
