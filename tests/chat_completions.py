@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tests.stoppable import Stoppable
+
 Answer = Response | Callable[[Request], Awaitable[Response]]
 
 
@@ -66,10 +68,9 @@ async def serve_chat_completions() -> AsyncIterator[ChatCompletions]:
     app = Starlette(routes=[Route("/v1/chat/completions", model.answer, methods=["POST"])])
     with socket.create_server(("127.0.0.1", 0)) as listener:
         model.base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
+        server = Stoppable(uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield model
         finally:
-            server.should_exit = True
-            await serving
+            await server.stop(serving)

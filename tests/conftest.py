@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pytest
 import torch
 import yaml
-from hypothesis import settings as hypothesis_settings
 
 from core.http.app import create_app
 from core.http.listening import bind
@@ -24,10 +23,8 @@ from core.plugin.host import PluginHost
 from core.session.call_service import CallService
 from core.settings.config import load_config
 from core.testing import EchoEngine, EventRecorder
+from tests.stoppable import Stoppable
 
-hypothesis_settings.register_profile("project", deadline=None)  # a busy machine is no failure
-hypothesis_settings.register_profile("thorough", deadline=None, max_examples=1000)  # ten times as many
-hypothesis_settings.load_profile("project")
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whichever test comes first
 torch.set_num_threads(1)  # as the engine does: tiny models gain nothing from more
@@ -68,24 +65,8 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 
-class StoppableServer(GracefulServer):
-    """Stops when it is told to, where uvicorn looks ten times a second: tests start hundreds."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._told = asyncio.Event()
-
-    def stop(self) -> None:
-        """Begin to shut down."""
-        self.should_exit = True
-        self._told.set()
-
-    async def main_loop(self) -> None:
-        """Return when it is told to, or when `should_exit` is seen."""
-        waits = [asyncio.create_task(super().main_loop()), asyncio.create_task(self._told.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+class StoppableServer(Stoppable, GracefulServer):
+    """The service's server, for tests."""
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> Path:
@@ -136,11 +117,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             server = StoppableServer(app, config.server, ready.set)
             task = asyncio.create_task(server.serve(sockets=[listener]))
 
-            async def stop() -> None:
-                server.stop()
-                await task
-
-            stack.push_async_callback(stop)
+            stack.push_async_callback(server.stop, task)
             await ready.wait()
             return Running(engine, app.state.service, record, server, listener.getsockname()[1])
 

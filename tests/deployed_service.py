@@ -14,12 +14,12 @@ import pytest
 
 from core.client import waking
 from core.http.listening import bind
-from core.http.uvicorn_server import GracefulServer
 from core.settings.sections import ServerConfig
 from deploy import serving
 from deploy.choices import Deployment
 from deploy.page import page_app
 from deploy.settings import Settings
+from tests.conftest import StoppableServer
 from tests.deployed import PASSWORD, ROOT, DictRecords, LocalGpus, place
 
 __all__ = ["place"]  # a fixture
@@ -91,14 +91,13 @@ def service(monkeypatch: pytest.MonkeyPatch, place: Path) -> Serve:
             app = await page_app(settings, place, deployment, records, gpus, 60.0, refresh)
             ready = asyncio.Event()
             inner = app._app
-            server = GracefulServer(inner, ServerConfig(), ready.set)
+            server = StoppableServer(inner, ServerConfig(), ready.set)
             async with inner.router.lifespan_context(inner):
                 task = asyncio.create_task(server.serve(sockets=[listener]))
                 await ready.wait()
                 yield Service(origin, records, gpus, settings)
                 await gpus.close()
-                server.should_exit = True
-                await task
+                await server.stop(task)
 
     return run
 

@@ -1,13 +1,14 @@
-"""Which tests run, and in how many processes.
+"""Which tests run, in how many processes, and on how many generated inputs.
 
 `uv run pytest` leaves out what takes long and says so; `uv run pytest --all` runs everything. Whoever names files, or
-chooses by `-m` or `-k`, gets all that was named.
+chooses by `-m` or `-k`, gets all that was named. Tests of generated inputs try a quarter as many in a plain run.
 """
 
 from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 MARKS = {
@@ -17,6 +18,10 @@ MARKS = {
     "slow": "takes many seconds of a core",
     "training": "nano's training, every stage of it",
 }
+GENERATED_INPUTS = {"quick": 25, "project": 100, "thorough": 1000}
+"""For each test, by the names of Hypothesis's profiles."""
+for _profile, _count in GENERATED_INPUTS.items():
+    settings.register_profile(_profile, deadline=None, max_examples=_count)  # a busy machine is no failure
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
 """How many tests of each mark were left out."""
 
@@ -28,11 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marks, and see whether anything was chosen."""
+    """Declare the marks, see whether anything was chosen, and choose how many inputs are generated."""
     for mark, meaning in MARKS.items():
         config.addinivalue_line("markers", f"{mark}: {meaning}")
     if files_named(config) or config.option.markexpr or config.option.keyword:
         config.option.all = True
+    if not config.option.hypothesis_profile:
+        settings.load_profile("project" if config.option.all else "quick")
 
 
 def files_named(config: pytest.Config) -> bool:

@@ -66,8 +66,8 @@ class ServiceProcesses:
     def connection_to(self, worker: int) -> socket.socket:
         """A connection that this worker has answered a request on, for another."""
         others = (name for name in self.parts() if name.startswith("worker") and name != f"worker {worker}")
-        connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
         with self.stopped(*others):
+            connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             answer = HTTPResponse(connection)
             answer.begin()

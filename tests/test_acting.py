@@ -701,6 +701,7 @@ async def test_a_handler_that_does_not_close_is_given_up(serve: Serve, monkeypat
     assert len(running.record.of(SessionEnded)) == 1
     assert isinstance(running.record.events[-1][1], SessionEnded)
     await is_fine(running)
+    await until(lambda: not running.service._sessions)
 
 
 async def test_a_handler_hears_of_the_queue_and_of_a_caller_who_leaves_it(serve: Serve) -> None:

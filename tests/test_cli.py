@@ -185,8 +185,9 @@ def test_an_address_where_nobody_answers_is_named(tmp_path: Path, recording: Pat
     assert url in failed(run("call", url, recording, tmp_path / "out.wav"))
 
 
-@pytest.mark.parametrize("path", ["", "/ws/chat", "/api/chat"])
-@pytest.mark.parametrize("audio", ["opus", "pcm"])
+@pytest.mark.parametrize(
+    ("path", "audio"), [("", "opus"), ("/ws/chat", "pcm"), ("/api/chat", "opus"), ("/api/chat", "pcm")]
+)
 async def test_call_measures_a_conversation(
     serve: Serve, tmp_path: Path, recording: Path, path: str, audio: str
 ) -> None:
@@ -240,6 +241,7 @@ class Understands:
 
 async def test_a_call_prints_what_both_sides_said(serve: Serve, tmp_path: Path, recording: Path) -> None:
     running = await serve(extra=(Understands(),))
+    write_wav(recording, speech(0.6)[np.newaxis])
     arguments = ("call", running.url(), recording, tmp_path / "out.wav")
     printed = (await asyncio.to_thread(run, *arguments)).output
     assert "0.0  caller: What is that?" in printed
@@ -335,6 +337,7 @@ def test_sound_files_are_mixed_resampled_and_kept(tmp_path: Path) -> None:
         write_wav(tmp_path / "no" / "b.wav", sound[np.newaxis])
 
 
+@pytest.mark.slow
 def test_serve_and_talk_for_real(tmp_path: Path, recording: Path) -> None:
     """The shipped engine behind the real command, from the start to Ctrl-C."""
     offered = {"allow": ["NATF2", "NATM2", "anna"]}

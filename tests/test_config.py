@@ -228,7 +228,7 @@ values = st.recursive(
 keys = st.sampled_from(["server", "engine", "voices", "personas", "session", "plugins", "log", "env", "port", "allow"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(keys | st.text(max_size=8), st.dictionaries(keys, values, max_size=3) | values, max_size=5))
 def test_any_yaml_gives_a_config_and_problems_that_name_the_file(tmp_path: Path, data: object) -> None:
     path = tmp_path / "config.yaml"
@@ -238,7 +238,7 @@ def test_any_yaml_gives_a_config_and_problems_that_name_the_file(tmp_path: Path,
     assert all(problem.startswith(str(path)) for problem in found)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_config_and_problems_that_name_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.yaml"

@@ -105,6 +105,7 @@ def test_addresses_are_counted_by_network_and_forgotten() -> None:
     assert [everybody.opened(number, "192.0.2.1") for number in range(3)] == [True] * 3
 
 
+@pytest.mark.slow
 async def test_silent_sockets_take_no_descriptor_that_a_call_needs(tmp_path: Path, held: Held) -> None:
     config = write_config(tmp_path, {"server": {"connections_per_address": 0, "request_s": 60}})
     log = tmp_path / "log"
@@ -186,8 +187,8 @@ async def test_a_slow_reader_gets_all_of_a_large_file(
 
 
 async def test_requests_of_one_address_are_spread_over_time(serve: Serve) -> None:
-    """50 connections that ask again and again: no more is answered than the pace allows, however fast it could be."""
-    rate, seconds = 20, 1.5
+    """30 connections that ask again and again: no more is answered than the pace allows, however fast it could be."""
+    rate, seconds = 30, 1.0
     running = await serve(server={"requests_per_s": rate})
     answers = 0
 
@@ -205,7 +206,7 @@ async def test_requests_of_one_address_are_spread_over_time(serve: Serve) -> Non
             writer.close()
 
     begun = time.monotonic()
-    asking = [asyncio.create_task(ask()) for _ in range(50)]
+    asking = [asyncio.create_task(ask()) for _ in range(30)]
     await asyncio.sleep(seconds)
     for task in asking:
         task.cancel()

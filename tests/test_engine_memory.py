@@ -166,6 +166,7 @@ def test_a_prompt_is_loaded_as_exactly_as_the_cache_can(dtype: torch.dtype, most
     assert not cache.kv[:, :, [1, 3]].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
 def test_a_rounded_cache_changes_what_is_predicted_by_little(weights: Path, dtype: torch.dtype) -> None:
     """Stepping through a window and a half: the state of each position, against that with an exact cache."""

@@ -209,7 +209,8 @@ async def test_a_client_that_vanishes_gives_its_slot_back_in_every_phase(serve: 
     assert len(ids) == len(set(ids))
 
 
-async def test_calls_dropped_in_every_phase_leave_nothing_behind(serve: Serve) -> None:
+async def test_calls_dropped_in_every_phase_leave_nothing_behind(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.plugin.worker_threads.IDLE_S", 0.2)
     engine = EchoEngine(slots=3)
     running = await serve(engine, session={"resume_s": 0.2})  # nobody comes back in time
     await is_fine(running)

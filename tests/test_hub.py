@@ -107,7 +107,7 @@ class HubHandler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = Hub(NANO)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds between two looks whether to stop
     thread.start()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
     template = server.address + "/{repo_id}/resolve/{revision}/{filename}"

@@ -30,6 +30,7 @@ def mimi() -> Any:
     return mimi
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_it_makes_the_codes_and_the_sound_of_moshis(mimi: Any) -> None:
     """Past the end of the attention's window, with slots that pause and slots that begin anew."""

@@ -28,6 +28,7 @@ from core.events import Identity
 from tests.caller import dial
 from tests.conftest import Running, Serve
 from tests.documents import doc
+from tests.stoppable import Stoppable
 
 SECRET = "the-clients-secret-marker"
 
@@ -35,13 +36,13 @@ SECRET = "the-clients-secret-marker"
 class Provider:
     """An OpenID provider whose user is already logged in, and whom nobody asks for consent."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: rsa.RSAPrivateKey) -> None:
         self.user: dict[str, Any] = {"sub": "u-17", "email": "ann@example.com", "email_verified": True}
         self.client_secret = SECRET
         self.issuer = ""
         self.broken: set[str] = set()
         """The paths that answer 503."""
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._key = key
         self._asked: dict[str, dict[str, str]] = {}
         self.app = Starlette(
             middleware=[Middleware(BaseHTTPMiddleware, dispatch=self.dispatch)],
@@ -91,16 +92,21 @@ class Provider:
         return JSONResponse({"keys": [{**key, "kid": "1", "use": "sig", "alg": "RS256"}]})
 
 
+@pytest.fixture(scope="module")
+def key() -> rsa.RSAPrivateKey:
+    """Which takes a moment to find."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 @pytest.fixture
-async def provider() -> AsyncIterator[Provider]:
-    one = Provider()
+async def provider(key: rsa.RSAPrivateKey) -> AsyncIterator[Provider]:
+    one = Provider(key)
     listener = socket.create_server(("127.0.0.1", 0))
     one.issuer = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = uvicorn.Server(uvicorn.Config(one.app, log_level="error"))
+    server = Stoppable(uvicorn.Config(one.app, log_level="error"))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     yield one
-    server.should_exit = True
-    await task
+    await server.stop(task)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
@@ -49,7 +49,6 @@ LOGINS = Logins("password", LoginTokens(lambda _: None, SigningKeys(), MemorySto
 PLUGIN = password.Plugin(password.Plugin.Options(Secret("sésame")))
 
 
-@settings(max_examples=100)
 @given(st.binary(max_size=60))
 async def test_any_header_is_no_more_than_denied(header: bytes) -> None:
     PLUGIN.startup(MemoryStore(), LOGINS)  # which forgets the wrong ones

@@ -179,26 +179,32 @@ def test_what_is_set_aside_or_is_no_plugin_stops_nothing(folder: Folder) -> None
 
 
 @pytest.mark.skipif(not hasattr(os, "setuid") or os.geteuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize(("unreadable", "mode"), [("plugins", 0), ("plugins", 0o600), ("plugins/vip", 0)])
-def test_a_folder_that_the_services_user_may_not_read_stops_the_boot(unreadable: str, mode: int) -> None:
-    """As the user `nobody`, in a folder that everybody may enter."""
+def test_a_folder_that_the_services_user_may_not_read_stops_the_boot() -> None:
+    """As the user `nobody`, in folders that everybody may enter."""
+    unreadable = {"all": ("plugins", 0), "list only": ("plugins", 0o600), "one": ("plugins/vip", 0)}
     with tempfile.TemporaryDirectory(dir="/tmp") as path:  # pytest's own folders are root's alone
-        folder = Path(path)
-        folder.chmod(0o755)
-        (folder / "config.yaml").write_text("")
-        write(folder / "plugins" / "vip", VIP)
-        (folder / unreadable).chmod(mode)
+        Path(path).chmod(0o755)
+        folders = {Path(path) / name: where for name, where in unreadable.items()}
+        for folder, (where, mode) in folders.items():
+            folder.mkdir()
+            (folder / "config.yaml").write_text("")
+            write(folder / "plugins" / "vip", VIP)
+            (folder / where).chmod(mode)
         code = (
             "import os, sys\nfrom pathlib import Path\nfrom core.plugin.host import PluginHost\n"
             "from core.settings.config import load_config\nimport core.engine.prompt, core.plugin.loading\n"
             "os.setgid(65534)\nos.setuid(65534)\n"
-            "try: PluginHost.load(load_config(Path(sys.argv[1]), {}))\n"
-            "except Exception as error: print(type(error).__name__, error)\n"
+            "for config in sys.argv[1:]:\n"
+            "    try: PluginHost.load(load_config(Path(config), {}))\n"
+            "    except Exception as error: print(type(error).__name__, error)\n"
         )
-        command = [sys.executable, "-c", code, str(folder / "config.yaml")]
+        command = [sys.executable, "-c", code, *(str(folder / "config.yaml") for folder in folders)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert f"ConfigError plugins.folders: {folder / unreadable}" in done.stdout, done
-    assert "cannot be read: Permission denied" in done.stdout
+    problems = done.stdout.splitlines()
+    assert len(problems) == len(folders), done
+    for (folder, (where, _)), problem in zip(folders.items(), problems, strict=True):
+        assert problem.startswith(f"ConfigError plugins.folders: {folder / where}"), done
+        assert "cannot be read: Permission denied" in problem
 
 
 def test_a_disabled_plugin_is_not_even_run(folder: Folder) -> None:

@@ -177,6 +177,7 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_killed_process_leaves_files_that_can_be_played_to_the_last_second(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     said = noise(4)
@@ -195,6 +196,7 @@ async def test_a_killed_process_leaves_files_that_can_be_played_to_the_last_seco
     assert "".join(line["text"] for line in lines(transcript)[1:]) == "".join(caller.words)
 
 
+@pytest.mark.slow
 async def test_a_full_disk_ends_the_recording_and_not_the_call(tmp_path: Path) -> None:
     with echo_server(write_config(tmp_path, ON), "--largest-file", "60000") as (_, port):
         async with dial(f"ws://127.0.0.1:{port}/ws/chat?audio=pcm", "pcm") as caller:
@@ -238,12 +240,19 @@ async def test_a_folder_that_cannot_be_written_ends_recordings_and_not_calls(ser
 def test_a_slow_disk_stops_nobody_and_takes_no_memory_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: Any, **__: Any) -> None:
+        begun.set()
+        go_on.wait()
+
     monkeypatch.setattr(recording, "MAX_QUEUED", 10)
-    monkeypatch.setattr(recording, "FlacWriter", lambda *_, **__: go_on.wait() and None)
+    monkeypatch.setattr(recording, "FlacWriter", slow)
     writer = Writer(tmp_path)
     tap = Tap(writer, info(), "caller")
     frame = np.full(FRAME, 0.5, np.float32)
+    tap.process(frame)
+    assert begun.wait(10)  # from now on the thread takes nothing from the queue
     for _ in range(100):
         assert tap.process(frame) is frame
     assert writer._queue.qsize() <= 10

@@ -329,7 +329,7 @@ def test_any_text_is_spelled_or_refused(text: str) -> None:
 
 
 @given(text=st.text(alphabet=st.characters(codec=None), max_size=1200), interrupt=st.booleans())
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_taken_or_refused_at_once(nano: Engine, text: str, interrupt: bool) -> None:
     async def say() -> None:
         call = nano.open(Prompt("You are a guide."), Sampling(seed=1))

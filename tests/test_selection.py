@@ -9,9 +9,17 @@ pytestmark = pytest.mark.slow
 
 TESTS = """
 import pytest
+from hypothesis import given, strategies
+
+inputs = []
+
+@given(strategies.integers())
+def generated(number):
+    inputs.append(number)
 
 def test_quick():
-    pass
+    generated()
+    print(len(inputs), "inputs")
 
 @pytest.mark.training
 def test_long():
@@ -38,16 +46,18 @@ def tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_what_takes_long_is_left_out_and_told(tests: pytest.Pytester, processes: str) -> None:
-    done = tests.runpytest_subprocess("-n", processes)
+    done = tests.runpytest_subprocess("-n", processes, "-rP")
     assert done.ret == 0
     assert done.parseoutcomes()["passed"] == 1
+    assert "25 inputs" in done.stdout.str()
     assert LEFT_OUT in done.outlines
 
 
 @pytest.mark.parametrize("chosen", [["--all"], ["."], ["-mtraining or not training"], ["-ktest_"], [".", "-n2"]])
 def test_whoever_chooses_gets_all(tests: pytest.Pytester, chosen: list[str]) -> None:
-    outcomes = (done := tests.runpytest_subprocess(*chosen)).parseoutcomes()
+    outcomes = (done := tests.runpytest_subprocess(*chosen, "-rP")).parseoutcomes()
     assert (outcomes["passed"], outcomes["skipped"]) == (2, 1)
+    assert "100 inputs" in done.stdout.str()
     assert "left out" not in done.stdout.str()
 
 

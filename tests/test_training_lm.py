@@ -29,6 +29,8 @@ from training.shape import ARCHITECTURE
 from training.shape import NANO as NANO_SHAPE
 from training.stages import train_lm
 
+pytestmark = pytest.mark.training
+
 SMALL = Architecture(
     dim=32,
     num_heads=2,
@@ -114,7 +116,6 @@ def test_what_cannot_grow_is_refused(checkpoint: Path) -> None:
         grown(checkpoint, replace(SMALL, num_layers=1))
 
 
-@pytest.mark.training
 def test_all_of_a_grown_network_learns_and_it_goes_on(checkpoint: Path, tmp_path: Path) -> None:
     """Nothing stays what it was, though half of what is new is zero and waits for the other half."""
     conversations(8).save(tmp_path / "banks" / "40-0000.pt")
@@ -136,7 +137,6 @@ def re_steps(reports: list[str]) -> list[int]:
     return [int(line.split("step ")[1].split()[0]) for line in reports if "step " in line]
 
 
-@pytest.mark.training
 def test_it_learns_to_hear() -> None:
     torch.manual_seed(2)
     training = LmTraining(LmOptions(batch=1, architecture=SMALL, dropout=0.0, begin=None), CPU)

@@ -189,6 +189,7 @@ async def test_a_service_that_is_killed_leaves_no_process(tmp_path: Path) -> Non
         assert await process.wait() == 0
 
 
+@pytest.mark.slow
 async def test_a_model_that_cannot_be_used_stops_the_start(serve: Serve) -> None:
     with pytest.raises(PluginError, match=r"transcribe.*the model '/nowhere/at/all' cannot be used: "):
         await serve(**on(model="/nowhere/at/all"))

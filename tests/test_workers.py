@@ -172,8 +172,13 @@ async def test_an_engine_less_is_not_a_service_less(tmp_path: Path) -> None:
         assert (await service.health())[1]["engine"]["slots"] == 2
         async with service.dial_at(1) as first, service.dial_at(2) as second:
             await asyncio.gather(first.shake_hands(), second.shake_hands())
-            assert 'engine_busy_slots{device="0 cpu"} 1.0' in (await service.get("/metrics"))[1]
-            assert 'engine_busy_slots{device="1 cpu"} 1.0' in (await service.get("/metrics"))[1]
+
+            async def both_talk() -> bool:
+                """Workers hear of it a moment later."""
+                metrics = (await service.get("/metrics"))[1]
+                return all(f'engine_busy_slots{{device="{device} cpu"}} 1.0' in metrics for device in (0, 1))
+
+            await until(both_talk)
             service.kill("engine 1")
             ended = [asyncio.create_task(caller.end()) for caller in (first, second)]
             [over], [going] = await asyncio.wait(ended, timeout=10, return_when=asyncio.FIRST_COMPLETED)

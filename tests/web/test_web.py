@@ -53,6 +53,7 @@ def test_ogg_reads_what_sphn_writes_and_sphn_reads_what_it_writes(size: int) -> 
 
 
 @needs_node
+@pytest.mark.slow
 def test_types() -> None:
     compiler = HERE / "node_modules" / "typescript" / "bin" / "tsc"
     if not compiler.exists():
