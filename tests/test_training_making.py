@@ -62,7 +62,7 @@ def test_the_plan(gpus: int, minutes: float) -> None:
         later = on(jobs, request.first_speech + 1, gpu)
         assert ("lm" in later) == (gpu in parts.learners)
         assert ("codec" in later) == (gpu in parts.decoder)
-        assert ("encode" in later) == (gpu in parts.learners + parts.encoders)
+        assert "encode" in later, "the decoder's GPU has time for it, too"
         assert set(speaking) <= set(later) or gpu not in parts.encoders
         assert not set(speaking) & set(later) or gpu in parts.encoders
     assert all(job.ends <= 60 * minutes - RESERVE_S for job in jobs.values() if not job.learns)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from training.texts import words
 
 KOKORO, ESPEAK = "kokoro", "espeak"
-CALLERS = {"callers-espeak": 1500, "callers-kokoro": 120, "callers-flite": 800}
+CALLERS = {"callers-espeak": 1500, "callers-kokoro": 40, "callers-flite": 800}
 """The kinds of shards of callers' lines, and how many lines are in one."""
 TEACHERS = (KOKORO, ESPEAK, *CALLERS)
 """The kinds of shards: the first two are agents' lines."""

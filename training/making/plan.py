@@ -15,13 +15,14 @@ STARTUP_S = 20.0
 """Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
 SMALL_LEARNS_S = 6.0
 """Seconds for which a rehearsal learns."""
-SHARED_SPEECH, SPEECH = 0.3, 0.7
+SHARED_SPEECH, SPEECH = 0.3, 0.45
 """The share of the time after which Kokoro is silent: on a GPU that learns as well, and on others. What comes late is
 hardly learned."""
 KOKORO_PROCESSES, KOKORO_CALLERS = 12, 4
 """Processes a GPU that speak agents' lines, and callers'."""
 ENCODERS = 2
-"""Processes that go on encoding on each GPU that does: they compose on a core each."""
+"""Processes that go on encoding on each GPU that does, as many as 80 GB hold beside those that speak: each is bound by
+the core on which it composes."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
 BANKS, LONG_EVERY = 8, 4
@@ -107,7 +108,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Roles:
-    """The GPUs on which the language model learns, those that go on speaking and encoding, and the decoder's."""
+    """The GPUs on which the language model learns, those that go on speaking and encoding, and the decoder's, which
+    encodes as well."""
 
     learners: tuple[str, ...]
     encoders: tuple[str, ...]
@@ -166,9 +168,9 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
     small = ("--positions", "448", "--count", "6", "--small") if request.small else ("--long", str(LONG_EVERY))
     # Where one GPU does it all, the processes that go on are also those that begin.
     firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
-    places = [(gpu, BANKS) for gpu in firsts] + [
-        (gpu, GPU_SHARDS) for gpu in islice(cycle(parts.encoders or ("",)), ENCODERS * len(parts.encoders) or 1)
-    ]
+    others = dict.fromkeys((*parts.encoders, *parts.decoder))  # In order, each once.
+    places = [(gpu, BANKS) for gpu in firsts]
+    places += [(gpu, GPU_SHARDS) for gpu in islice(cycle(others or ("",)), ENCODERS * len(others) or 1)]
     return [
         Job(
             f"encode-{number}",
