@@ -115,17 +115,32 @@ def codec(
 @click.option("--positions", default=512, show_default=True, help="Length of the conversations, prompt included.")
 @click.option("--count", default=4000, show_default=True, help="Conversations to a bank.")
 @click.option("--long", type=int, default=0, help="Every so manieth bank is of fewer and longer conversations.")
+@click.option(
+    "--share",
+    nargs=2,
+    type=int,
+    default=(0, 1),
+    show_default=True,
+    help="K N: of the robots' shards every Nth from the Kth on.",
+)
 @small_option
 @click.pass_obj
 def encode(
-    folder: Path, device: str, banks: tuple[int, int], positions: int, count: int, long: int, small: bool
+    folder: Path,
+    device: str,
+    banks: tuple[int, int],
+    positions: int,
+    count: int,
+    long: int,
+    share: tuple[int, int],
+    small: bool,
 ) -> None:
     """Conversations are mixed from the lines, and encoded."""
     from training.shape import NANO, SMALL
     from training.stages import encode_conversations
 
     shape = SMALL if small else NANO
-    encode_conversations(folder, torch.device(device), range(*banks), positions, count, report, shape, long)
+    encode_conversations(folder, torch.device(device), range(*banks), positions, count, report, shape, long, share)
 
 
 @main.command()

@@ -19,7 +19,7 @@ from training.encoded import SHIFTS, Lines
 from training.episodes import Episode
 from training.renaming import RENAMED, renaming
 
-SHARES = {"kokoro": 0.76, "espeak": 0.2, "shipped": 0.04}
+SHARES = {"kokoro": 0.55, "espeak": 0.4, "shipped": 0.05}
 """How often episodes are heard: Kokoro's, robots', and those of the personas that come with the service."""
 
 

@@ -23,6 +23,9 @@ KOKORO_PROCESSES, KOKORO_CALLERS = 12, 4
 ENCODERS = 2
 """Processes that go on encoding on each GPU that does, as many as 80 GB hold beside those that speak: each is bound by
 the core on which it composes."""
+ROBOTS = 600
+"""Shards of robots' lines, with 32 personas each: the facts of few personas are learned by heart, in place of how to
+find them in a prompt."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
 BANKS, LONG_EVERY = 8, 4
@@ -144,7 +147,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
 
     jobs = [
         job("callers-espeak", (0, 1 if small else 80), cores // 2, end),
-        job("espeak", (0, 1 if small else 40), cores // 6, end),
+        job("espeak", (0, 1 if small else ROBOTS), cores // 4, end),
     ]
     if request.flite is not None:
         jobs.append(job("callers-flite", (0, 1 if small else 32), cores // 10, end))
@@ -174,7 +177,11 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
     return [
         Job(
             f"encode-{number}",
-            ("encode", "--banks", *map(str, banks_of(number, 1 if request.small else count)), *small),
+            (
+                *("encode", "--banks", *map(str, banks_of(number, 1 if request.small else count))),
+                *(() if request.small else ("--share", str(number), str(len(places)))),
+                *small,
+            ),
             (gpu,) if gpu else (),
             request.first_speech,
             request.end,
