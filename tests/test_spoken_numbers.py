@@ -87,7 +87,7 @@ WRITTEN = {
     "We open at 9. We 9-17. Mo is here.": (
         "We open at nine. Wednesday nine in the morning to five in the evening. Mo is here."
     ),
-    "7 days a week, 24/7/365": "seven days a week, twenty four hours a day, seven days a week",
+    "7 days a week, 24/7/365": "seven days a week, twenty four hours a day, seven days a week, all year",
     "1st-3rd": "first to third",
     "10%-20%, 10-20%": "ten to twenty percent, ten to twenty percent",
     "2-for-1, 3-in-1": "two for one, three in one",

@@ -151,7 +151,8 @@ _FOUR = r"([01]\d|2[0-4])([0-5]\d)"
 _LIST = rf"{_RANGE}(?:(?: ?[,/&+] ?|,? and | or ){_RANGE}){{0,5}}"
 _LATE = "late|close|closing|noon|midnight|sunset|dusk|dark"
 EARLY = (
-    rule(r"\b24 ?[/x] ?7(?: ?/ ?365)?\b(?!/)|\b24-7\b", "twenty four hours a day, seven days a week"),
+    rule(r"\b24 ?/ ?7 ?/ ?365\b(?!/)", "twenty four hours a day, seven days a week, all year"),
+    rule(r"\b24 ?[/x] ?7\b(?!/)|\b24-7\b", "twenty four hours a day, seven days a week"),
     rule(rf"\b{_CLOCK} ?a{TO}{_CLOCK} ?p\b(?!\.?m)", _range_with_letters),
 )
 """What would be taken for a date or for pence."""
