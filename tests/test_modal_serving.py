@@ -40,7 +40,7 @@ async def test_a_whole_call_through_both_functions(service: Serve) -> None:
         status, headers, _ = await ask(f"{page}/login", b"password=open+sesame", Origin=page)
         assert status == 204
         cookie: dict[str, Any] = {"Cookie": headers["set-cookie"].partition(";")[0], "Origin": page}
-        assert (await ask(f"{page}/personas", **cookie))[2]["default"] == "restaurant"
+        assert (await ask(f"{page}/personas", **cookie))[2]["default"] == "hotel"
         assert (await ask(f"{page}/voices", **cookie))[2]["voices"] == ["NATF2", "NATM2", "VARF0", "VARM0"]
         with pytest.raises(InvalidStatus):
             async with dial(page.replace("http", "ws") + "/ws/chat"):

@@ -137,8 +137,9 @@ async def test_a_process_that_dies_costs_no_call_and_is_started_again(
         while process_of(running) == before or await problems(running):
             await caller.talk(np.zeros(1920, np.float32))
         await caller.say(call)
-        turns = await told(caller, 2)
-    assert TURNS[1] in {plain(turn["text"]) for turn in turns}
+        turns = await told(caller, 1)
+        while TURNS[1] not in {plain(turn["text"]) for turn in turns}:  # A process that begins may skip the first.
+            turns = await told(caller, len(turns) + 1)
     assert any("is started again" in line["event"] for line in logged())
 
 
