@@ -115,14 +115,7 @@ def codec(
 @click.option("--positions", default=512, show_default=True, help="Length of the conversations, prompt included.")
 @click.option("--count", default=4000, show_default=True, help="Conversations to a bank.")
 @click.option("--long", type=int, default=0, help="Every so manieth bank is of fewer and longer conversations.")
-@click.option(
-    "--share",
-    nargs=2,
-    type=int,
-    default=(0, 1),
-    show_default=True,
-    help="K N: of the robots' shards every Nth from the Kth on.",
-)
+@click.option("--share", nargs=2, type=int, default=(0, 1), help="K N: of robots' shards every Nth from the Kth on.")
 @small_option
 @click.pass_obj
 def encode(

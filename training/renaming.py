@@ -17,7 +17,7 @@ from training.episodes import Episode
 from training.texts import table
 
 RENAMED = 0.5
-"""The share of conversations that are renamed: every persona is heard as itself most often."""
+"""The share of conversations that are renamed; in the others every persona is heard as itself."""
 COINED = 0.67
 """How many of the new names are nobody's, but made up; of the others too, some are."""
 CANDIDATES = 4

@@ -124,6 +124,11 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
 
 
+def teacher_of(shard: Path) -> str:
+    """Who has spoken a shard, which its file is named after."""
+    return shard.stem.rpartition("-")[0]
+
+
 def _index(episodes: dict[str, Episode], lines: list[LineRecord]) -> ShardIndex:
     numbers: dict[Wordings, int] = {}
     bare, asked = {}, {}

@@ -28,7 +28,7 @@ from training.lm import LmOptions, LmTraining
 from training.schedule import Schedule
 from training.scripts import loose_phrases
 from training.shape import NANO, Shape
-from training.shards import Line, read_index, read_shard, shard_paths
+from training.shards import Line, read_index, read_shard, shard_paths, teacher_of
 from training.tokenizer import make_tokenizer, read_tokenizer
 from training.voices import AGENTS, ESPEAK
 
@@ -186,9 +186,8 @@ def encode_conversations(
 
 def is_of(share: tuple[int, int], shard: Path) -> bool:
     """Whether a shard is among those that a process takes with this `share`."""
-    teacher, _, number = shard.stem.rpartition("-")
     place, of = share
-    return teacher != ESPEAK or int(number) % of == place
+    return teacher_of(shard) != ESPEAK or int(shard.stem.rpartition("-")[2]) % of == place
 
 
 def train_lm(

@@ -7,6 +7,7 @@ from pathlib import Path
 from training.making.packed import pack_all
 from training.making.plan import Machine, Request, is_there, plan
 from training.making.processes import Running, last_lines
+from training.shards import teacher_of
 from training.teachers import SAMPLE_RATE
 
 TOLD_EVERY = 20.0
@@ -122,6 +123,6 @@ def hours_of(folder: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for path in folder.glob("*.json"):
         sound = path.with_suffix(".pcm")
-        teacher = path.stem.rpartition("-")[0]
+        teacher = teacher_of(path)
         found[teacher] = found.get(teacher, 0.0) + sound.stat().st_size / 2 / SAMPLE_RATE / 3600
     return found

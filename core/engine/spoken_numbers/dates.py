@@ -81,14 +81,19 @@ def _day_first(found: re.Match[str]) -> str:
     return _of_numbers(found, found[2], found[1], found[3])
 
 
+def _in_month(found: re.Match[str], month: str, day: str, last_day: str | None, in_year: str | None) -> str:
+    """A date whose `month` is written as a word, unless no month has so many days."""
+    return _spoken(_month(month), day, last_day, in_year) if max(int(day), int(last_day or 0)) <= 31 else found[0]
+
+
 def _month_and_day(found: re.Match[str]) -> str:
     month, day, last_day, in_year = found.groups()
-    return _spoken(_month(month), day, last_day, in_year) if max(int(day), int(last_day or 0)) <= 31 else found[0]
+    return _in_month(found, month, day, last_day, in_year)
 
 
 def _day_and_month(found: re.Match[str]) -> str:
     day, last_day, month, in_year = found.groups()
-    return _spoken(_month(month), day, last_day, in_year) if max(int(day), int(last_day or 0)) <= 31 else found[0]
+    return _in_month(found, month, day, last_day, in_year)
 
 
 def _after_a_word(found: re.Match[str]) -> str:

@@ -5,7 +5,6 @@ import re
 from core.engine.spoken_numbers.rule import TO, TO_OR_WORD, rule
 
 _NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_ONE_LETTER = {"M": "Monday", "T": "Tuesday", "W": "Wednesday", "F": "Friday"}
 _LETTER = r"Mon?|M|Tue?|T|Wed?|W|Thu?|Fri?|F|Sat?|Sun?"
 _THREE = r"(?:mon|tue|wed|thu|fri|sat|sun)"
 _ENDING = r"(?:(?:s|nes|rs|ur)?days?|rs?|s)?\b"
@@ -19,13 +18,18 @@ _ANY = re.compile(rf"{_DAY}{_STOP}|{_TWO}", re.IGNORECASE)
 _BETWEEN = re.compile(rf"({TO}| (?:thru|through|till|until) )|(,(?! )|[ ]?/[ ]?)", re.IGNORECASE)
 
 
+def _name(written: str) -> str:
+    """The first day of the week that begins so: `T` is Tuesday."""
+    return next(name for name in _NAMES if name.lower().startswith(written.lower()))
+
+
 def _day(found: re.Match[str]) -> str:
     written = found[0].removesuffix(".")
     if written in ("PH", "SH"):
         return "public holidays" if written == "PH" else "school holidays"
     if "day" in written.lower():
         return written
-    return next(name for name in _NAMES if name.lower().startswith(written.lower()[:2]))
+    return _name(written[:2])
 
 
 def _days(found: re.Match[str]) -> str:
@@ -34,24 +38,15 @@ def _days(found: re.Match[str]) -> str:
     return _BETWEEN.sub(lambda mark: " to " if mark[1] else ", ", with_names)
 
 
-def _two_letters(found: re.Match[str]) -> str:
-    """`mo-fr`, in small letters."""
-    first, last = (next(name for name in _NAMES if name.lower().startswith(day.lower())) for day in found.groups())
-    return f"{first} to {last}"
-
-
 def _letters(found: re.Match[str]) -> str:
-    """`M-F`, `M-Th`."""
-    first, last = (
-        _ONE_LETTER.get(day) or next(name for name in _NAMES if name.startswith(day)) for day in found.groups()
-    )
-    return f"{first} to {last}"
+    """`M-F`, `M-Th`, `mo-fr`."""
+    return f"{_name(found[1])} to {_name(found[2])}"
 
 
 RULES = (
     rule(rf"{_DAY}{_STOP}{TO_OR_WORD}{_DAY}{_STOP}", _days),
     rule(rf"{_CAPITAL_DAY}{_STOP}(?:(?:, ?| ?/ ?| ?& ?| and |, and ){_CAPITAL_DAY}{_STOP}){{1,6}}", _days),
-    rule(r"\b(mo|tu|we|th|fr|sa|su)[-\u2010-\u2015](mo|tu|we|th|fr|sa|su)\b(?=[:,]? ?\(?\d)", _two_letters),
+    rule(r"\b(mo|tu|we|th|fr|sa|su)[-\u2010-\u2015](mo|tu|we|th|fr|sa|su)\b(?=[:,]? ?\(?\d)", _letters),
     rule(rf"{_TWO}(?:(?:{TO}|,|/){_TWO}){{1,6}}", _days),
     rule(rf"{_TWO}(?:(?:, | and | & ){_TWO}){{1,6}}(?=:? ?\d)", _days),
     rule(rf"\b(?-i:({_LETTER}){TO}({_LETTER}))\b(?=[:,]? ?\(?\d)", _letters),

@@ -62,7 +62,7 @@ def _with_half(found: re.Match[str]) -> str:
 
 
 def _range_with_half(found: re.Match[str]) -> str:
-    """`9-5 pm`, `9am-5pm`: a first time without its half of the day has the second's, or else the other."""
+    """`9-5 pm`, `9am-5pm`, `9a-5p`: a first time without its half of the day has the second's, or else the other."""
     first, first_minute, first_half, last, last_minute, last_half = found.groups()
     if int(first) > 12 or int(last) > 12 or not (_is_time(first, first_minute) and _is_time(last, last_minute)):
         return found[0]
@@ -72,15 +72,6 @@ def _range_with_half(found: re.Match[str]) -> str:
         half = "a" if second == "p" else "p"
     begins = time_of_day(int(first), int(first_minute or 0), half)
     return f"{begins} to {time_of_day(int(last), int(last_minute or 0), second)}{_full_stop(found)}"
-
-
-def _range_with_letters(found: re.Match[str]) -> str:
-    """`9a-5p`."""
-    first, first_minute, last, last_minute = found.groups()
-    if int(first) > 12 or int(last) > 12 or not (_is_time(first, first_minute) and _is_time(last, last_minute)):
-        return found[0]
-    begins = time_of_day(int(first), int(first_minute or 0), "a")
-    return f"{begins} to {time_of_day(int(last), int(last_minute or 0), 'p')}"
 
 
 def _opening(found: re.Match[str]) -> str:
@@ -153,7 +144,7 @@ _LATE = "late|close|closing|noon|midnight|sunset|dusk|dark"
 EARLY = (
     rule(r"\b24 ?/ ?7 ?/ ?365\b(?!/)", "twenty four hours a day, seven days a week, all year"),
     rule(r"\b24 ?[/x] ?7\b(?!/)|\b24-7\b", "twenty four hours a day, seven days a week"),
-    rule(rf"\b{_CLOCK} ?a{TO}{_CLOCK} ?p\b(?!\.?m)", _range_with_letters),
+    rule(rf"\b{_CLOCK} ?(a){TO}{_CLOCK} ?(p)\b(?!\.?m)", _range_with_half),
 )
 """What would be taken for a date or for pence."""
 RULES = (
