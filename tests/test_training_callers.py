@@ -19,7 +19,7 @@ from training.texts import choices, table
 from training.voices import (
     HELD_OUT_ACCENTS,
     HELD_OUT_FLITE_VOICES,
-    HELD_OUT_KOKORO_VOICE,
+    HELD_OUT_KOKORO_VOICES,
     HELD_OUT_VARIANTS,
     Speaker,
     caller,
@@ -36,7 +36,7 @@ def held_out(speaker: Speaker) -> bool:
         speaker.accent in HELD_OUT_ACCENTS
         or speaker.variant in HELD_OUT_VARIANTS
         or speaker.flite in HELD_OUT_FLITE_VOICES
-        or dict(speaker.mix).get(HELD_OUT_KOKORO_VOICE, 0.0) > 0.5
+        or any(share > 0.5 for name, share in speaker.mix if name in HELD_OUT_KOKORO_VOICES)
     )
 
 

@@ -21,7 +21,6 @@ from training.making.plan import RESERVE_S, STARTUP_S, Job, Machine, Request, is
 from training.making.processes import Running, wait_until
 from training.making.watching import GOES_ON
 from training.packing import DECODER, pack, pieces_in, unpack
-from training.stages import is_of
 
 pytestmark = pytest.mark.training
 GROUP = "the training group is not installed: uv sync --group training"
@@ -31,7 +30,7 @@ PROJECT = Path(__file__).parents[1]
 
 def planned(gpus: int, minutes: float) -> tuple[Request, dict[str, Job]]:
     """The jobs by name for a machine with 16 cores a GPU."""
-    request = Request(minutes * 60, "packed", 0.0, flite="")
+    request = Request(minutes * 60, "packed", 0.0, flite="", voices="voices")
     jobs = plan(Machine(tuple(map(str, range(gpus))), 16 * gpus), request)
     assert len({job.name for job in jobs}) == len(jobs), "each has a log of its own"
     return request, {job.name: job for job in jobs}
@@ -71,16 +70,11 @@ def test_the_plan(gpus: int, minutes: float) -> None:
     assert (jobs["lm"].ranks, jobs["lm"].needs, jobs["lm"].learns) == (len(parts.learners), "banks", True)
     assert request.minutes(100.0) == pytest.approx(minutes - (RESERVE_S + STARTUP_S + 100) / 60)
     assert request.minutes(60 * minutes - RESERVE_S - STARTUP_S + 1) < 0
+    shards = {job.gpus: job.arguments[4] for name, job in jobs.items() if name.startswith("speech-kokoro")}
+    assert shards[parts.encoders[:1]] == "0", "the shipped personas are spoken where there is time for them"
     banks = [range(*map(int, job.arguments[2:4])) for name, job in jobs.items() if name.startswith("encode")]
     assert len({bank for some in banks for bank in some}) == sum(map(len, banks)), "no bank is made twice"
     assert max(map(len, banks)) > 100, "somewhere as many as there is time for"
-    encoders = [job.arguments for name, job in jobs.items() if name.startswith("encode")]
-    shares = [(int(place), int(of)) for *_, option, place, of, _, _ in encoders if option == "--share"]
-    shards = [Path(f"{teacher}-{number:05d}.json") for teacher in ("espeak", "kokoro") for number in range(40)]
-    taken = [shard.stem for share in shares for shard in shards if is_of(share, shard)]
-    assert sorted(taken) == sorted(
-        shard.stem for shard in shards for _ in range(1 if shard.stem.startswith("espeak") else len(shares))
-    ), "each robots' shard is one process's, and Kokoro's are everybody's"
 
 
 def test_kokoro_is_silent_sooner_where_a_gpu_does_everything() -> None:

@@ -188,7 +188,7 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
         steps = np.stack([row[delay : POSITIONS - 1 + delay, k] for k, delay in enumerate(DELAYS)], axis=1)
         text = steps[VOICE_FRAMES + GAP_FRAMES : begin - GAP_FRAMES, 0]
         told = tokenizer.decode(text.tolist()).removeprefix("<system>").removesuffix("<system>").strip()
-        assert (told in prompts) == sounds, "a renamed conversation says so"
+        assert (told in prompts) == sounds, "a spliced conversation says so"
         voice = replace(read_voice(folder.path / "nano" / "voices" / f"{VOICES[0]}.safetensors"), name="")
         layout = lay_out(voice, text.astype(np.int64), special, ARCHITECTURE)
         assert layout.length == begin

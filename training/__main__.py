@@ -10,7 +10,7 @@ import torch
 
 from core.engine.sampling import Sampling
 from core.settings.sections import Device
-from training.making.commands import make, pack, unpack, watch
+from training.making.commands import make, pack, unpack, voices_option, watch
 from training.schedule import Schedule
 from training.voices import TEACHERS
 
@@ -76,14 +76,21 @@ def main(context: click.Context, folder: Path) -> None:
 @click.option("--workers", default=2, show_default=True)
 @click.option("--count", type=int, help="Episodes in a shard of agents' lines, or lines in one of callers'.")
 @flite_option
+@voices_option
 @click.pass_obj
 def speech(
-    folder: Path, teacher: str, shards: tuple[int, int], workers: int, count: int | None, flite: Path | None
+    folder: Path,
+    teacher: str,
+    shards: tuple[int, int],
+    workers: int,
+    count: int | None,
+    flite: Path | None,
+    voices: Path | None,
 ) -> None:
     """The teachers say the agents' lines of many episodes, or lines of callers."""
     from training.speech import make_speech
 
-    make_speech(teacher, folder / "speech", range(*shards), workers, report, flite, count)
+    make_speech(teacher, folder / "speech", range(*shards), workers, report, flite, count, voices)
 
 
 @main.command()
@@ -115,7 +122,6 @@ def codec(
 @click.option("--positions", default=512, show_default=True, help="Length of the conversations, prompt included.")
 @click.option("--count", default=4000, show_default=True, help="Conversations to a bank.")
 @click.option("--long", type=int, default=0, help="Every so manieth bank is of fewer and longer conversations.")
-@click.option("--share", nargs=2, type=int, default=(0, 1), help="K N: of robots' shards every Nth from the Kth on.")
 @small_option
 @click.pass_obj
 def encode(
@@ -125,7 +131,6 @@ def encode(
     positions: int,
     count: int,
     long: int,
-    share: tuple[int, int],
     small: bool,
 ) -> None:
     """Conversations are mixed from the lines, and encoded."""
@@ -133,7 +138,7 @@ def encode(
     from training.stages import encode_conversations
 
     shape = SMALL if small else NANO
-    encode_conversations(folder, torch.device(device), range(*banks), positions, count, report, shape, long, share)
+    encode_conversations(folder, torch.device(device), range(*banks), positions, count, report, shape, long)
 
 
 @main.command()

@@ -11,7 +11,7 @@ from training.goods import Good, all_goods, goods_of
 from training.phrases import Groups, phrases, pick, wordings
 from training.texts import choices, table
 
-_KINDS = {"hours": 1.1, "where": 1.0, "phone": 0.7, "special": 0.5, "goods": 0.8, "prices": 1.0}
+_KINDS = {"hours": 0.5, "where": 0.5, "phone": 0.35, "special": 0.25, "goods": 0.4, "prices": 0.5}
 """Kinds of exchanges that a prompt may lack, with their weights when some are drawn."""
 _OTHER_GOODS = 3
 """Of so many goods that the prompt does not name, callers may ask."""
@@ -43,10 +43,10 @@ def absent(
     asks = tuple(dict.fromkeys(ask for good in wanted for ask in price_asks(good, held_out)))
     if goods:
         what = _answer(rng, "good", topics, verb=trade.get("verb", "have"), offered=offered(goods))
-        groups.append((1.2, (Exchange("no_good", asks, what),)))
+        groups.append((0.6, (Exchange("no_good", asks, what),)))
     else:
-        groups.append((1.5, (Exchange("no_price", asks, _answer(rng, "price", topics)),)))
-    groups += [(0.7, (exchange,)) for exchange in _facts(rng, exchanges, topics, held_out)]
+        groups.append((0.75, (Exchange("no_price", asks, _answer(rng, "price", topics)),)))
+    groups += [(0.35, (exchange,)) for exchange in _facts(rng, exchanges, topics, held_out)]
     return groups
 
 

@@ -18,7 +18,7 @@ from training.composer import Composer
 from training.dialogues import PADDING, Dialogue, positions_of
 from training.schedule import save_atomically
 
-ENCODED_FRAMES = 12_000
+ENCODED_FRAMES = 6_000
 """Frames of callers' sound that are encoded at a time."""
 ROUND = 16
 """Frames that a batch's length is a multiple of: Fourier transforms of such lengths are fast."""

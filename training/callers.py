@@ -13,7 +13,7 @@ from training.encoded import CallerLine
 from training.garbling import garbled
 from training.voices import FLITE_VOICES
 
-SHARES = {"kokoro": 0.45, "espeak": 0.35, "flite": 0.2}
+SHARES = {"kokoro": 0.5, "espeak": 0.32, "flite": 0.18}
 """How often callers speak by which teacher."""
 Sound = npt.NDArray[np.int16]
 QUIET = 0.02
@@ -87,6 +87,10 @@ class Callers:
             if said:
                 return utterance(rng.choice(lines[rng.choice(said)]))
         return None
+
+    def has(self, wish: str) -> bool:
+        """Whether anybody has said it."""
+        return bool(self._lines.get(wish))
 
     def garble(self, rng: Random, said: Utterance) -> Utterance:
         """It in such a way that nobody understands a word, and about as loud."""

@@ -3,7 +3,6 @@
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from itertools import accumulate
 
@@ -15,12 +14,16 @@ from core.engine.prompt import SpecialCodes, Tokens, Voice, lay_out
 from training.callers import Callers
 from training.conversations import Conversation
 from training.dialogues import VOICE_FRAMES, Dialogue, Pieces
-from training.encoded import SHIFTS, Lines
+from training.encoded import SHIFTS, AgentLine, Lines
 from training.episodes import Episode
-from training.renaming import RENAMED, renaming
+from training.scripts import episode as drawn
+from training.splicing import Splicer
+from training.voices import AGENTS
 
-SHARES = {"kokoro": 0.55, "espeak": 0.4, "shipped": 0.05}
-"""How often episodes are heard: Kokoro's, robots', and those of the personas that come with the service."""
+SHARES = {"kokoro": 0.6, "espeak": 0.2, "shipped": 0.2}
+"""How often spoken episodes are heard: Kokoro's, robots', and those of the personas that come with the service."""
+SPLICED = 0.5
+"""The share of conversations about a persona that nobody has spoken, whose lines are spliced of others' words."""
 
 
 class Composer:
@@ -44,22 +47,33 @@ class Composer:
         self._pieces: Pieces = cache(tokenizer.encode)
         self._names = sorted(name for name in episodes if name in lines.agents)
         self._weights = list(accumulate(self._shares_of()))
+        self._splicers = {
+            speaker: Splicer(speaker, lines.voices[speaker])
+            for speaker in ([name for name in AGENTS if name in lines.voices] or sorted(lines.voices))
+        }
 
     def compose(self, rng: random.Random, positions: int) -> Dialogue:
-        """A conversation about a random episode, renamed or not, cut or filled with silence to `positions`."""
-        (name,) = rng.choices(self._names, cum_weights=self._weights)
-        episode, said = self._episodes[name], self._lines.agents[name]
-        speaker = next(iter(said.values())).speaker
-        renamed = renaming(rng, episode) if rng.random() < RENAMED else None
-        if renamed is not None:
-            said = {text: replace(line, text=renamed(text)) for text, line in said.items()}
-        prompt = self._prompt(rng, renamed(episode.prompt) if renamed else episode.prompt, speaker)
-        dialogue = Dialogue.silent(prompt, positions - len(prompt) - 1, self._special, sounds=renamed is None)
+        """A conversation about a random episode, spoken or spliced, cut or filled with silence to `positions`."""
+        spliced = rng.random() < SPLICED
+        episode, speaker, said = self._new(rng) if spliced else self._spoken(rng)
+        prompt = self._prompt(rng, episode.prompt, speaker)
+        dialogue = Dialogue.silent(prompt, positions - len(prompt) - 1, self._special, sounds=not spliced)
         given = self._lines.voices[speaker]
         Conversation(
             rng, dialogue, episode, said, given, self._callers, self._loose, self._pieces, self._special
         ).hold()
         return dialogue
+
+    def _spoken(self, rng: random.Random) -> tuple[Episode, str, Mapping[str, AgentLine]]:
+        """An episode with its speaker and lines."""
+        (name,) = rng.choices(self._names, cum_weights=self._weights)
+        said = self._lines.agents[name]
+        return self._episodes[name], next(iter(said.values())).speaker, said
+
+    def _new(self, rng: random.Random) -> tuple[Episode, str, Mapping[str, AgentLine]]:
+        """The same for one that comes this once."""
+        episode, speaker = drawn(rng), rng.choice(sorted(self._splicers))
+        return episode, speaker, {text: self._splicers[speaker].line(rng, text) for text in episode.lines()}
 
     def _shares_of(self) -> list[float]:
         """Each episode's share: within its kind by how much it says, the kinds by SHARES."""

@@ -10,6 +10,7 @@ from random import Random
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.prompt import SpecialCodes
 from training.callers import Callers, Utterance
+from training.calling import ANYTHING
 from training.dialogues import FRAMES_PER_SECOND, Dialogue, Pieces
 from training.encoded import SHIFTS, AgentLine
 from training.episodes import Episode, Exchange
@@ -38,8 +39,10 @@ WAIT = (0.2, 0.55)
 INTERRUPTED = 0.17
 STOPPED = 0.4
 """The share of interruptions that begin with a short word, where there are such words."""
-TOLD, CHATTY = 0.12, 0.35
+TOLD, CHATTY = 0.2, 0.35
 """How often a caller tells something before a question; and who comes to the point late."""
+RAMBLING = 0.6
+"""How many of the sentences that are told wish for nothing, and may be anything."""
 AT_LENGTH = 0.3
 """How often somebody who tells something in a long conversation does so for up to two minutes."""
 STATEMENTS = (1, 1, 2, 2, 3, 4, 6, 8)
@@ -197,16 +200,21 @@ class Conversation:
         told: list[Utterance] = []
         length = 0.0
         while len(told) < count and length < longest:
-            if not self._stories:
-                self._stories = rng.sample(self._loose["statement"], len(self._loose["statement"]))
-            story = self._callers.say(
-                rng, [self._stories.pop() for _ in range(min(4, len(self._stories)))], self._voice
-            )
+            story = self._callers.say(rng, self._story(), self._voice)
             if story is None:
                 break
             told.append(story)
             length += len(story.sound) / SAMPLE_RATE
         return told
+
+    def _story(self) -> list[str]:
+        """Wishes, of which somebody tells one."""
+        rng = self._rng
+        if rng.random() < RAMBLING and self._callers.has(ANYTHING):
+            return [ANYTHING]
+        if not self._stories:
+            self._stories = rng.sample(self._loose["statement"], len(self._loose["statement"]))
+        return [self._stories.pop() for _ in range(min(4, len(self._stories)))]
 
     def _turn(self, short: bool) -> int:
         """The sample at which the caller begins to speak: now and then early, and the agent stops."""

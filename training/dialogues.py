@@ -32,7 +32,7 @@ class Dialogue:
 
     `heard`, int64[frames], is what the caller says in text pieces, each word's from the frame after its end.
     `given`, bool[frames], is where the agent's text is given to it, to be said and not to be thought of.
-    `sounds` is whether the agent's codes sound as its text reads: not where it was renamed.
+    `sounds` is whether the agent's codes sound as its text reads: not where it was spliced.
     """
 
     prompt: Tokens

@@ -2,7 +2,7 @@
 
 Weights of the losses as in Moshi (arXiv 2410.00037, section 3.4): the text and the first codebook above the rest;
 padding, and the silence of an agent who does not speak, below. The prompt is not learned, nor are the codes of a
-renamed conversation, whose sound does not say what its text says.
+spliced conversation, whose sound does not say what its text says.
 
 What the caller says is learned too, word by word, by a head that no checkpoint contains: a task that gives the layers
 below it much more to go by than answers alone, which are few and say little of what was asked.
@@ -47,6 +47,9 @@ REPORTED = 200
 """Steps between two reports."""
 BLUR = 0.04
 """The share of the agent's own codes that is replaced by chance when read back, so that a slip does not spread."""
+MISHEARD, MISHEARD_ROWS = 0.12, 0.5
+"""The share of the caller's codes that is replaced by others, each by itself, and the share of conversations where that
+is done: a voice that is new has other codes, too, and words are to be known by all that is heard of them."""
 LATE = 0.4
 """The share of conversations that are read as if they went on after minutes, see `read_positions`."""
 MEAN_EVERY, MEAN_STEPS = 10, 2000
@@ -127,6 +130,7 @@ def losses_of(
     strange = strange[torch.randperm(len(strange), device=read.device)].view_as(target[:, :, 1:])
     read[:, :, 1 : 1 + AGENT_CODEBOOKS] = torch.where(blurred[..., None], strange, read[:, :, 1 : 1 + AGENT_CODEBOOKS])
     said = talking & speaking[:, 1:]
+    read[:, :, 1 + AGENT_CODEBOOKS :] = misheard(read[:, :, 1 + AGENT_CODEBOOKS :], talking)
     chosen = drawn(talking * torch.where(said, 1.0, SILENCE_WEIGHT), round(SOUNDED * target.shape[1]))
     talking_aloud, said = talking & sounds[:, None], said & sounds[:, None]
     learned, said = talking_aloud.gather(1, chosen), said.gather(1, chosen)
@@ -145,6 +149,15 @@ def losses_of(
         mean(code_loss[..., 1:].mean(dim=-1), said),
         understood,
     )
+
+
+def misheard(codes: Tensor, talking: Tensor) -> Tensor:
+    """The caller's codes, int64[batch, time, 8], some of them replaced by others of the same codebook where there is a
+    conversation: `talking`, bool[batch, time]."""
+    rows = torch.rand(len(codes), device=codes.device) < MISHEARD_ROWS
+    wrong = torch.rand(codes.shape, device=codes.device) < MISHEARD
+    strange = codes.flatten(0, 1)[torch.randperm(codes.shape[0] * codes.shape[1], device=codes.device)].view_as(codes)
+    return torch.where(wrong & (rows[:, None] & talking)[..., None], strange, codes)
 
 
 def text_losses(logits: Tensor, target: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

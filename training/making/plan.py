@@ -15,17 +15,16 @@ STARTUP_S = 20.0
 """Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
 SMALL_LEARNS_S = 6.0
 """Seconds for which a rehearsal learns."""
-SHARED_SPEECH, SPEECH = 0.3, 0.45
+SHARED_SPEECH, SPEECH = 0.3, 0.55
 """The share of the time after which Kokoro is silent: on a GPU that learns as well, and on others. What comes late is
 hardly learned."""
-KOKORO_PROCESSES, KOKORO_CALLERS = 12, 4
+KOKORO_PROCESSES, KOKORO_CALLERS = 7, 9
 """Processes a GPU that speak agents' lines, and callers'."""
-ENCODERS = 2
+ENCODERS = 3
 """Processes that go on encoding on each GPU that does, as many as 80 GB hold beside those that speak: each is bound by
 the core on which it composes."""
-ROBOTS = 600
-"""Shards of robots' lines, with 32 personas each: the facts of few personas are learned by heart, in place of how to
-find them in a prompt."""
+ROBOTS = 60
+"""Shards of robots' lines, with 32 personas each."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
 BANKS, LONG_EVERY = 8, 4
@@ -40,7 +39,8 @@ class Request(msgspec.Struct, frozen=True):
     It is to take so many `seconds` from when it `began`, a time of time.monotonic(), which all processes share.
     `first_speech` is the seconds in which all GPUs speak, `enough` the number of banks with which the language model
     begins, `packed_every` the seconds between two packings into the folder `into`. `flite` is the folder of its
-    libraries, "" the system's, None for no flite. `goes_on` says that the decoder has weights to go on from. `small`
+    libraries, "" the system's, None for no flite; `voices` the folder of Kokoro's voices, None for no callers of its.
+    `goes_on` says that the decoder has weights to go on from. `small`
     is the rehearsal of it all, with everything as small as can be.
     """
 
@@ -51,6 +51,7 @@ class Request(msgspec.Struct, frozen=True):
     enough: int = 4
     packed_every: float = 100.0
     flite: str | None = None
+    voices: str | None = None
     kokoro: bool = True
     decoder: bool = True
     goes_on: bool = False
@@ -78,7 +79,7 @@ class Request(msgspec.Struct, frozen=True):
     def rehearsed(self) -> "Request":
         """The same at the smallest, on the CPU alone."""
         return msgspec.structs.replace(
-            self, small=True, first_speech=0.0, enough=1, packed_every=5.0, kokoro=False, flite=None
+            self, small=True, first_speech=0.0, enough=1, packed_every=5.0, kokoro=False, flite=None, voices=None
         )
 
 
@@ -111,18 +112,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Roles:
-    """The GPUs on which the language model learns, those that go on speaking and encoding, and the decoder's, which
-    encodes as well."""
+    """The GPUs on which the language model learns, those that go on speaking and encoding, and the decoder's, if it
+    learns, which encodes as well."""
 
     learners: tuple[str, ...]
     encoders: tuple[str, ...]
     decoder: tuple[str, ...]
 
 
-def roles(gpus: tuple[str, ...]) -> Roles:
+def roles(gpus: tuple[str, ...], decoder: bool = True) -> Roles:
     """Two thirds of the GPUs learn the language model; the last learns the decoder, alone if there are four or more."""
     learners = gpus[: max(1, 2 * len(gpus) // 3)]
     helpers = gpus[len(learners) :] or learners
+    if not decoder:
+        return Roles(learners, helpers, ())
     return Roles(learners, helpers[:-1] or helpers, helpers[-1:])
 
 
@@ -142,6 +145,8 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
             arguments += ["--count", "2" if teacher in ("kokoro", "espeak") else "40"]
         if teacher == "callers-flite" and request.flite:
             arguments += ["--flite", request.flite]
+        if teacher == "callers-kokoro" and request.voices:
+            arguments += ["--voices", request.voices]
         name = f"speech-{teacher}" + "".join(f"-{number}" for number in gpu)
         return Job(name, tuple(arguments), gpu, 0.0, ends)
 
@@ -152,14 +157,16 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
     if request.flite is not None:
         jobs.append(job("callers-flite", (0, 1 if small else 32), cores // 10, end))
     if request.kokoro:
-        parts = roles(machine.gpus)
+        parts = roles(machine.gpus, request.decoder)
         shared = SHARED_SPEECH if len(machine.gpus) == 1 else SPEECH
         longer = max(request.first_speech, shared * request.seconds)
-        for place, gpu in enumerate(machine.gpus):
+        # Whole shards alone count, and the first hold the personas that everybody meets: where there is time for them.
+        for place, gpu in enumerate(dict.fromkeys((*parts.encoders, *machine.gpus))):
             ends = min(end, longer if gpu in parts.encoders else request.first_speech)
             shards = place * GPU_SHARDS, place * GPU_SHARDS + GPU_SHARDS
             jobs.append(job("kokoro", shards, KOKORO_PROCESSES, ends, (gpu,)))
-            jobs.append(job("callers-kokoro", shards, KOKORO_CALLERS, ends, (gpu,)))
+            if request.voices is not None:
+                jobs.append(job("callers-kokoro", shards, KOKORO_CALLERS, ends, (gpu,)))
         if not machine.gpus:
             jobs.append(job("kokoro", (0, 1 if small else GPU_SHARDS), cores // 2, min(end, longer)))
     return jobs
@@ -167,7 +174,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
 
 def _encoding(machine: Machine, request: Request) -> list[Job]:
     """A few banks on each GPU that learns, so that it can begin, and as many as there is time for on the others."""
-    parts = roles(machine.gpus)
+    parts = roles(machine.gpus, request.decoder)
     small = ("--positions", "448", "--count", "6", "--small") if request.small else ("--long", str(LONG_EVERY))
     # Where one GPU does it all, the processes that go on are also those that begin.
     firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
@@ -179,7 +186,6 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
             f"encode-{number}",
             (
                 *("encode", "--banks", *map(str, banks_of(number, 1 if request.small else count))),
-                *(() if request.small else ("--share", str(number), str(len(places)))),
                 *small,
             ),
             (gpu,) if gpu else (),
@@ -204,7 +210,7 @@ def threads_of(machine: Machine) -> int:
 
 def _learning(machine: Machine, request: Request) -> list[Job]:
     """The language model, and the decoder of the codec."""
-    parts = roles(machine.gpus)
+    parts = roles(machine.gpus, request.decoder)
     begins, end, threads = request.first_speech, request.latest, threads_of(machine)
     lm = ("lm", "--rate", "1e-3") + (("--small",) if request.small else ())
     ranks = 2 if request.small else max(1, len(parts.learners))

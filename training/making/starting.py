@@ -24,11 +24,12 @@ COPIED = ("core", "training", "personas", "config.yaml", "pyproject.toml")
 @dataclass(frozen=True)
 class Given:
     """What a run is given from outside its folder: a folder of packed weights and a decoder's, to go on from, and the
-    folder of flite's libraries."""
+    folders of flite's libraries and of Kokoro's voices."""
 
     resume: Path | None = None
     codec: Path | None = None
     flite: Path | None = None
+    voices: Path | None = None
 
 
 def start(folder: Path, request: Request, given: Given, detach: bool) -> None:
@@ -83,8 +84,8 @@ def take_in(folder: Path, request: Request, given: Given) -> Request:
     if decoder is not None:
         shutil.copy(decoder, folder / "codec.pt")
     request = msgspec.structs.replace(request, goes_on=(folder / "codec.pt").exists() or not request.small)
-    if given.flite is None:
-        return request
-    libraries = folder / "source" / "flite"
-    shutil.copytree(given.flite, libraries)
-    return msgspec.structs.replace(request, flite=str(libraries))
+    copied: dict[str, str] = {}
+    for name, source in (("flite", given.flite), ("voices", given.voices)):
+        if source is not None:
+            copied[name] = str(shutil.copytree(source, folder / "source" / name))
+    return msgspec.structs.replace(request, **copied)
