@@ -9,7 +9,7 @@ import click
 import numpy as np
 import pytest
 
-from training.calling import calls
+from training.calling import ANYTHING, calls
 from training.episodes import Episode, Exchange
 from training.manners import manner, pause, said
 from training.phrases import is_held_out
@@ -95,6 +95,15 @@ def test_callers_of_a_shard_are_the_same_everywhere() -> None:
     assert len({call.speaker for call in drawn}) == 200
     assert 60 < sum(call.wish == call.text for call in drawn) < 160
     assert all(call.pause is None or 0 < call.pause[0] < len(call.text.split()) for call in drawn)
+
+
+def test_some_lines_wish_for_nothing_and_are_any_words() -> None:
+    lines = [call for shard in range(4) for call in calls("espeak", shard, 250)]
+    rambling = [call.text for call in lines if call.wish == ANYTHING]
+    assert 0.2 < len(rambling) / len(lines) < 0.4
+    assert len(set(rambling)) > 0.8 * len(rambling), "hardly one comes twice"
+    assert all(word[0].isalpha() for text in rambling for word in text.split()), "each word has a sound"
+    assert all(call.wish != ANYTHING for call in lines if call.text not in rambling)
 
 
 def test_a_pause_is_silence_before_a_word() -> None:

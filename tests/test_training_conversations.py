@@ -11,6 +11,7 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.prompt import SpecialCodes
 from tests.agents_lines import add_agents_lines
 from training.callers import Callers, utterance
+from training.calling import ANYTHING
 from training.composer import Composer
 from training.conversations import ANSWER, PAUSE, TALK, YIELD
 from training.dialogues import PADDING, Dialogue
@@ -40,6 +41,7 @@ EPISODE = Episode(
     ),
     ("Sorry, once more?",),
 )
+RAMBLED = "Never heard such words before and not in any order."
 SILENCE = 0.1
 """Seconds of silence before and after each of the callers' lines."""
 
@@ -69,9 +71,10 @@ def composed(folder: Path, positions: int, count: int) -> list[Dialogue]:
     add_agents_lines(lines, "kokoro-0", EPISODE.lines(), frames=5, seconds=0.4)
     for text in (*EPISODE.asks(), *(text for kind in LOOSE.values() for text in kind)):
         lines.callers[text] = [caller_line(text, voice) for voice in VOICES]
+    lines.callers[ANYTHING] = [caller_line(RAMBLED, voice) for voice in VOICES]
     special = SpecialCodes(silence=tuple(range(8)), sine=tuple(range(8, 16)))
     tokenizer = read_tokenizer(folder / "tokenizer.model")
-    composer = Composer(lines, {"kokoro-0": EPISODE}, tokenizer, special, ARCHITECTURE, LOOSE)
+    composer = Composer(lines, {"kokoro-0": EPISODE}, tokenizer, special, ARCHITECTURE, LOOSE, spliced=0.0)
     rng = random.Random(1)
     return [composer.compose(rng, positions) for _ in range(count)]
 
@@ -123,7 +126,8 @@ def test_what_the_agent_is_given_to_say_is_marked(dialogues: list[Dialogue]) -> 
             assert given.all() or not given.any()
             marked += bool(given.any())
         words = dialogue.text != PADDING
-        assert (dialogue.speaking | np.roll(dialogue.speaking, -3))[words & dialogue.given].all()
+        soon = np.concatenate([dialogue.speaking[3:], np.ones(3, dtype=np.bool_)])  # The end may cut it off.
+        assert (dialogue.speaking | soon)[words & dialogue.given].all()
     assert marked > 0
 
 
@@ -181,6 +185,11 @@ def test_long_calls_have_long_monologues(long_ones: list[Dialogue]) -> None:
         spoken = [sum(e - b for b, e in said(dialogue) if first <= b and e <= last) for first, last in quiet]
         longest.append(max(spoken) / 12.5)
     assert max(longest) > 20
+
+
+def test_callers_also_say_what_wishes_for_nothing(dialogues: list[Dialogue]) -> None:
+    length = len(utterance(caller_line(RAMBLED, "ann")).sound)
+    assert sum(len(sound) == length for dialogue in dialogues for _, sound in dialogue.caller) > 10
 
 
 def test_garbled_speech_is_different_and_not_louder() -> None:

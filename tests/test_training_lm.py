@@ -21,7 +21,7 @@ from tests.engines import CPU
 from training.bank import Bank
 from training.bank_folder import BankFolder
 from training.growing import grown
-from training.lm import PADDING, LmOptions, LmTraining, read_positions
+from training.lm import MISHEARD, PADDING, LmOptions, LmTraining, misheard, read_positions
 from training.network import Logits, Network
 from training.packing import pack, unpack
 from training.schedule import Schedule
@@ -145,6 +145,20 @@ def test_it_learns_to_hear() -> None:
     assert float(first.heard) > 3
     assert float(last.heard) < 1
     assert not any("heard" in name for name in training.network.checkpoint())
+
+
+def test_some_codes_of_half_of_the_callers_are_misheard() -> None:
+    torch.manual_seed(0)
+    codes = torch.arange(40)[:, None, None] + 1000 * torch.arange(AGENT_CODEBOOKS)
+    codes = codes.expand(40, 100, AGENT_CODEBOOKS)
+    talking = torch.arange(100).expand(40, -1) >= 30
+    heard = misheard(codes, talking)
+    wrong = (heard != codes).float()
+    assert (wrong[:, :30] == 0).all(), "a prompt is read as it is"
+    rows = wrong[:, 30:].mean(dim=(1, 2))
+    assert 10 < (rows == 0).sum() < 30
+    assert rows[rows > 0].mean() == pytest.approx(MISHEARD, rel=0.15)
+    assert torch.equal(heard // 1000, codes // 1000), "by codes of the same codebook"
 
 
 def test_a_weight_of_nothing_teaches_no_hearing() -> None:

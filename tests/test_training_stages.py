@@ -392,6 +392,20 @@ def test_kokoro_says_when_each_word_begins(kokoro_folder: Path) -> None:
     assert "".join(phone for _, phone in spoken.phones).startswith("həl")
 
 
+def test_kokoro_has_the_voices_that_it_is_given(kokoro_folder: Path, tmp_path: Path) -> None:
+    from training.teachers import Espeak, Kokoro
+    from training.voices import Speaker
+
+    reading, stranger = Espeak().read("Hello."), Speaker("", mix=(("af_heart", 0.6), ("jm_kumo", 0.4)))
+    with pytest.raises(click.ClickException, match="no voice af_heart here: run `npm pack kokoro-js`"):
+        Kokoro(kokoro_folder, CPU).say(reading, stranger)
+    np.load(kokoro_folder / "voices.npz")["jf_alpha"].astype(np.float32).tofile(tmp_path / "af_heart.bin")
+    Kokoro.unpack(kokoro_folder, tmp_path)
+    kokoro = Kokoro(kokoro_folder, CPU)
+    assert len(kokoro.say(reading, stranger).pcm) > 5_000
+    assert len(kokoro.say(reading, AGENTS["VARM0"]).pcm) > 5_000, "those that it had are still there"
+
+
 def test_kokoro_says_the_same_with_torch(kokoro_folder: Path) -> None:
     from training.onnx_graph import OnnxGraph
     from training.teachers import Kokoro

@@ -30,6 +30,7 @@ class Composer:
     """Makes dialogues of a given number of positions, prompt and conversation together.
 
     `loose` is callers' speech that belongs to no exchange, by what it is, see `training.scripts.loose_phrases`.
+    `spliced` is the share of conversations about a persona that nobody has spoken.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class Composer:
         special: SpecialCodes,
         architecture: Architecture,
         loose: Mapping[str, tuple[str, ...]],
+        spliced: float = SPLICED,
     ) -> None:
         self._lines, self._episodes, self._loose = lines, episodes, loose
         self._tokenizer, self._special, self._architecture = tokenizer, special, architecture
-        self._callers = Callers(lines.callers)
+        self._callers, self._share = Callers(lines.callers), spliced
         self._pieces: Pieces = cache(tokenizer.encode)
         self._names = sorted(name for name in episodes if name in lines.agents)
         self._weights = list(accumulate(self._shares_of()))
@@ -54,7 +56,7 @@ class Composer:
 
     def compose(self, rng: random.Random, positions: int) -> Dialogue:
         """A conversation about a random episode, spoken or spliced, cut or filled with silence to `positions`."""
-        spliced = rng.random() < SPLICED
+        spliced = rng.random() < self._share
         episode, speaker, said = self._new(rng) if spliced else self._spoken(rng)
         prompt = self._prompt(rng, episode.prompt, speaker)
         dialogue = Dialogue.silent(prompt, positions - len(prompt) - 1, self._special, sounds=not spliced)
