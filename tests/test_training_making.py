@@ -79,7 +79,7 @@ def test_the_plan(gpus: int, minutes: float) -> None:
 
 def test_kokoro_is_silent_sooner_where_a_gpu_does_everything() -> None:
     ends = [max(job.ends for name, job in planned(gpus, 20)[1].items() if "kokoro" in name) for gpus in (1, 2)]
-    assert ends == [pytest.approx(360), pytest.approx(660)]
+    assert ends == [pytest.approx(360), pytest.approx(480)]
 
 
 def test_what_jobs_wait_for(tmp_path: Path) -> None:
@@ -243,6 +243,21 @@ def test_a_stage_that_fails_is_told_of_at_once(rehearsal: tuple[Path, Path, str]
     assert made.stdout.splitlines()[-1] == "FAILED: the language model."
     assert {DECODER, LOGS} <= {path.name for path in into.iterdir()}
     assert not processes_of(broken)
+
+
+@pytest.mark.slow
+def test_a_run_that_has_nobody_to_make_banks_ends_at_once(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for name in ("core", "training", "personas"):
+        shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "core" / "nano" / "model.safetensors").unlink()
+    made = command(tmp_path / "folder", ["make", "--small", "--minutes", "4"], project)
+    assert made.returncode == 1
+    assert "FAILED: encode-0" in made.stdout
+    assert "model.safetensors is missing" in made.stdout
+    assert "Nobody makes banks any more" in made.stdout
+    assert made.stdout.splitlines()[-1] == "FAILED: the language model has not learned to the end."
+    assert not processes_of(tmp_path / "folder")
 
 
 @pytest.mark.slow

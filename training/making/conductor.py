@@ -63,11 +63,17 @@ class Conductor:
         return time.monotonic() - self._request.began
 
     def _is_over(self) -> bool:
-        """When there is no time left, or nobody learns any more; at once when the language model has failed."""
+        """When there is no time left, or nobody learns any more; at once when the language model has failed or never
+        can begin."""
         if self._stopped() or self._now() >= self._request.latest or self._ended.get(MAIN):
             return True
-        learning = any(job.learns for job in [*self._waiting, *(running.job for running in self._running)])
-        return not learning
+        jobs = [*self._waiting, *(running.job for running in self._running)]
+        if all(job.needs != "speech" for job in jobs if not job.learns) and any(
+            job.needs == "banks" and not is_there("banks", self._folder, self._request) for job in self._waiting
+        ):
+            self._report("Nobody makes banks any more, and the language model waits for some.")
+            return True
+        return not any(job.learns for job in jobs)
 
     def _start_what_is_due(self) -> None:
         now = self._now()

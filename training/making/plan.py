@@ -15,7 +15,7 @@ STARTUP_S = 20.0
 """Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
 SMALL_LEARNS_S = 6.0
 """Seconds for which a rehearsal learns."""
-SHARED_SPEECH, SPEECH = 0.3, 0.55
+SHARED_SPEECH, SPEECH = 0.3, 0.4
 """The share of the time after which Kokoro is silent: on a GPU that learns as well, and on others. What comes late is
 hardly learned."""
 KOKORO_PROCESSES, KOKORO_CALLERS = 7, 9
