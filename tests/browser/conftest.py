@@ -19,11 +19,12 @@ import pytest
 import sphn
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, sync_playwright
 
+from core.media.sound_files import read_channels, write_wav
 from tests.browser import process
 from tests.browser.sound_server import SoundServer
 from tests.browser.sound_server import missing as sound_server_missing
-from tests.conftest import speech
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
     "--headless=new",
@@ -136,13 +137,9 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="package")
 def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A WAV with what a microphone hears."""
+    """A WAV with what a microphone hears: a caller who lets the agent greet, asks and listens, that of `docs/nano.opus`."""
     voice = tmp_path_factory.mktemp("voice") / "voice.wav"
-    with wave.open(str(voice), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(24_000)
-        file.writeframes((speech(5) * 32767).clip(-32768, 32767).astype("<i2").tobytes())
+    write_wav(voice, read_channels(ROOT / "docs" / "nano.opus")[:1])
     return voice
 
 
