@@ -137,7 +137,7 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="package")
 def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A WAV with what a microphone hears: a caller who lets the agent greet, asks and listens, that of `docs/nano.opus`."""
+    """A WAV with what a microphone hears: the caller of `docs/nano.opus`, who waits, asks and listens."""
     voice = tmp_path_factory.mktemp("voice") / "voice.wav"
     write_wav(voice, read_channels(ROOT / "docs" / "nano.opus")[:1])
     return voice
