@@ -275,7 +275,7 @@ def test_the_built_in_model_takes_turns(tmp_path: Path) -> None:
         "Turns of the caller that the agent answers": (0.7, 1.0),
         "Turns of the caller that are not talked over": (0.7, 1.0),
         "Silence kept in a silent stretch": (0.9, 1.0),
-        "Words that Whisper hears otherwise": (0.0, 0.6),  # Of a hundred words a third are names and amounts.
+        "Words that Whisper hears otherwise": (0.0, 0.6),  # It slurs names and amounts, as its card says.
         "Frames with samples that are no numbers": (0, 0),
     }
     for name, (least, most) in bounds.items():

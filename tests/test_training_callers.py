@@ -129,6 +129,20 @@ def test_espeak_says_when_words_begin_that_it_must_read_otherwise() -> None:
     assert len(espeak.read(text).words) == len(text.split())
 
 
+def test_a_mark_by_itself_has_a_place_among_the_words_that_are_read() -> None:
+    pytest.importorskip("espeakng_loader", reason=GROUP)
+    espeak = Espeak()
+    for text, words in (
+        ("We have bread - and tea.", (0, 4, 9, 15, 15, 19)),
+        ("- We have bread and tea.", (0, 0, 4, 9, 15, 19)),
+        ("We have bread and tea. -", (0, 4, 9, 15, 19, 25)),
+    ):
+        reading = espeak.read(text)
+        assert len(reading.phonemes) == 24
+        assert len(reading.phonemes.split()) == 5, "a dash is no word"
+        assert reading.words == words
+
+
 def test_flite_says_when_words_begin() -> None:
     from training.flite import Flite
 

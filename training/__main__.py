@@ -10,7 +10,7 @@ import torch
 
 from core.engine.sampling import Sampling
 from core.settings.sections import Device
-from training.making.commands import make, pack, unpack, voices_option, watch
+from training.making.commands import given_folder, make, pack, unpack, voices_option, watch
 from training.schedule import Schedule
 from training.voices import TEACHERS
 
@@ -30,13 +30,7 @@ def write_details(path: Path, result: msgspec.Struct) -> None:
 device_option = click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 
 
-flite_option = click.option(
-    "--flite",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where flite's libraries are, if not installed.",
-)
-
-
+flite_option = click.option("--flite", type=given_folder, help="Where flite's libraries are, if not installed.")
 small_option = click.option("--small", is_flag=True, help="A small network, for rehearsals on a CPU.")
 
 

@@ -57,7 +57,7 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
 
 
 def _sentences(persona: Episode) -> list[str]:
-    """What the persona's prompt and its agent say, as sentences without digits and marks."""
+    """What the persona's prompt and its agent say, sentence by sentence, where it is plain words."""
     texts = re.split(r"(?<=[.?!;]) ", " ".join((persona.prompt, *persona.lines())))
     return [text for text in texts if _PLAIN.fullmatch(text) and 2 <= len(text.split()) <= 16]
 

@@ -45,7 +45,8 @@ class Composer:
     ) -> None:
         self._lines, self._episodes, self._loose = lines, episodes, loose
         self._tokenizer, self._special, self._architecture = tokenizer, special, architecture
-        self._callers, self._share = Callers(lines.callers), spliced
+        self._callers = Callers(lines.callers)
+        self._spliced = spliced
         self._pieces: Pieces = cache(tokenizer.encode)
         self._names = sorted(name for name in episodes if name in lines.agents)
         self._weights = list(accumulate(self._shares_of()))
@@ -56,7 +57,7 @@ class Composer:
 
     def compose(self, rng: random.Random, positions: int) -> Dialogue:
         """A conversation about a random episode, spoken or spliced, cut or filled with silence to `positions`."""
-        spliced = rng.random() < self._share
+        spliced = rng.random() < self._spliced
         episode, speaker, said = self._new(rng) if spliced else self._spoken(rng)
         prompt = self._prompt(rng, episode.prompt, speaker)
         dialogue = Dialogue.silent(prompt, positions - len(prompt) - 1, self._special, sounds=not spliced)

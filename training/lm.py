@@ -126,8 +126,7 @@ def losses_of(
     places = torch.arange(target.shape[1], device=tokens.device) + 1
     talking = places >= begins[:, None]
     blurred = (torch.rand(read.shape[:2], device=read.device) < BLUR) & (talking & speaking[:, 1:])
-    strange = read[:, :, 1 : 1 + AGENT_CODEBOOKS].flatten(0, 1)
-    strange = strange[torch.randperm(len(strange), device=read.device)].view_as(target[:, :, 1:])
+    strange = shuffled(read[:, :, 1 : 1 + AGENT_CODEBOOKS])
     read[:, :, 1 : 1 + AGENT_CODEBOOKS] = torch.where(blurred[..., None], strange, read[:, :, 1 : 1 + AGENT_CODEBOOKS])
     said = talking & speaking[:, 1:]
     read[:, :, 1 + AGENT_CODEBOOKS :] = misheard(read[:, :, 1 + AGENT_CODEBOOKS :], talking)
@@ -156,8 +155,13 @@ def misheard(codes: Tensor, talking: Tensor) -> Tensor:
     conversation: `talking`, bool[batch, time]."""
     rows = torch.rand(len(codes), device=codes.device) < MISHEARD_ROWS
     wrong = torch.rand(codes.shape, device=codes.device) < MISHEARD
-    strange = codes.flatten(0, 1)[torch.randperm(codes.shape[0] * codes.shape[1], device=codes.device)].view_as(codes)
-    return torch.where(wrong & (rows[:, None] & talking)[..., None], strange, codes)
+    return torch.where(wrong & (rows[:, None] & talking)[..., None], shuffled(codes), codes)
+
+
+def shuffled(codes: Tensor) -> Tensor:
+    """The frames of int64[batch, time, 8] in any order, over all conversations: each code stays in its codebook."""
+    frames = codes.flatten(0, 1)
+    return frames[torch.randperm(len(frames), device=codes.device)].view_as(codes)
 
 
 def text_losses(logits: Tensor, target: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

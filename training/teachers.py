@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -230,16 +231,17 @@ class Espeak(synthesizer.Espeak):
         phonemes = "".join(
             part if PUNCTUATION.fullmatch(part) else self._phonemes(part) for part in PUNCTUATION.split(text) if part
         )
-        if len(phonemes.split()) != len(text.split()):
+        groups = phonemes.split()
+        if len(groups) != len(text.split()):
             words = [PUNCTUATION.split(word) for word in text.split()]
-            phonemes = " ".join(
+            groups = [
                 "".join(p if PUNCTUATION.fullmatch(p) else self._phonemes(p).replace(" ", "") for p in parts if p)
                 for parts in words
-            )
-        phonemes = " ".join(phonemes.split())
-        groups = phonemes.split(" ")
-        starts = [sum(len(group) + 1 for group in groups[:n]) for n in range(len(groups))]
-        return Reading(text, phonemes, tuple(starts))
+            ]
+        # A word without a sound, such as a dash, begins where the next one does.
+        lengths = [len(group) + 1 if group else 0 for group in groups]
+        starts = accumulate(lengths[:-1], initial=0)
+        return Reading(text, " ".join(filter(None, groups)), tuple(starts))
 
     def _phonemes(self, text: str) -> str:
         """Phonemes of a clause, between the same white space."""

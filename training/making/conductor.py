@@ -68,9 +68,9 @@ class Conductor:
         if self._stopped() or self._now() >= self._request.latest or self._ended.get(MAIN):
             return True
         jobs = [*self._waiting, *(running.job for running in self._running)]
-        if all(job.needs != "speech" for job in jobs if not job.learns) and any(
-            job.needs == "banks" and not is_there("banks", self._folder, self._request) for job in self._waiting
-        ):
+        encodes = any(job.needs == "speech" and not job.learns for job in jobs)
+        waits = any(job.needs == "banks" for job in self._waiting)
+        if waits and not encodes and not is_there("banks", self._folder, self._request):
             self._report("Nobody makes banks any more, and the language model waits for some.")
             return True
         return not any(job.learns for job in jobs)

@@ -40,8 +40,8 @@ class Request(msgspec.Struct, frozen=True):
     `first_speech` is the seconds in which all GPUs speak, `enough` the number of banks with which the language model
     begins, `packed_every` the seconds between two packings into the folder `into`. `flite` is the folder of its
     libraries, "" the system's, None for no flite; `voices` the folder of Kokoro's voices, None for no callers of its.
-    `goes_on` says that the decoder has weights to go on from. `small`
-    is the rehearsal of it all, with everything as small as can be.
+    `goes_on` says that the decoder has weights to go on from. `small` is the rehearsal of it all, with everything as
+    small as can be.
     """
 
     seconds: float
