@@ -13,7 +13,7 @@ from torch import nn
 
 from core.engine.architecture import AGENT_CODEBOOKS
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
-from core.engine.linear import Int8Linear
+from core.engine.linear import Int8Linear, Linear
 from core.engine.lm import LanguageModel
 from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralShape
 from core.errors import CheckpointError
@@ -50,6 +50,9 @@ def load_language_model(lm: LanguageModel, path: Path) -> None:
             elif not problems:
                 parameter.data.copy_(stored[:rows])
     raise_problems(path, problems)
+    for module in lm.modules():
+        if isinstance(module, Linear):
+            module.pack()
 
 
 def stored_name(name: str) -> str:
