@@ -15,7 +15,7 @@ from core.engine.architecture import FIXED, Architecture
 from core.engine.checkpoint import Checkpoint
 from core.engine.kv_cache import PrefillCache
 from core.engine.linear import Int8Linear
-from core.engine.lm import LanguageModel
+from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralShape
 from core.engine.prompt import SpecialCodes
 from core.engine.quantization import unpair
@@ -56,6 +56,26 @@ def test_weights_are_converted_to_the_model_dtype(tmp_path: Path) -> None:
     lm = LanguageModel(architecture, CPU, torch.bfloat16)
     load_language_model(lm, tmp_path / "model.safetensors")
     assert {parameter.dtype for parameter in lm.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("stored_dtype", [torch.bfloat16, torch.float32])
+def test_a_float32_model_computes_in_float32_whatever_is_packed(tmp_path: Path, stored_dtype: torch.dtype) -> None:
+    """Weights that float16 holds, as those from bfloat16, are packed in it where torch can; no others are."""
+    path, architecture = tmp_path / "model.safetensors", golden_architecture(200)
+    golden_weights(path, architecture, steps=8)
+    stored = {name: tensor.to(stored_dtype) for name, tensor in load_file(path).items()}
+    save_file(stored, path)
+    loaded, exact = LanguageModel(architecture, CPU, torch.float32), LanguageModel(architecture, CPU, torch.float64)
+    load_language_model(loaded, path)
+    for name, parameter in exact.named_parameters():
+        parameter.data.copy_(stored[stored_name(name)])
+    tokens = torch.randint(0, 512, (2, 40, 17), generator=torch.Generator().manual_seed(1))
+    said = []
+    for lm in (loaded, exact):
+        hidden = lm(lm.embed(tokens), PrefillCache(architecture, 40, CPU, lm.dtype).attention(40))[:, -1]
+        codebook = lm.codebook_logits(hidden, 0, tokens[:, -1, 0], CodebookCache())
+        said.append(torch.cat([lm.text_logits(hidden), codebook], dim=1).double())
+    assert float((said[0] - said[1]).norm() / said[1].norm()) < 3e-6
 
 
 def test_every_wrong_tensor_is_named(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def rotary_frequencies(width: int, max_period: float, device: torch.device) -> T
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate pairs of neighbouring channels of `[..., width]` by angles given as `[..., width / 2]`."""
     if not x.is_cuda:  # One multiplication of complex numbers: on a CPU, few operations count.
-        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
         return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2)
     even, odd = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
