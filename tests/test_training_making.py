@@ -88,7 +88,11 @@ def test_more_encode_when_kokoro_is_silent() -> None:
         parts = roles(tuple(map(str, range(gpus))))
         for gpu in parts.encoders:
             counts = [
-                sum(gpu in job.gpus and job.begins <= second < job.ends for name, job in jobs.items() if "encode" in name)
+                sum(
+                    gpu in job.gpus and job.begins <= second < job.ends
+                    for name, job in jobs.items()
+                    if "encode" in name
+                )
                 for second in (request.first_speech + 1, request.end - 1)
             ]
             assert (counts[1] > counts[0]) == (gpu not in parts.learners)

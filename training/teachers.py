@@ -200,7 +200,7 @@ class Kokoro:
         begins: list[dict[int, float]] = [{} for _ in readings]
         for number, (line, place, _) in enumerate(known, start=1):
             begins[line][place] = float(starts[number])
-        # The first line has the silence before it, and the last that behind it; a sound begins a little before its time.
+        # The first line has the silence before it, and the last that behind it; a sound begins before its time.
         edges = [min(places.values(), default=float(starts[-1])) - MARGIN for places in begins]
         edges = [0.0, *edges[1:], float(starts[-1])]
         return [
