@@ -179,6 +179,12 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
     prompts = {" ".join(one.prompt.split()): one for one in read_index(shard).episodes.values()}
     lines = Lines()
     encode_lines(mimi, read_shard(shard), CPU, lines)
+    again, kept = Lines(), shard.with_suffix(".npy")
+    assert kept.exists(), "the stage keeps what it has encoded"
+    encode_lines(mimi, read_shard(shard), CPU, again, kept)
+    for voice, spoken in lines.voices.items():
+        for one, other in zip(spoken, again.voices[voice], strict=True):
+            assert np.array_equal(one.codes, other.codes)
     said = {
         tuple(code) for voice in lines.voices.values() for line in voice for code in line.codes.reshape(-1, 8).tolist()
     }

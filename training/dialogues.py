@@ -20,8 +20,8 @@ PADDING, END_OF_PADDING = 3, 0
 LEAD = 0.24
 """Seconds by which a word's text comes before its sound, so that a whole short word is known when it begins."""
 HEARD_AFTER = 3
-"""Frames between the one in which a caller's word ends and its text. All codes of a frame are known two frames later, and
-a word is known by what follows it, too."""
+"""Frames between the one in which a caller's word ends and its text. All codes of a frame are known two frames later,
+and a word is known by what follows it, too."""
 FRAMES_PER_SECOND = SAMPLE_RATE / FRAME_SAMPLES
 VOICE_FRAMES = 25
 
