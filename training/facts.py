@@ -273,9 +273,9 @@ def special(rng: random.Random, goods: tuple[Good, ...], held_out: bool) -> Fact
     return Fact(Told(tell), ((2.0, (Exchange("special", phrases("special", held_out), answer),)),))
 
 
-def rule(rng: random.Random, told: dict[str, Any], held_out: bool, currency: str) -> Fact:
+def rule(rng: random.Random, style: Style, told: dict[str, Any], held_out: bool, currency: str) -> Fact:
     """Something of `texts/trades.yaml`."""
-    text = rng.choice(choices(told["tells"]))
+    text = rng.choice(choices(told["labels"] if style.labelled and "labels" in told else told["tells"]))
     included = pick(rng, table("trades")[-1]["included"])
     fields = {
         "number": str(rng.randint(2, 9)),

@@ -89,7 +89,7 @@ def _facts(
     if "currency" not in trade and rng.random() < _NO_GOODS:
         goods = ()
     others = [hours(rng, style, held_out), place(rng, style, held_out)]
-    others += [rule(rng, told, held_out, currency) for told in rules]
+    others += [rule(rng, style, told, held_out, currency) for told in rules]
     if goods:
         others.append(special(rng, goods, held_out))
     if rng.random() < 0.5:
