@@ -14,10 +14,10 @@ from training.phrases import pick, wordings
 from training.prompts import Told
 from training.texts import choices, table
 
-_SUBJECT = re.compile(r"\b[Yy]ou (and \w+ )?((?:always|never|just|once|still) )?(\w+)")
-_THIRD_PERSON = {"are": "is", "were": "was", "have": "has", "do": "does", "cannot": "cannot"}
+_SUBJECT = re.compile(r"\b[Yy]ou ((?:always|never|just|once) )?(\w+)")
+_THIRD_PERSON = {"are": "is", "were": "was", "have": "has", "do": "does"}
 """Irregular verbs; those of the past and those that help others stay as they are."""
-_UNCHANGED = ("can", "will", "would", "became", "grew", "went", "had")
+_UNCHANGED = ("can", "cannot", "could", "will", "would", "became", "grew", "went", "had")
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ def _trait(
 def in_third_person(text: str, subject: str, pronoun: str) -> str:
     """What is told of `you`, told of somebody: `You have a dog.` of `Ann`, `she`, becomes `Ann has a dog.`"""
     own = {"she": "her", "he": "his"}[pronoun]
-    text = _SUBJECT.sub(lambda found: f"{subject} {found[1] or ''}{found[2] or ''}{_verb(found[3], found[1])}", text)
+    text = _SUBJECT.sub(lambda found: f"{subject} {found[1] or ''}{_verb(found[2])}", text)
     text = re.sub(r"\b[Yy]our\b", own, text)
     return f"{text[0].upper()}{text[1:]}"
 
 
-def _verb(verb: str, others: str | None) -> str:
-    """A verb of the second person in the third; in the plural, if it is about `others` too."""
-    if others or verb.endswith("ed") or verb in _UNCHANGED:
+def _verb(verb: str) -> str:
+    """A verb of the second person in the third."""
+    if verb.endswith("ed") or verb in _UNCHANGED:
         return verb
     if verb in _THIRD_PERSON:
         return _THIRD_PERSON[verb]
@@ -102,9 +102,7 @@ def _fields(rng: random.Random, job: str, held_out: bool) -> dict[str, str]:
     drawn = {key: pick(rng, value) for key, value in table("persons")["words"].items()}
     towns = rng.sample(table("places")["towns"].split(), 3)
     trade = rng.choice(table("trades")[:-1])
-    roles = ("partner", "child", "twin", "friend", "teacher")
-    if rng.random() < 0.5:
-        roles = (*roles, "pet_name")
+    roles = ["partner", "child", "twin", "friend", "teacher"] + ["pet_name"] * (rng.random() < 0.5)
     return {
         **drawn,
         **{role: names.first_name(rng, held_out) for role in roles},
