@@ -19,9 +19,9 @@ SHARED_SPEECH, SPEECH = 0.25, 0.3
 hardly learned."""
 KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
 """Processes a GPU that speak agents' lines, and callers': more of them only wait for each other."""
-ENCODERS, MORE_ENCODERS = 3, 4
+ENCODERS, MORE_ENCODERS = 3, 2
 """Processes that go on encoding on each GPU that does, and those that join them when Kokoro is silent, where nobody
-learns: each is bound by the core on which it composes. A GPU of 80 GB holds so many."""
+learns: each is bound by the core on which it composes. 80 GB do not hold seven."""
 ROBOTS = 60
 """Shards of robots' lines, with 32 personas each."""
 GPU_SHARDS = 1000
