@@ -96,7 +96,7 @@ def test_what_the_prompt_lacks_is_asked_in_the_same_words_and_not_made_up(servic
 
 def test_one_can_be_told_about_what_the_prompt_has(services: list[Episode]) -> None:
     marks = {
-        "our hours": r"open|hours|come",
+        "our hours": r"open|hours|come|clos",
         "our address": r"\b(at|on|opposite|behind|address|next)\b",
         "our phone number": "five five five",
         "our prices": r"dollar|euro|pound|coin|stone",

@@ -131,16 +131,16 @@ def test_what_the_agent_is_given_to_say_is_marked(dialogues: list[Dialogue]) -> 
     assert marked > 0
 
 
-def test_a_word_is_written_down_in_the_frame_after_it_has_ended() -> None:
+def test_a_word_is_written_down_when_its_end_has_been_heard() -> None:
     dialogue = Dialogue.silent(np.zeros((5, 17), dtype=np.int64), 60, SpecialCodes(), sounds=True)
     ada = utterance(caller_line("Hello Ada.", "ann"))
     pieces = {"Hello": [10, 11], "Ada.": [12, 13, 14, 15]}
     margin = len(ada.sound) - int(0.6 * SAMPLE_RATE)
     end = dialogue.say(ada, 20 * FRAME_SAMPLES - margin // 2, pieces.__getitem__)
-    assert dialogue.heard[:24].tolist() == [PADDING] * 24
-    assert dialogue.heard[24:28].tolist() == [10, 11, PADDING, PADDING]
+    assert dialogue.heard[:26].tolist() == [PADDING] * 26
+    assert dialogue.heard[26:30].tolist() == [10, 11, PADDING, PADDING]
     dialogue.say(utterance(caller_line("Ada.", "ann")), end, pieces.__getitem__)
-    assert dialogue.heard[28:37].tolist() == [12, 13, 14, 15, 12, 13, 14, 15, PADDING]
+    assert dialogue.heard[30:39].tolist() == [12, 13, 14, 15, 12, 13, 14, 15, PADDING]
 
 
 def test_what_callers_say_is_written_down(dialogues: list[Dialogue]) -> None:
@@ -152,7 +152,7 @@ def test_what_callers_say_is_written_down(dialogues: list[Dialogue]) -> None:
         for (begin, end), (following, _) in pairwise([*spans, (float(len(dialogue.heard)), 0.0)]):
             if end + 20 < following:
                 count += 1
-                unheard += not (dialogue.heard[int(begin) : int(end) + 2] != PADDING).any()
+                unheard += not (dialogue.heard[int(begin) : int(end) + 4] != PADDING).any()
     assert 0 < unheard < 0.25 * count, "only what is garbled is not"
 
 

@@ -51,7 +51,7 @@ def test_who_does_what(gpus: int, learners: str, encoders: str, decoder: str) ->
     assert ("".join(parts.learners), "".join(parts.encoders), "".join(parts.decoder)) == (learners, encoders, decoder)
 
 
-@pytest.mark.parametrize("minutes", [5, 10, 20, 30])
+@pytest.mark.parametrize("minutes", [6, 10, 20, 30])
 @pytest.mark.parametrize("gpus", [1, 2, 4, 8])
 def test_the_plan(gpus: int, minutes: float) -> None:
     request, jobs = planned(gpus, minutes)
@@ -79,7 +79,23 @@ def test_the_plan(gpus: int, minutes: float) -> None:
 
 def test_kokoro_is_silent_sooner_where_a_gpu_does_everything() -> None:
     ends = [max(job.ends for name, job in planned(gpus, 20)[1].items() if "kokoro" in name) for gpus in (1, 2)]
-    assert ends == [pytest.approx(360), pytest.approx(480)]
+    assert ends == [pytest.approx(300), pytest.approx(360)]
+
+
+def test_more_encode_when_kokoro_is_silent() -> None:
+    for gpus in (1, 2, 4):
+        request, jobs = planned(gpus, 20)
+        parts = roles(tuple(map(str, range(gpus))))
+        for gpu in parts.encoders:
+            counts = [
+                sum(
+                    gpu in job.gpus and job.begins <= second < job.ends
+                    for name, job in jobs.items()
+                    if "encode" in name
+                )
+                for second in (request.first_speech + 1, request.end - 1)
+            ]
+            assert (counts[1] > counts[0]) == (gpu not in parts.learners)
 
 
 def test_what_jobs_wait_for(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ FAINT = (-75.0, -50.0)
 """The noise of microphones, in decibels of full scale."""
 NOISES: tuple[tuple[Noise, float, float, float], ...] = (
     (steady, 0.32, -35, -8),
-    (music, 0.14, -35, -12),
+    (music, 0.16, -35, -3),
     (typing, 0.10, -42, -20),
     (office, 0.10, -35, -12),
     (traffic, 0.07, -30, -8),

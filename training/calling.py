@@ -22,6 +22,8 @@ ANYTHING = "*"
 """The wish of a line that wishes for nothing."""
 RAMBLING, SALAD = 0.3, 0.5
 """The share of such lines, and how many of them are words in no order."""
+IN_A_ROW = {"kokoro": 5}
+"""Lines that one caller says: of Kokoro's several, which are spoken in a breath."""
 SALAD_WORDS = (3, 9)
 """Words in one of those, at least and at most."""
 _WORD = r"[A-Za-z][A-Za-z'-]*[,.?!;]?"
@@ -47,13 +49,15 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
     sentences = tuple(sentence for persona in personas for sentence in _sentences(persona))
     # Evenly drawn, a kind of few wordings would have each a hundred times, and the price of each good hardly once.
     weights = [len(wishes) ** 0.5 for wishes in kinds]
-    for wishes in rng.choices(kinds, weights, k=count):
+    for number, wishes in enumerate(rng.choices(kinds, weights, k=count)):
+        if number % IN_A_ROW.get(teacher, 1) == 0:
+            speaker = caller(rng, teacher)
         if rng.random() < RAMBLING:
             wish, text = ANYTHING, _salad(rng, sentences) if rng.random() < SALAD else rng.choice(sentences)
         else:
             wish = rng.choice(wishes)
             text = said(rng, wish)
-        yield Call(wish, text, caller(rng, teacher), pause(rng, text))
+        yield Call(wish, text, speaker, pause(rng, text))
 
 
 def _sentences(persona: Episode) -> list[str]:

@@ -92,7 +92,7 @@ def evaluate_codec(
     rng = random.Random("codec")
     for number, speaker in enumerate(islice(cycle(AGENTS.values()), lines)):
         text = rng.choice(episode(rng, held_out=True).lines())
-        pcm = settled(kokoro.say(espeak.read(text), speaker).pcm)
+        pcm = settled(kokoro.say([espeak.read(text)], speaker)[0].pcm)
         sounds = (pcm, *(coded(codec, pcm) for codec in codecs.values()))
         for way, sound in zip(ways, sounds, strict=True):
             way.errors.add(text, judge.hear(sound))

@@ -22,7 +22,7 @@ from training.voices import AGENTS
 
 SHARES = {"kokoro": 0.6, "espeak": 0.2, "shipped": 0.2}
 """How often spoken episodes are heard: Kokoro's, robots', and those of the personas that come with the service."""
-SPLICED = 0.5
+SPLICED = 0.6
 """The share of conversations about a persona that nobody has spoken, whose lines are spliced of others' words."""
 
 

@@ -55,7 +55,7 @@ AGAIN = 0.1
 """How often the same is asked again later, in other words."""
 FAITHFUL = 0.85
 """The share of conversations in which the caller keeps one voice."""
-MUTE, EARLY = 0.04, 0.06
+MUTE, EARLY = 0.06, 0.06
 """The share of callers who never say a word, and of those who begin before the greeting."""
 LATE = 0.3
 """The share of long conversations that come to the prompt's facts in their last part only."""

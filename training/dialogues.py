@@ -19,6 +19,9 @@ from training.encoded import SHIFTS, AgentLine
 PADDING, END_OF_PADDING = 3, 0
 LEAD = 0.24
 """Seconds by which a word's text comes before its sound, so that a whole short word is known when it begins."""
+HEARD_AFTER = 3
+"""Frames between the one in which a caller's word ends and its text. All codes of a frame are known two frames later,
+and a word is known by what follows it, too."""
 FRAMES_PER_SECOND = SAMPLE_RATE / FRAME_SAMPLES
 VOICE_FRAMES = 25
 
@@ -30,7 +33,7 @@ Pieces = Callable[[str], list[int]]
 class Dialogue:
     """One conversation: what the agent does, frame by frame, and where the caller's lines begin, in samples.
 
-    `heard`, int64[frames], is what the caller says in text pieces, each word's from the frame after its end.
+    `heard`, int64[frames], is what the caller says in text pieces, each word's from HEARD_AFTER frames after its end.
     `given`, bool[frames], is where the agent's text is given to it, to be said and not to be thought of.
     `sounds` is whether the agent's codes sound as its text reads: not where it was spliced.
     """
@@ -79,7 +82,7 @@ class Dialogue:
         """The caller says something from sample `start` on, later than all before. Returns the sample after it."""
         self.caller.append((start, said.sound))
         for word, end in zip(said.words, said.ends, strict=True):
-            self.free = write(self.heard, max(self.free, (start + end) // FRAME_SAMPLES + 1), pieces(word))
+            self.free = write(self.heard, max(self.free, (start + end) // FRAME_SAMPLES + HEARD_AFTER), pieces(word))
         return start + len(said.sound)
 
 

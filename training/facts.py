@@ -41,6 +41,9 @@ _DAYS_IN_SHORT = (
     "Mon\u2013Sat",
     "Tue-Sun",
     "Mon-Sat",
+    "Mo-Sa",
+    "Mo-Fr",
+    "Tue to Sun",
     "daily",
     "every day",
     "Monday-Friday",
@@ -59,8 +62,9 @@ class Fact:
 
 def hours(rng: random.Random, style: Style, held_out: bool) -> Fact:
     """When it is open."""
-    if not style.labelled and rng.random() < 0.25:
-        told = answer = spell_numbers(_in_two_verbs(rng, style))
+    if not style.labelled and rng.random() < 0.45:
+        told = _in_a_sentence(rng, style)
+        answer = spell_numbers(told)
     else:
         before, when = _open(rng, style)
         told = f"{before} {when}."
@@ -73,10 +77,10 @@ def hours(rng: random.Random, style: Style, held_out: bool) -> Fact:
 
 def _open(rng: random.Random, style: Style) -> tuple[str, str]:
     """What stands before the hours, and the hours."""
-    before = rng.choice(("Open", "We are open", "It is open", "You can come", "Opening hours are"))
+    before = rng.choice(("Open", "We are open", "We're open", "It is open", "You can come", "Opening hours are"))
     days = rng.choice(_DAYS_IN_PROSE)
     if style.labelled:
-        before = rng.choice(("Hours:", "Opening hours:", "Open:", "Business hours:"))
+        before = rng.choice(("Hours:", "Opening hours:", "Open:", "Business hours:", "Opening times:", "We're open:"))
         days = rng.choice(_DAYS_IN_SHORT if style.digits else _DAYS_IN_PROSE)
     elif before == "Open" and style.digits and rng.random() < 0.5:
         days = rng.choice(_DAYS_IN_SHORT)
@@ -86,9 +90,12 @@ def _open(rng: random.Random, style: Style) -> tuple[str, str]:
         return before, f"every day until {_clock(rng.randint(18, 23), 0, style.digits)}"
     span = _span(rng, style.digits and before != "Opening hours are")
     closed = (
-        rng.choice((f", closed on {rng.choice(DAYS)}s", f", except {rng.choice(DAYS)}s")) if rng.random() < 0.15 else ""
+        rng.choice((", closed on {}s", ", except {}s", ", not on {}s", ", closed {}s")).format(rng.choice(DAYS))
+        if rng.random() < 0.15
+        else ""
     )
-    return before, f"{days} {span}{closed}".strip()
+    when = f"{span} {days}" if rng.random() < 0.15 else f"{days} {span}"
+    return before, f"{when.strip()}{closed}"
 
 
 def _span(rng: random.Random, digits: bool) -> str:
@@ -117,13 +124,13 @@ def _span(rng: random.Random, digits: bool) -> str:
     return rng.choice(spans)
 
 
-def _in_two_verbs(rng: random.Random, style: Style) -> str:
-    begin, end = rng.randint(6, 11), rng.randint(1, 9)
-    early, late = str(begin), str(end)
-    if rng.random() < 0.4:
-        early, late = f"{begin} am", f"{end} pm"
-    closed = rng.choice(("", "", ", except {day}s", ", but not on {day}s", " every day")).format(day=rng.choice(DAYS))
-    text = f"We open at {early} and close at {late}{closed}."
+def _in_a_sentence(rng: random.Random, style: Style) -> str:
+    begin, end = rng.randint(6, 11), rng.randint(2, 9)
+    morning, evening = (" am", " pm") if rng.random() < 0.4 else ("", "")
+    day, day2 = rng.sample(DAYS, 2)
+    text = rng.choice(table("prompts")["hours_sentences"]).format(
+        early=f"{begin}{morning}", late=f"{end}{evening}", earlier=f"{end - 1}{evening}", day=day, day2=day2
+    )
     return text if style.digits else spell_numbers(text)
 
 
@@ -187,23 +194,31 @@ def _price_list(rng: random.Random, style: Style, goods: tuple[Good, ...], verb:
     if style.labelled or rng.random() < 0.25:
         entry = rng.choice(("{} {}", "{} {}", "{}: {}", "{} ({})", "{} - {}", "{} for {}"))
         entries = [entry.format(good.word, price) for good, price in pairs]
-        label = rng.choice(("Prices: ", "Prices: ", "Price list: ", f"We {verb} ", ""))
-        if entry == "{}: {}" and "Price" in label:
+        label = rng.choice(("Prices: ", "Prices: ", "Price list: ", "Costs: ", "Rates: ", f"We {verb} ", ""))
+        if entry == "{}: {}" and label.endswith(": "):
             label = ""
         text = rng.choice((", ", ", ", " and ", "; ")).join(entries)
         return f"{label}{text}." if label else f"{capital(text)}."
-    form = rng.randrange(5)
-    if form == 0 and len(goods) > 1:
+    form = rng.random()
+    if form < 0.15 and len(goods) > 1:
         tells = [f"{goods[0].subject} {goods[0].costs} {prices[0]}"]
         tells += [f"{good.subject} {price}" for good, price in pairs[1:]]
         return f"{capital(', '.join(tells[:-1]))} and {tells[-1]}."
-    if form == 1:
-        return " ".join(f"{capital(good.subject)} {good.be} {price}." for good, price in pairs)
-    if form == 2:
+    if form < 0.3:
         return f"We {verb} {' and '.join(f'{good.subject} for {price}' for good, price in pairs)}."
-    if form == 3:
-        return " ".join(f"The price of {good.subject} is {price}." for good, price in pairs)
-    return " ".join(f"{capital(good.subject)} {good.costs} {price}." for good, price in pairs)
+    sentence = rng.choice(table("prompts")["price_sentences"])
+    return " ".join(_price_sentence(sentence, good, price) for good, price in pairs)
+
+
+def _price_sentence(sentence: str, good: Good, price: str) -> str:
+    return sentence.format(
+        subject=good.subject,
+        Subject=capital(good.subject),
+        be=good.be,
+        costs=good.costs,
+        goes="go" if good.count == "many" else "goes",
+        price=price,
+    )
 
 
 def offered(goods: tuple[Good, ...]) -> str:
@@ -258,9 +273,10 @@ def special(rng: random.Random, goods: tuple[Good, ...], held_out: bool) -> Fact
     return Fact(Told(tell), ((2.0, (Exchange("special", phrases("special", held_out), answer),)),))
 
 
-def rule(rng: random.Random, told: dict[str, Any], held_out: bool, currency: str) -> Fact:
+def rule(rng: random.Random, style: Style, told: dict[str, Any], held_out: bool, currency: str) -> Fact:
     """Something of `texts/trades.yaml`."""
-    text = rng.choice(choices(told["tells"]))
+    text = rng.choice(choices(told["labels"] if style.labelled and "labels" in told else told["tells"]))
+    included = pick(rng, table("trades")[-1]["included"])
     fields = {
         "number": str(rng.randint(2, 9)),
         "time": f"{rng.choice((8, 9, 10, 11))}{rng.choice(('', '', ':30', ':15'))} am",
@@ -268,8 +284,16 @@ def rule(rng: random.Random, told: dict[str, Any], held_out: bool, currency: str
         "evening": f"{rng.randint(6, 10)}{rng.choice(('', '', ':30'))} pm",
         "day": rng.choice((*DAYS, "the weekend") if " on {day}" not in text else DAYS),
         "money": money(rng, currency),
+        "first": names.first_name(rng, held_out),
         "surname": names.surname(rng, held_out),
         "town": names.town(rng),
+        "boat": names.pair(rng, held_out),
+        "color": pick(rng, table("persons")["words"]["color"]),
+        "password": rng.choice(table("places")["nouns"].split()).lower(),
+        "phone": f"{rng.randint(200, 499)} {rng.randint(1000, 9999)}",
+        "code": str(rng.randint(1000, 9999)),
+        "included": included,
+        "Included": capital(included),
     }
     if rng.random() < 0.5:
         fields["time"] = f"{rng.randint(1, 5)}{rng.choice(('', '', ':30', ':45'))} pm"

@@ -16,6 +16,8 @@ from training.texts import table
 
 _ANSWER_WORDS = 58
 """About 30 s of speech, with greeting and farewell."""
+_QUESTION_WORDS = 14
+"""Those that tell what is asked, in a prompt that lists answers to questions."""
 _CURRENCIES = {"dollars": 0.88, "euros": 0.07, "pounds": 0.05}
 _NO_GOODS = 0.12
 """The share of prompts that name nothing for sale."""
@@ -34,7 +36,8 @@ def service(rng: random.Random, held_out: bool = False, playful: bool = False) -
     called = role(rng, trade["kind"])
     openings = "openings" if person.name else "openings_no_name"
     begin, late = opening(rng, openings, held_out, **fields, role=called, a_role=f"{article(called)} {called}")
-    facts, groups = _facts(rng, trade, chosen_style, held_out, target=rng.randint(24, 58) - len(begin.split()))
+    target = rng.randint(24, 58) - len(begin.split()) - (_QUESTION_WORDS if chosen_style.listing == "questions" else 0)
+    facts, groups = _facts(rng, trade, chosen_style, held_out, target)
     told = [Told(trade["manner"])] if "manner" in trade else []
     told += [fact.told for fact in facts]
     prompt = written(rng, chosen_style, begin, late, told, fillers(rng, asides="asides"))
@@ -86,7 +89,7 @@ def _facts(
     if "currency" not in trade and rng.random() < _NO_GOODS:
         goods = ()
     others = [hours(rng, style, held_out), place(rng, style, held_out)]
-    others += [rule(rng, told, held_out, currency) for told in rules]
+    others += [rule(rng, style, told, held_out, currency) for told in rules]
     if goods:
         others.append(special(rng, goods, held_out))
     if rng.random() < 0.5:

@@ -6,9 +6,10 @@ and what was interrupted is made again.
 
 import multiprocessing
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -59,15 +60,16 @@ class _Voices:
         self._kokoro: Kokoro | None = None
         self._flite: Flite | None = None
 
-    def say(self, text: str, speaker: Speaker) -> Spoken:
+    def say(self, texts: Sequence[str], speaker: Speaker) -> list[Spoken]:
+        """Lines that somebody says one after the other."""
         if speaker.flite:
             self._flite = self._flite or Flite(self._libraries)
-            return self._flite.say(text, speaker)
+            return [self._flite.say(text, speaker) for text in texts]
         if not speaker.mix:
-            return self._espeak.say(text, speaker)
+            return [self._espeak.say(text, speaker) for text in texts]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._kokoro = self._kokoro or Kokoro(self._folder / "kokoro", device)
-        return self._kokoro.say(self._espeak.read(text), speaker)
+        return self._kokoro.say([self._espeak.read(text) for text in texts], speaker)
 
 
 @cache
@@ -79,19 +81,22 @@ def _voices(folder: Path, flite: Path | None) -> _Voices:
 def agents_lines(episodes: dict[str, tuple[Episode, Speaker]], voices: _Voices) -> Iterator[Said]:
     """What the agents of these episodes say."""
     for name, (chosen, agent) in episodes.items():
-        for text in chosen.lines():
-            yield Said(f"{name}/agent", agent.name, text, voices.say(text, agent))
+        texts = tuple(chosen.lines())
+        for text, spoken in zip(texts, voices.say(texts, agent), strict=True):
+            yield Said(f"{name}/agent", agent.name, text, spoken)
 
 
 def callers_lines(teacher: str, shard: int, count: int, voices: _Voices) -> Iterator[Said]:
     """What the callers of a shard say, of a kind among CALLERS."""
-    for number, call in enumerate(calls(teacher.partition("-")[2], shard, count)):
-        spoken = voices.say(call.text, call.speaker)
-        if call.pause is not None:
-            spoken = paused(spoken, *call.pause)
-        # Phonemes are for the codec, which does not learn from callers.
-        spoken = replace(spoken, phones=())
-        yield Said(f"{teacher}-{shard}.{number}/caller", call.speaker.name, call.text, spoken, call.wish)
+    number = 0
+    for speaker, said in groupby(calls(teacher.partition("-")[2], shard, count), lambda call: call.speaker):
+        theirs = tuple(said)
+        for call, line in zip(theirs, voices.say([call.text for call in theirs], speaker), strict=True):
+            spoken = line if call.pause is None else paused(line, *call.pause)
+            # Phonemes are for the codec, which does not learn from callers.
+            spoken = replace(spoken, phones=())
+            yield Said(f"{teacher}-{shard}.{number}/caller", speaker.name, call.text, spoken, call.wish)
+            number += 1
 
 
 def make_shard(teacher: str, folder: Path, shard: int, count: int | None = None, flite: Path | None = None) -> float:

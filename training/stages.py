@@ -164,9 +164,11 @@ def encode_conversations(
         if path.exists():
             continue
         began = time.monotonic()
-        for shard in (path for path in shard_paths(folder / "speech") if path not in seen):
+        new = [path for path in shard_paths(folder / "speech") if path not in seen]
+        # In another order in each process, so that most are encoded by one of them, and read by the others.
+        for shard in random.Random(number).sample(new, len(new)):
             lines = read_shard(shard)
-            encode_lines(mimi, lines, device, encoded)
+            encode_lines(mimi, lines, device, encoded, shard.with_suffix(".npy"))
             episodes |= read_index(shard).episodes
             seen.add(shard)
             read += hours(lines)

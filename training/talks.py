@@ -1,16 +1,19 @@
 """Open conversations, emergencies and teachers: roles without a company."""
 
 import random
+from dataclasses import replace
 
-from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Episode, Exchange
 from training.goods import article
+from training.persons import Telling, traits
 from training.phrases import Groups, answer, chosen, feelings, garbled, phrases, pick, small_talk, wordings
-from training.prompts import Told, fillers, opening, style, written
+from training.prompts import fillers, opening, style, written
 from training.texts import choices, table
 
 _ANSWER_WORDS = 52
+_THIRD_PERSON = 0.25
+"""The share of prompts that tell of their person in the third person."""
 _ENJOYS = "You enjoy having a good conversation."
 
 
@@ -23,29 +26,39 @@ def talk(rng: random.Random, held_out: bool = False) -> Episode:
     job, topic = rng.choice(talks["jobs"]), rng.choice(talks["topics"])
     nature = rng.choice(choices(talks["natures"]))
     manner = pick(rng, talks["manners"])
-    facts = [_fact(rng, fact, job, held_out) for fact in rng.sample(talks["facts"], rng.randint(1, 4))]
+    chosen_style = style(rng)
+    pronoun = rng.choice(("she", "he")) if rng.random() < _THIRD_PERSON else ""
+    told, others = traits(
+        rng, Telling(chosen_style.labelled, person.first, pronoun), job, held_out, count=rng.randint(2, 6)
+    )
     begin, late = opening(
         rng,
-        "talk_openings",
+        "talk_openings_third" if pronoun else "talk_openings",
         held_out,
         name=person.name,
+        first=person.first,
         job=job,
         nature=nature,
         topic=topic,
+        work=f"{article(job)} {job}",
         a_job=f"{article(nature)} {nature} {job}",
         about=f"{manner} {topic}",
         About=f"{manner[0].upper()}{manner[1:]} {topic}",
     )
-    told = [Told(tell) for tell, _ in facts]
-    prompt = written(rng, style(rng), begin, late, told, fillers(rng, "talk_instructions"))
+    more = fillers(rng, "talk_instructions")
+    prompt = written(rng, chosen_style, begin, late, [trait.told for trait in told], more)
     fields = {"name": person.name, "first": person.first}
-    groups: Groups = [(2.5, (exchange,)) for _, exchange in facts]
-    groups += [(0.8, (exchange,)) for exchange in _not_told(rng, facts, job, held_out)]
+    groups: Groups = [(2.5, (trait.exchange,)) for trait in told]
+    groups += [
+        (0.8, (replace(trait.exchange, kind="no_fact", answer=pick(rng, talks["no_fact"])),)) for trait in others
+    ]
     topic_answer = pick(rng, talks["topic_answers"], topic=topic)
-    groups.append((1.5, (Exchange("topic", wordings(talks["topic_asks"], held_out), topic_answer),)))
-    job_answer = pick(rng, talks["job_answers"], job=job, nature=nature, a=article(nature))
-    job_answer = job_answer.replace(f" a {job}", f" {article(job)} {job}")
-    groups.append((1.5, (Exchange("job", wordings(talks["job_asks"], held_out), job_answer),)))
+    if topic in prompt:
+        groups.append((1.5, (Exchange("topic", wordings(talks["topic_asks"], held_out), topic_answer),)))
+    if job in f"{begin} {late}":
+        answers = [one for one in choices(talks["job_answers"]) if nature in begin or "{nature}" not in one]
+        job_answer = pick(rng, answers, work=f"{article(job)} {job}", job=job, nature=nature, a=article(nature))
+        groups.append((1.5, (Exchange("job", wordings(talks["job_asks"], held_out), job_answer),)))
     greeting = pick(rng, talks["greetings"], **fields)
     return _episode(rng, "talk", prompt, person, greeting, groups, held_out, talks["help"])
 
@@ -132,40 +145,14 @@ def _episode(
         name = answer(rng, "name", "talk", name=person.name, first=person.first)
         groups = [*groups, (6.0, (Exchange("name", phrases("name", held_out), name),))]
     manner = "crisis" if kind == "crisis" else "talk"
-    groups = [*groups, *feelings(rng, manner, held_out, thing=thing)]
+    known = {ask for _, group in groups for exchange in group for ask in exchange.asks}
+    for weight, (feeling,) in feelings(rng, manner, held_out, thing=thing):
+        asks = tuple(ask for ask in feeling.asks if ask not in known)
+        groups = [*groups, (weight, (replace(feeling, asks=asks),))]
     groups += [(0.5, (exchange,)) for exchange in small_talk(rng, manner, held_out, help=help_offers)]
     goodbye = Exchange("goodbye", phrases("goodbye", held_out), answer(rng, "goodbye", manner))
     exchanges = (*chosen(rng, groups, _ANSWER_WORDS), garbled(rng, held_out), goodbye)
     return Episode(kind, prompt, person.name, person.first, "", greeting, exchanges, phrases("sorry", held_out))
-
-
-def _fact(rng: random.Random, fact: str, job: str, held_out: bool) -> tuple[str, Exchange]:
-    talks = table("talks")
-    towns = rng.sample(table("places")["towns"].split(), 2)
-    fields = {
-        "hobby": rng.choice(talks["hobbies"]),
-        "town": towns[0],
-        "town2": towns[1],
-        "food": pick(rng, talks["foods"]),
-        "pet": pick(rng, talks["pets"]),
-        "fear": pick(rng, talks["fears"]),
-        "number": str(rng.randint(2, 4)),
-        "morning": f"{rng.randint(5, 10)} am",
-        "job": job,
-    }
-    tell, asks, told = spell_numbers(fact.format(**fields).replace(f" a {job}", f" {article(job)} {job}")).split(" | ")
-    return tell, Exchange("fact", wordings(asks, held_out), told)
-
-
-def _not_told(rng: random.Random, told: list[tuple[str, Exchange]], job: str, held_out: bool) -> list[Exchange]:
-    """Two things that one may be asked, and of which the prompt says nothing."""
-    talks = table("talks")
-    asked = {ask for _, exchange in told for ask in exchange.asks}
-    others = [_fact(rng, fact, job, held_out)[1] for fact in talks["facts"]]
-    others = [exchange for exchange in others if exchange.asks and asked.isdisjoint(exchange.asks)]
-    return [
-        Exchange("no_fact", one.asks, pick(rng, talks["no_fact"])) for one in rng.sample(others, min(2, len(others)))
-    ]
 
 
 def _preposition(place: str) -> str:

@@ -8,7 +8,7 @@ import fcntl
 import importlib.resources
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -31,6 +31,10 @@ DURATIONS = "/encoder/Clip_output_0"
 """Kokoro's own prediction of how long each phoneme lasts, inside the packaged graph."""
 HOP = 600
 """Samples to one unit of it."""
+MOST_PHONEMES = 510
+"""Kokoro's own limit."""
+JOINED = 240
+"""So many phonemes are spoken in a breath, if they are of several lines: about 15 s. Longer ones are rushed."""
 STYLE = 256
 """The size of the vectors of a Kokoro voice, one for each length of a line in phonemes."""
 MARGIN = 0.06
@@ -160,31 +164,78 @@ class Kokoro:
             np.savez(part, allow_pickle=False, **known, **made)
             part.replace(path)
 
-    def say(self, reading: Reading, speaker: Speaker) -> Spoken:
-        """Speak a line of at most 500 phonemes. Raises click.ClickException for a voice that is not there."""
+    def say(self, readings: Sequence[Reading], speaker: Speaker) -> list[Spoken]:
+        """Speak lines, each of at most MOST_PHONEMES, several in a breath: on a GPU a long line takes as long as a
+        short one. Raises click.ClickException for a voice that is not there.
+        """
         missing = [name for name, _ in speaker.mix if name not in self._voices]
         if missing:
             raise click.ClickException(
                 f"Kokoro has no voice {missing[0]} here: run `npm pack kokoro-js`, unpack the archive and name its "
                 "folder `package/voices` by --voices."
             )
+        made: list[Spoken] = []
+        for together in _runs(readings):
+            made += self._say_together(together, speaker)
+        return made
+
+    def _say_together(self, readings: Sequence[Reading], speaker: Speaker) -> list[Spoken]:
+        """Lines in one breath, parted where the next one's first phoneme begins."""
+        # Each as (line, place in its phonemes, symbol); a line without an end is given one, so that it is heard.
         known = [
-            (place, self._symbols[symbol]) for place, symbol in enumerate(reading.phonemes) if symbol in self._symbols
+            (line, place, self._symbols[symbol])
+            for line, reading in enumerate(readings)
+            for place, symbol in enumerate(_ended(reading.phonemes, line + 1 < len(readings)))
+            if symbol in self._symbols
         ]
-        tokens = [token for _, token in known]
-        style = sum(share * self._voices[name][min(len(tokens), 510) - 1] for name, share in speaker.mix)
+        style = sum(share * self._voices[name][min(len(known), MOST_PHONEMES) - 1] for name, share in speaker.mix)
         pcm, durations = self.run(
             {
-                "tokens": np.array([[0, *tokens, 0]], dtype=np.int64),
+                "tokens": np.array([[0, *(token for _, _, token in known), 0]], dtype=np.int64),
                 "style": np.asarray(style, dtype=np.float32),
                 "speed": np.array([speaker.tempo / speaker.shift], dtype=np.float32),
             }
         )
         starts = np.concatenate([[0.0], np.cumsum(durations.ravel())]) * HOP / SAMPLE_RATE
-        begins = {place: float(starts[1 + n]) for n, (place, _) in enumerate(known)}
-        words = [min((begins[p] for p in begins if p >= place), default=float(starts[-1])) for place in reading.words]
-        phones = [(second, reading.phonemes[place]) for place, second in begins.items()]
-        return finished(pcm.ravel(), SAMPLE_RATE, words, phones, speaker.shift)
+        begins: list[dict[int, float]] = [{} for _ in readings]
+        for number, (line, place, _) in enumerate(known, start=1):
+            begins[line][place] = float(starts[number])
+        # The first line has the silence before it, and the last that behind it; a sound begins before its time.
+        edges = [min(places.values(), default=float(starts[-1])) - MARGIN for places in begins]
+        edges = [0.0, *edges[1:], float(starts[-1])]
+        return [
+            _spoken(reading, places, pcm.ravel(), edges[line], edges[line + 1], speaker)
+            for line, (reading, places) in enumerate(zip(readings, begins, strict=True))
+        ]
+
+
+def _runs(readings: Sequence[Reading]) -> Iterator[Sequence[Reading]]:
+    """Lines in order, as many at a time as have no more than JOINED phonemes."""
+    first, length = 0, 0
+    for number, reading in enumerate(readings):
+        if number > first and length + len(reading.phonemes) > JOINED:
+            yield readings[first:number]
+            first, length = number, 0
+        length += len(reading.phonemes)
+    if first < len(readings):
+        yield readings[first:]
+
+
+def _ended(phonemes: str, goes_on: bool) -> str:
+    """A line's phonemes, with a pause behind them when another line follows."""
+    if not goes_on:
+        return phonemes
+    return f"{phonemes} " if phonemes.endswith((".", "?", "!")) else f"{phonemes}. "
+
+
+def _spoken(
+    reading: Reading, begins: dict[int, float], pcm: Samples, first: float, last: float, speaker: Speaker
+) -> Spoken:
+    """The line between two seconds of what Kokoro said; `begins` holds when the phonemes at these places begin."""
+    words = [min((begins[p] for p in begins if p >= place), default=last) - first for place in reading.words]
+    phones = [(begin - first, reading.phonemes[at]) for at, begin in begins.items() if at < len(reading.phonemes)]
+    part = pcm[round(first * SAMPLE_RATE) : round(last * SAMPLE_RATE)]
+    return finished(part, SAMPLE_RATE, words, phones, speaker.shift)
 
 
 def _on_cpu(path: Path) -> Callable[[dict[str, Any]], list[Any]]:

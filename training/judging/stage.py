@@ -230,6 +230,6 @@ def teacher_lines(
                 report("The teacher speaks")
                 Kokoro.unpack(options.teacher)
                 kokoro = Kokoro(options.teacher, device)
-            write_wav(path, kokoro.say(reader.read(text), speaker).pcm[None])
+            write_wav(path, kokoro.say([reader.read(text)], speaker)[0].pcm[None])
         lines.append((call.name, read_channels(path)[0]))
     return lines

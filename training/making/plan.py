@@ -1,7 +1,6 @@
 """Which stage runs where and when, on so many GPUs and in so many minutes."""
 
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +14,14 @@ STARTUP_S = 20.0
 """Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
 SMALL_LEARNS_S = 6.0
 """Seconds for which a rehearsal learns."""
-SHARED_SPEECH, SPEECH = 0.3, 0.4
+SHARED_SPEECH, SPEECH = 0.25, 0.3
 """The share of the time after which Kokoro is silent: on a GPU that learns as well, and on others. What comes late is
 hardly learned."""
-KOKORO_PROCESSES, KOKORO_CALLERS = 7, 9
-"""Processes a GPU that speak agents' lines, and callers'."""
-ENCODERS = 3
-"""Processes that go on encoding on each GPU that does, as many as 80 GB hold beside those that speak: each is bound by
-the core on which it composes."""
+KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
+"""Processes a GPU that speak agents' lines, and callers': more of them only wait for each other."""
+ENCODERS, MORE_ENCODERS = 3, 2
+"""Processes that go on encoding on each GPU that does, and those that join them when Kokoro is silent, where nobody
+learns: each is bound by the core on which it composes. 80 GB do not hold seven."""
 ROBOTS = 60
 """Shards of robots' lines, with 32 personas each."""
 GPU_SHARDS = 1000
@@ -158,8 +157,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         jobs.append(job("callers-flite", (0, 1 if small else 32), cores // 10, end))
     if request.kokoro:
         parts = roles(machine.gpus, request.decoder)
-        shared = SHARED_SPEECH if len(machine.gpus) == 1 else SPEECH
-        longer = max(request.first_speech, shared * request.seconds)
+        longer = speech_ends(machine, request)
         # Whole shards alone count, and the first hold the personas that everybody meets: where there is time for them.
         for place, gpu in enumerate(dict.fromkeys((*parts.encoders, *machine.gpus))):
             ends = min(end, longer if gpu in parts.encoders else request.first_speech)
@@ -178,9 +176,12 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
     small = ("--positions", "448", "--count", "6", "--small") if request.small else ("--long", str(LONG_EVERY))
     # Where one GPU does it all, the processes that go on are also those that begin.
     firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
-    others = dict.fromkeys((*parts.encoders, *parts.decoder))  # In order, each once.
-    places = [(gpu, BANKS) for gpu in firsts]
-    places += [(gpu, GPU_SHARDS) for gpu in islice(cycle(others or ("",)), ENCODERS * len(others) or 1)]
+    others = list(dict.fromkeys((*parts.encoders, *parts.decoder))) or [""]  # In order, each once.
+    first, silent = request.first_speech, speech_ends(machine, request)
+    places = [(gpu, BANKS, first) for gpu in firsts]
+    places += [(gpu, GPU_SHARDS, first) for _ in range(ENCODERS if machine.gpus else 1) for gpu in others]
+    free = [gpu for gpu in parts.encoders if request.kokoro and gpu not in parts.learners]
+    places += [(gpu, GPU_SHARDS, silent) for _ in range(MORE_ENCODERS) for gpu in free]
     return [
         Job(
             f"encode-{number}",
@@ -189,13 +190,19 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
                 *small,
             ),
             (gpu,) if gpu else (),
-            request.first_speech,
+            begins,
             request.end,
             needs="speech",
             threads=threads_of(machine),
         )
-        for number, (gpu, count) in enumerate(places)
+        for number, (gpu, count, begins) in enumerate(places)
     ]
+
+
+def speech_ends(machine: Machine, request: Request) -> float:
+    """The second after which Kokoro is silent."""
+    shared = SHARED_SPEECH if len(machine.gpus) == 1 else SPEECH
+    return max(request.first_speech, shared * request.seconds)
 
 
 def banks_of(process: int, count: int) -> tuple[int, int]:
