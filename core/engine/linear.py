@@ -153,7 +153,7 @@ def fits_half(weight: Tensor) -> bool:
     are of this kind: only those below 2^-14 change, by 2^-25 at most.
     """
     has_fbgemm = torch.backends.quantized.engine in ("x86", "fbgemm") and hasattr(torch, "fbgemm_pack_gemm_matrix_fp16")
-    if weight.is_cuda or weight.dtype != torch.float32 or not has_fbgemm:
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not has_fbgemm:
         return False
     return bool(((weight.half() - weight).abs() <= HALF_ERROR).all())
 
