@@ -18,6 +18,7 @@ from training.dialogues import PADDING, Dialogue
 from training.encoded import CallerLine, Lines
 from training.episodes import Episode, Exchange
 from training.shape import ARCHITECTURE
+from training.teachers import MARGIN
 from training.tokenizer import make_tokenizer, read_tokenizer
 
 pytestmark = pytest.mark.training
@@ -42,16 +43,14 @@ EPISODE = Episode(
     ("Sorry, once more?",),
 )
 RAMBLED = "Never heard such words before and not in any order."
-SILENCE = 0.1
-"""Seconds of silence before and after each of the callers' lines."""
 
 
 def caller_line(text: str, voice: str) -> CallerLine:
-    """Words of 0.3 s each, as loud noise; its first sample tells whose it is."""
+    """Words of 0.3 s each, as loud noise between margins of silence; its middle tells whose it is."""
     count = len(text.split())
-    quiet = np.zeros(int(SILENCE * SAMPLE_RATE), dtype=np.int16)
+    quiet = np.zeros(int(MARGIN * SAMPLE_RATE), dtype=np.int16)
     loud = np.full(int(0.3 * count * SAMPLE_RATE), 5000 + VOICES.index(voice), dtype=np.int16)
-    words = tuple(SILENCE + 0.3 * place for place in range(count))
+    words = tuple(MARGIN + 0.3 * place for place in range(count))
     return CallerLine(np.concatenate([quiet, loud, quiet]), text, words, voice)
 
 
@@ -90,11 +89,13 @@ def said(dialogue: Dialogue) -> list[tuple[float, float]]:
     return [(start / FRAME_SAMPLES, (start + len(sound)) / FRAME_SAMPLES) for start, sound in dialogue.caller]
 
 
-def test_an_utterance_is_a_line_without_the_silence_around_it() -> None:
+def test_an_utterance_has_its_words_with_their_ends() -> None:
     made = utterance(caller_line("Tell me more.", "ann"))
-    assert len(made.sound) / SAMPLE_RATE == pytest.approx(0.9, abs=0.05)
+    assert len(made.sound) / SAMPLE_RATE == pytest.approx(0.9 + 2 * MARGIN, abs=0.001)
     assert made.words == ("Tell", "me", "more.")
-    assert [end / SAMPLE_RATE for end in made.ends] == pytest.approx([0.3, 0.6, 0.9], abs=0.05)
+    assert [end / SAMPLE_RATE for end in made.ends] == pytest.approx(
+        [MARGIN + end for end in (0.3, 0.6, 0.9)], abs=0.001
+    )
 
 
 def test_callers_speak_one_at_a_time_and_mostly_in_one_voice(dialogues: list[Dialogue]) -> None:
@@ -139,7 +140,7 @@ def test_a_word_is_written_down_when_its_end_has_been_heard() -> None:
     end = dialogue.say(ada, 20 * FRAME_SAMPLES - margin // 2, pieces.__getitem__)
     assert dialogue.heard[:26].tolist() == [PADDING] * 26
     assert dialogue.heard[26:30].tolist() == [10, 11, PADDING, PADDING]
-    dialogue.say(utterance(caller_line("Ada.", "ann")), end, pieces.__getitem__)
+    dialogue.say(utterance(caller_line("Ada.", "ann")), end - margin, pieces.__getitem__)
     assert dialogue.heard[30:39].tolist() == [12, 13, 14, 15, 12, 13, 14, 15, PADDING]
 
 

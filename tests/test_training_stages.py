@@ -35,14 +35,14 @@ from tests.engines import CPU
 from training.bank import Bank
 from training.codec import CodecOptions
 from training.dialogues import PADDING, VOICE_FRAMES, Dialogue, positions_of
-from training.encoded import Lines, encode_lines
+from training.encoded import encode_lines
 from training.export import export
 from training.lm import LmOptions, LmTraining
 from training.network import Network
 from training.schedule import Schedule
 from training.scripts import episode
 from training.shape import Shape, codec_shape
-from training.shards import LineRecord, read_index, read_shard, shard_paths
+from training.shards import LineRecord, codes_of, read_index, read_shard, shard_paths
 from training.speech import make_shard, make_speech
 from training.stages import encode_conversations, special_codes, train_codec, train_lm, trained_mimi
 from training.tokenizer import make_tokenizer, read_tokenizer
@@ -177,17 +177,10 @@ def test_a_bank_is_laid_out_as_the_engine_does(folder: Folder) -> None:
     special, tokenizer = special_codes(mimi), read_tokenizer(folder.path / "tokenizer.model")
     shard = agents_shard(folder)
     prompts = {" ".join(one.prompt.split()): one for one in read_index(shard).episodes.values()}
-    lines = Lines()
-    encode_lines(mimi, read_shard(shard), CPU, lines)
-    again, kept = Lines(), shard.with_suffix(".npy")
-    assert kept.exists(), "the stage keeps what it has encoded"
-    encode_lines(mimi, read_shard(shard), CPU, again, kept)
-    for voice, spoken in lines.voices.items():
-        for one, other in zip(spoken, again.voices[voice], strict=True):
-            assert np.array_equal(one.codes, other.codes)
-    said = {
-        tuple(code) for voice in lines.voices.values() for line in voice for code in line.codes.reshape(-1, 8).tolist()
-    }
+    codes = encode_lines(mimi, read_shard(shard), CPU)
+    assert np.array_equal(codes, np.load(codes_of(shard))), "the stage keeps what it has encoded"
+    assert np.array_equal(codes, encode_lines(mimi, read_shard(shard), CPU, codes_of(shard)))
+    said = {tuple(code) for code in codes.reshape(-1, 8).tolist()}
     heard_words, understood, greeted = 0, 0, 0
     for row, begin, speaking, sounds, heard, _ in zip(*(column.numpy() for column in vars(bank).values()), strict=True):
         # Step t gives the token of stream k at position t + DELAYS[k].
@@ -295,8 +288,8 @@ async def test_the_export_speaks_as_the_network_would(folder: Folder, network: N
     layout = lay_out(prompt.voice, text, checkpoint.special, ARCHITECTURE)
     user = drain(VoiceEncoder(load_mimi(checkpoint.mimi, checkpoint.mimi_config, CPU))(frames.reshape(-1)))
     nothing, nobody = np.full(len(said), PADDING), np.zeros(len(said), np.bool_)
-    dialogue = Dialogue(layout.tokens, said[:, 0], said[:, 1:], nobody, nothing, nobody)
-    tokens = torch.from_numpy(positions_of(dialogue, user, checkpoint.special))[None]
+    dialogue = Dialogue(layout.tokens, said[:, 0], said[:, 1:], user, nobody, nothing, nobody)
+    tokens = torch.from_numpy(positions_of(dialogue, checkpoint.special))[None]
     target = tokens[:, 1:, : 1 + AGENT_CODEBOOKS]
     with torch.inference_mode():
         text_logits, code_logits, _ = network(tokens[:, :-1], target)

@@ -10,14 +10,11 @@ import torch
 
 from core.engine.sampling import Sampling
 from core.settings.sections import Device
-from training.making.commands import given_folder, make, pack, unpack, voices_option, watch
+from training.bank_commands import encode, mix
+from training.making.commands import make, pack, unpack, voices_option, watch
+from training.options import device_option, flite_option, report, small_option
 from training.schedule import Schedule
 from training.voices import TEACHERS
-
-
-def report(line: str) -> None:
-    """Tell how it goes, at once."""
-    click.echo(line)
 
 
 def write_details(path: Path, result: msgspec.Struct) -> None:
@@ -25,13 +22,6 @@ def write_details(path: Path, result: msgspec.Struct) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
     report(f"Details are in {path}.")
-
-
-device_option = click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
-
-
-flite_option = click.option("--flite", type=given_folder, help="Where flite's libraries are, if not installed.")
-small_option = click.option("--small", is_flag=True, help="A small network, for rehearsals on a CPU.")
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
@@ -106,33 +96,6 @@ def codec(
         options = CodecOptions(batch=2, frames=12, heard=8, judged=5, shape=SMALL_DECODER)
     config = (SMALL if small else NANO).mimi
     train_codec(folder, torch.device(device), Schedule(minutes * 60, *part), report, options, config)
-
-
-@main.command()
-@device_option
-@click.option(
-    "--banks", nargs=2, type=int, default=(0, 8), show_default=True, help="The first, and the one after the last."
-)
-@click.option("--positions", default=512, show_default=True, help="Length of the conversations, prompt included.")
-@click.option("--count", default=4000, show_default=True, help="Conversations to a bank.")
-@click.option("--long", type=int, default=0, help="Every so manieth bank is of fewer and longer conversations.")
-@small_option
-@click.pass_obj
-def encode(
-    folder: Path,
-    device: str,
-    banks: tuple[int, int],
-    positions: int,
-    count: int,
-    long: int,
-    small: bool,
-) -> None:
-    """Conversations are mixed from the lines, and encoded."""
-    from training.shape import NANO, SMALL
-    from training.stages import encode_conversations
-
-    shape = SMALL if small else NANO
-    encode_conversations(folder, torch.device(device), range(*banks), positions, count, report, shape, long)
 
 
 @main.command()
@@ -338,7 +301,7 @@ def say(folder: Path, checkpoint: Path, device: Device) -> None:
     write_details(folder / "evaluation-say.json", evaluation)
 
 
-for command in (make, watch, pack, unpack):
+for command in (encode, mix, make, watch, pack, unpack):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -51,6 +51,13 @@ NOISES: tuple[tuple[Noise, float, float, float], ...] = (
 BABBLE, BABBLE_LEVEL = 0.12, (-35.0, -15.0)
 ROOMS, TELEPHONES, DEVICES, CLIPPED, LOSSY = 0.45, 0.3, 0.3, 0.12, 0.12
 """Shares of the conversations that are not clean: rooms, telephone lines, other narrow bands, clipping, codecs."""
+WORLDS = {
+    "clean": CLEAN,
+    "telephone": (1 - CLEAN) * TELEPHONES,
+    "device": (1 - CLEAN) * DEVICES,
+    "wide": (1 - CLEAN) * (1 - TELEPHONES - DEVICES),
+}
+"""Kinds of worlds, by the band that is heard, and their shares. All but `clean` may have rooms and noise."""
 ECHOES = 0.35
 """The share of all conversations in which the agent hears itself."""
 ECHO_LEVEL = (-30.0, -6.0)
@@ -166,17 +173,22 @@ def echo(agent: Tensor, delay: Tensor | float, decibels: Tensor | float, generat
     return torch.where(places >= 0, coloured.gather(1, places.clamp(min=0)), 0) * 10 ** (decibels / 20)
 
 
-def around(callers: Tensor, agents: Tensor, generator: torch.Generator) -> Tensor:
+def around(callers: Tensor, agents: Tensor, generator: torch.Generator, kinds: Tensor | None = None) -> Tensor:
     """What the agent hears of callers who speak as float32[batch, samples], each in a world of its own.
 
-    `agents`, of the same shape, is what their loudspeakers play; rows of nothing but zeros give no echo.
+    `agents`, of the same shape, is what their loudspeakers play; rows of nothing but zeros give no echo. `kinds`,
+    int64[batch], are the places of the worlds among WORLDS, drawn by their shares when left out.
     """
     batch = len(callers)
 
     def some(share: float) -> Tensor:
         return uniform(batch, 0, 1, generator)[:, 0] < share
 
-    worldly = some(1 - CLEAN)
+    if kinds is None:
+        shares = torch.tensor(tuple(WORLDS.values()), device=callers.device)
+        kinds = torch.multinomial(shares, batch, replacement=True, generator=generator)
+    clean, telephoned, narrow, _ = (kinds == kind for kind in range(len(WORLDS)))
+    worldly = ~clean
     dry = callers * amplitude(uniform(batch, *GAIN, generator))
     sound = applied(dry.clone(), worldly & some(ROOMS), lambda part, _: room(part, generator))
     beside = 20 * loudness(dry).log10()
@@ -196,10 +208,8 @@ def around(callers: Tensor, agents: Tensor, generator: torch.Generator) -> Tenso
     )
     sound = applied(sound, worldly & some(CLIPPED), lambda part, _: clipped(part, generator))
     sound = applied(sound, worldly & some(LOSSY), lambda part, _: lossy(part, generator))
-    line = uniform(batch, 0, 1, generator)[:, 0]
-    sound = applied(sound, worldly & (line < TELEPHONES), lambda part, _: telephone(part))
+    sound = applied(sound, telephoned, lambda part, _: telephone(part))
     low, high = uniform(batch, 60, 350, generator), uniform(batch, 3000, 9000, generator)
-    narrow = worldly & (line >= TELEPHONES) & (line < TELEPHONES + DEVICES)
     sound = applied(sound, narrow, lambda part, rows: banded(part, low[rows], high[rows], 2))
     return sound.clamp(-1, 1)
 

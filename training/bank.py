@@ -1,7 +1,7 @@
 """A bank of finished conversations, from which the language model's batches are drawn."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -61,27 +61,23 @@ class Bank:
         return cls(**torch.load(path, map_location=device, weights_only=True))
 
 
-def build_bank(
-    composer: Composer, mimi: MimiModel, special: SpecialCodes, count: int, positions: int, seed: int
-) -> Bank:
-    """Compose `count` conversations of so many positions and encode their callers."""
+def build_bank(dialogues: Iterable[Dialogue], special: SpecialCodes, count: int, positions: int) -> Bank:
+    """Lay out `count` dialogues, whose callers are in codes, of so many positions."""
     tokens = np.empty((count, positions, 17), dtype=np.int16)
     speaking, given = np.zeros((2, count, positions), dtype=np.bool_)
     heard = np.full((count, positions), PADDING, dtype=np.int16)
     begins = np.empty(count, dtype=np.int64)
     sounds = np.empty(count, dtype=np.bool_)
-    for row, (dialogue, user) in enumerate(encoded(composer, mimi, count, positions, seed)):
+    for row, dialogue in enumerate(dialogues):
         begins[row] = begin = len(dialogue.prompt)
-        tokens[row] = positions_of(dialogue, user, special)
+        tokens[row] = positions_of(dialogue, special)
         speaking[row, begin:], heard[row, begin:] = dialogue.speaking, dialogue.heard
         given[row, begin:], sounds[row] = dialogue.given, dialogue.sounds
     return Bank(*(torch.from_numpy(array) for array in (tokens, begins, speaking, sounds, heard, given)))
 
 
-def encoded(
-    composer: Composer, mimi: MimiModel, count: int, positions: int, seed: int
-) -> Iterator[tuple[Dialogue, Tokens]]:
-    """`count` dialogues, each with its caller's codes: some are composed while those before them are encoded."""
+def encoded(composer: Composer, mimi: MimiModel, count: int, positions: int, seed: int) -> Iterator[Dialogue]:
+    """`count` dialogues, their callers encoded: some are composed while those before them are encoded."""
     rng = random.Random(seed)
     generator = torch.Generator(next(mimi.parameters()).device).manual_seed(seed)
     rows = max(1, ENCODED_FRAMES // positions)
@@ -93,7 +89,9 @@ def encoded(
             if dialogues:
                 waiting = dialogues, encoder.submit(encode_callers, mimi, dialogues, generator)
             if before is not None:
-                yield from zip(before[0], before[1].result(), strict=True)
+                for dialogue, codes in zip(before[0], before[1].result(), strict=True):
+                    dialogue.user[:] = codes
+                    yield dialogue
 
 
 @torch.inference_mode()

@@ -9,38 +9,35 @@ import numpy as np
 import numpy.typing as npt
 
 from core.engine.call import SAMPLE_RATE
-from training.encoded import CallerLine
+from training.encoded import CallerLine, Codes
 from training.garbling import garbled
+from training.teachers import MARGIN
 from training.voices import FLITE_VOICES
 
 SHARES = {"kokoro": 0.5, "espeak": 0.32, "flite": 0.18}
 """How often callers speak by which teacher."""
 Sound = npt.NDArray[np.int16]
-QUIET = 0.02
-"""What is below this share of a line's peak is not speech, before it and after it."""
-MARGIN = 480
-"""Samples that are kept around speech."""
-STRIDE = 8
-"""Every so manieth sample is looked at, where a line's speech begins and ends."""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """What a caller says: sound from the first word to the last, and the samples at which each word ends."""
+    """What a caller says: sound from the first word to the last, and the samples at which each word ends.
+
+    `codes` and `place` are as in CallerLine.
+    """
 
     sound: Sound
     words: tuple[str, ...]
     ends: tuple[int, ...]
+    codes: Codes | None = None
+    place: int = 0
 
 
 def utterance(line: CallerLine) -> Utterance:
-    """A line without the silence around it. A word ends where the next begins."""
-    level = np.abs(np.asarray(line.pcm[::STRIDE]))
-    loud = np.flatnonzero(level > int(QUIET * level.max(initial=0)))
-    begin, end = (int(loud[0]) * STRIDE, int(loud[-1]) * STRIDE) if len(loud) else (0, len(line.pcm))
-    begin, end = max(0, begin - MARGIN), min(len(line.pcm), end + MARGIN)
-    begins = (int(second * SAMPLE_RATE) - begin for second in line.words[1:])
-    return Utterance(np.asarray(line.pcm[begin:end]), tuple(line.text.split()), (*begins, end - begin))
+    """A line with its words' ends. A word ends where the next begins, and the last where the silence does."""
+    begins = (int(second * SAMPLE_RATE) for second in line.words[1:])
+    ends = (*begins, len(line.pcm) - int(MARGIN * SAMPLE_RATE))
+    return Utterance(line.pcm, tuple(line.text.split()), ends, line.codes, line.place)
 
 
 def teacher(voice: str) -> str:
@@ -92,8 +89,10 @@ class Callers:
         """Whether anybody has said it."""
         return bool(self._lines.get(wish))
 
-    def garble(self, rng: Random, said: Utterance) -> Utterance:
-        """It in such a way that nobody understands a word, and about as loud."""
+    def garble(self, rng: Random, said: Utterance) -> Utterance | None:
+        """It in such a way that nobody understands a word, and about as loud; None where it is in codes already."""
+        if said.codes is not None:
+            return None
         other = self.say(rng, rng.sample(self._wishes, min(8, len(self._wishes))), "") or said
         sound = garbled(said.sound.astype(np.float32), other.sound.astype(np.float32), rng)
         before, after = (max(1.0, float(np.abs(samples).max(initial=0))) for samples in (said.sound, sound))

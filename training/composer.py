@@ -11,6 +11,7 @@ import sentencepiece
 
 from core.engine.architecture import Architecture
 from core.engine.prompt import SpecialCodes, Tokens, Voice, lay_out
+from training.acoustics import WORLDS
 from training.callers import Callers
 from training.conversations import Conversation
 from training.dialogues import VOICE_FRAMES, Dialogue, Pieces
@@ -60,7 +61,9 @@ class Composer:
         spliced = rng.random() < self._spliced
         episode, speaker, said = self._new(rng) if spliced else self._spoken(rng)
         prompt = self._prompt(rng, episode.prompt, speaker)
-        dialogue = Dialogue.silent(prompt, positions - len(prompt) - 1, self._special, sounds=not spliced)
+        (world,) = rng.choices(range(len(WORLDS)), tuple(WORLDS.values()))
+        frames = positions - len(prompt) - 1
+        dialogue = Dialogue.silent(prompt, frames, self._special, sounds=not spliced, world=world)
         given = self._lines.voices[speaker]
         Conversation(
             rng, dialogue, episode, said, given, self._callers, self._loose, self._pieces, self._special

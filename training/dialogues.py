@@ -1,7 +1,7 @@
 """A conversation out of lines made separately: what the agent does and what the caller says, frame by frame.
 
 The agent's side is laid out in codes. The caller's is kept as sound, to be mixed with the world around it and encoded
-whole.
+whole; lines that have codes already are laid out in them as well.
 """
 
 from collections.abc import Callable
@@ -33,6 +33,7 @@ Pieces = Callable[[str], list[int]]
 class Dialogue:
     """One conversation: what the agent does, frame by frame, and where the caller's lines begin, in samples.
 
+    `user`, int64[frames, 8], is the caller in codes: silence at first, and lines that have codes, as heard in `world`.
     `heard`, int64[frames], is what the caller says in text pieces, each word's from HEARD_AFTER frames after its end.
     `given`, bool[frames], is where the agent's text is given to it, to be said and not to be thought of.
     `sounds` is whether the agent's codes sound as its text reads: not where it was spliced.
@@ -41,21 +42,23 @@ class Dialogue:
     prompt: Tokens
     text: npt.NDArray[np.int64]
     agent: npt.NDArray[np.int64]
+    user: npt.NDArray[np.int64]
     speaking: npt.NDArray[np.bool_]
     heard: npt.NDArray[np.int64]
     given: npt.NDArray[np.bool_]
     caller: list[tuple[int, Sound]] = field(default_factory=list)
     sounds: bool = True
+    world: int = 0
     free: int = 0
     """The first frame into which the next word that is heard may be written."""
 
     @classmethod
-    def silent(cls, prompt: Tokens, frames: int, special: SpecialCodes, sounds: bool) -> "Dialogue":
+    def silent(cls, prompt: Tokens, frames: int, special: SpecialCodes, sounds: bool, world: int = 0) -> "Dialogue":
         """One of so many frames in which nobody speaks yet."""
         text, heard = np.full((2, frames), PADDING, dtype=np.int64)
-        agent = np.tile(np.array(special.silence, dtype=np.int64), (frames, 1))
+        agent, user = np.tile(np.array(special.silence, dtype=np.int64), (2, frames, 1))
         speaking, given = np.zeros((2, frames), dtype=np.bool_)
-        return cls(prompt, text, agent, speaking, heard, given, sounds=sounds)
+        return cls(prompt, text, agent, user, speaking, heard, given, sounds=sounds, world=world)
 
     def speak(self, line: AgentLine, begin: int, shift: int, pieces: Pieces) -> int:
         """The agent says a line, as it was encoded at `shift`, from frame `begin` on. Returns the frame after it."""
@@ -79,7 +82,15 @@ class Dialogue:
         self.speaking[begin:end] = False
 
     def say(self, said: Utterance, start: int, pieces: Pieces) -> int:
-        """The caller says something from sample `start` on, later than all before. Returns the sample after it."""
+        """The caller says something from sample `start` on, later than all before. Returns the sample after it.
+
+        What has codes begins in the same frame, at its own place in it.
+        """
+        if said.codes is not None:
+            frame = start // FRAME_SAMPLES
+            start = frame * FRAME_SAMPLES + said.place
+            room = self.user[frame : -(-(start + len(said.sound)) // FRAME_SAMPLES)]
+            room[:] = said.codes[self.world][: len(room)]
         self.caller.append((start, said.sound))
         for word, end in zip(said.words, said.ends, strict=True):
             self.free = write(self.heard, max(self.free, (start + end) // FRAME_SAMPLES + HEARD_AFTER), pieces(word))
@@ -93,8 +104,8 @@ def write(stream: npt.NDArray[np.int64], start: int, pieces: list[int]) -> int:
     return start + len(pieces)
 
 
-def positions_of(dialogue: Dialogue, user: Tokens, special: SpecialCodes) -> Tokens:
-    """All seventeen streams by position, int64[positions, 17], with their delays; `user`: int64[frames, 8].
+def positions_of(dialogue: Dialogue, special: SpecialCodes) -> Tokens:
+    """All seventeen streams by position, int64[positions, 17], with their delays.
 
     The position after the prompt holds the delayed codes of the prompt's last frame.
     """
@@ -102,7 +113,10 @@ def positions_of(dialogue: Dialogue, user: Tokens, special: SpecialCodes) -> Tok
     tokens = np.empty((end, STREAMS), dtype=np.int64)
     tokens[:start] = dialogue.prompt
     tokens[start:, 0] = dialogue.text
-    for first, codes, before in ((1, dialogue.agent, special.silence), (1 + AGENT_CODEBOOKS, user, special.sine)):
+    for first, codes, before in (
+        (1, dialogue.agent, special.silence),
+        (1 + AGENT_CODEBOOKS, dialogue.user, special.sine),
+    ):
         last = first + AGENT_CODEBOOKS
         tokens[start:, first] = codes[:, 0]
         tokens[start, first + 1 : last] = before[1:]

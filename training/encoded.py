@@ -1,8 +1,8 @@
-"""Lines as codes: the agent's lines, encoded once by the trained codec, ready to be laid into conversations."""
+"""Lines as codes: each line encoded once by the trained codec, ready to be laid into conversations."""
 
 import os
+import zlib
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from moshi.models.compression import MimiModel
-from torch import Tensor
 
 from core.engine.architecture import AGENT_CODEBOOKS
 from core.engine.call import FRAME_SAMPLES
+from training.acoustics import WORLDS, around
 from training.shards import Line, Recorded
 
 SHIFTS = 4
-"""A line is encoded at this many places within a frame, and so heard in as many ways."""
+"""An agent's line is encoded at this many places within a frame, and so heard in as many ways."""
 BEFORE, AFTER = 4, 2
 """Frames of silence around a line while it is encoded."""
 BATCH_FRAMES = 8000
@@ -41,12 +41,16 @@ class CallerLine:
     """A line of a caller: int16[samples] at 24 kHz, what it says with its words' seconds, and in whose voice.
 
     `pcm` is a view of the shard's file, which all processes share: hours of callers need no memory of their own.
+    `codes`, int16[worlds, frames, 8], is how it is heard in each of WORLDS when it begins at the sample `place` of a
+    frame; None where nobody has encoded it.
     """
 
     pcm: Recorded
     text: str
     words: tuple[float, ...]
     voice: str
+    codes: Codes | None = None
+    place: int = 0
 
 
 @dataclass
@@ -57,34 +61,27 @@ class Lines:
     callers: dict[str, list[CallerLine]] = field(default_factory=lambda: defaultdict(list))
     voices: dict[str, list[AgentLine]] = field(default_factory=lambda: defaultdict(list))
 
+    def add_agents(self, lines: list[Line], codes: Codes) -> None:
+        """Take in agents' lines, whose codes are one after the other."""
+        for line, coded in zip(lines, split(lines, codes), strict=True):
+            record = line.record
+            made = AgentLine(record.text, record.speaker, record.words, coded)
+            self.agents[record.key.partition("/")[0]][record.text] = made
+            self.voices[record.speaker].append(made)
 
-def encode_lines(
-    mimi: MimiModel, lines: Iterable[Line], device: torch.device, found: Lines, kept: Path | None = None
-) -> None:
-    """Encode the agents' lines, at every shift, into `found`; callers' stay sound, to be mixed with noise first.
+    def add_callers(self, lines: list[Line], codes: Codes | None = None) -> None:
+        """Take in callers' lines, with their codes if they are to be laid into conversations as codes."""
+        coded = [None] * len(lines) if codes is None else split(lines, codes)
+        for line, one in zip(lines, coded, strict=True):
+            record = line.record
+            made = CallerLine(line.recorded, record.text, record.words, record.speaker, one, place(line))
+            self.callers[record.wish].append(made)
 
-    What the file `kept` holds is not encoded again; one that does not exist is written, for other processes, too.
-    """
-    agents: list[Line] = []
-    for line in lines:
-        record = line.record
-        if record.wish:
-            caller = CallerLine(line.recorded, record.text, record.words, record.speaker)
-            found.callers[record.wish].append(caller)
-        else:
-            agents.append(line)
-    ends = list(accumulate(map(frames_of, agents)))
-    codes = np.load(kept) if kept is not None and kept.exists() else None
-    if codes is None or codes.shape[:2] != (SHIFTS, ends[-1] if ends else 0):
-        codes = encode_agents(mimi, agents, device)
-        if kept is not None and agents:
-            write_atomically(kept, codes)
-    for line, end in zip(agents, ends, strict=True):
-        record = line.record
-        coded = codes[:, end - frames_of(line) : end]
-        made = AgentLine(record.text, record.speaker, record.words, coded)
-        found.agents[record.key.partition("/")[0]][record.text] = made
-        found.voices[record.speaker].append(made)
+
+def split(lines: list[Line], codes: Codes) -> list[Codes]:
+    """The codes of each line, out of those of all."""
+    ends = accumulate(map(frames_of, lines))
+    return [codes[:, end - frames_of(line) : end] for line, end in zip(lines, ends, strict=True)]
 
 
 def frames_of(line: Line) -> int:
@@ -92,19 +89,57 @@ def frames_of(line: Line) -> int:
     return -(-len(line.recorded) // FRAME_SAMPLES) + 1
 
 
+def place(line: Line) -> int:
+    """The sample of a frame at which a caller's line begins: any, as its place in its shard has it."""
+    return line.record.start % FRAME_SAMPLES
+
+
+def encode_lines(mimi: MimiModel, lines: list[Line], device: torch.device, kept: Path | None = None) -> Codes:
+    """A shard's lines one after the other, int16[4, frames, 8]: agents' at every shift, callers' in each of WORLDS.
+
+    What the file `kept` holds is not encoded again; one that does not exist is written, for other processes, too.
+    """
+    if kept is not None and kept.exists():
+        codes: Codes = np.load(kept)
+        if codes.shape[:2] == (SHIFTS, sum(map(frames_of, lines))):
+            return codes
+    codes = _encoded(mimi, lines, device)
+    if kept is not None:
+        write_atomically(kept, codes)
+    return codes
+
+
 @torch.inference_mode()
-def encode_agents(mimi: MimiModel, lines: list[Line], device: torch.device) -> Codes:
-    """int16[shifts, frames, 8]: the lines one after the other. Those of about one length are encoded together."""
+def _encoded(mimi: MimiModel, lines: list[Line], device: torch.device) -> Codes:
+    """All lines. Those of about one length are encoded together."""
+    generator = torch.Generator(device).manual_seed(zlib.crc32(lines[0].record.key.encode()) if lines else 0)
     made: list[Codes] = [np.empty((SHIFTS, 0, AGENT_CODEBOOKS), dtype=np.int16)] * len(lines)
     waiting = sorted(range(len(lines)), key=lambda number: frames_of(lines[number]))
     while waiting:
         frames = frames_of(lines[waiting[-1]])
         count = max(1, BATCH_FRAMES // (SHIFTS * (frames + BEFORE + AFTER)))
         batch, waiting = waiting[-count:], waiting[:-count]
-        codes = encode_batch(mimi, [lines[number] for number in batch], frames, device)
+        codes = encode_batch(mimi, [lines[number] for number in batch], frames, generator)
         for number, coded in zip(batch, codes, strict=True):
             made[number] = coded[:, : frames_of(lines[number])]
     return np.concatenate(made, axis=1) if made else np.empty((SHIFTS, 0, AGENT_CODEBOOKS), dtype=np.int16)
+
+
+def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, generator: torch.Generator) -> Codes:
+    """int16[lines, 4, frames, 8]: frame 0 is the one in which the line begins."""
+    device, callers = generator.device, bool(lines[0].record.wish)
+    sound = np.zeros((len(lines), SHIFTS, (BEFORE + frames + AFTER) * FRAME_SAMPLES), dtype=np.float32)
+    for row, line in enumerate(lines):
+        for shift in range(SHIFTS):
+            start = BEFORE * FRAME_SAMPLES + (place(line) if callers else shift * FRAME_SAMPLES // SHIFTS)
+            sound[row, shift, start : start + len(line.recorded)] = line.pcm
+    heard = torch.from_numpy(sound).to(device).flatten(0, 1)
+    if callers:
+        kinds = torch.arange(len(WORLDS), device=device).repeat(len(lines))
+        heard = around(heard, torch.zeros_like(heard), generator, kinds)
+    codes = mimi.encode(heard[:, None])
+    kept = codes[:, :, BEFORE : BEFORE + frames].transpose(1, 2).to(torch.int16)
+    return kept.reshape(len(lines), SHIFTS, frames, -1).cpu().numpy()
 
 
 def write_atomically(path: Path, codes: Codes) -> None:
@@ -113,15 +148,3 @@ def write_atomically(path: Path, codes: Codes) -> None:
     with part.open("wb") as file:
         np.save(file, codes)
     part.replace(path)
-
-
-def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, device: torch.device) -> Codes:
-    """int16[lines, shifts, frames, 8]: frame 0 is the one in which the line begins."""
-    sound = np.zeros((len(lines), SHIFTS, (BEFORE + frames + AFTER) * FRAME_SAMPLES), dtype=np.float32)
-    for row, line in enumerate(lines):
-        for shift in range(SHIFTS):
-            start = BEFORE * FRAME_SAMPLES + shift * FRAME_SAMPLES // SHIFTS
-            sound[row, shift, start : start + len(line.recorded)] = line.pcm
-    codes: Tensor = mimi.encode(torch.from_numpy(sound).to(device).flatten(0, 1)[:, None])
-    kept = codes[:, :, BEFORE : BEFORE + frames].transpose(1, 2).to(torch.int16)
-    return kept.reshape(len(lines), SHIFTS, frames, -1).cpu().numpy()

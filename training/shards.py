@@ -124,6 +124,16 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
 
 
+def codes_of(shard: Path) -> Path:
+    """Where the codes of a shard's lines are kept, see `training.encoded.encode_lines`."""
+    return shard.with_suffix(".npy")
+
+
+def is_of_callers(shard: Path) -> bool:
+    """Whether a shard has callers' lines, and not agents'."""
+    return shard.name.startswith("callers-")
+
+
 def teacher_of(shard: Path) -> str:
     """Who has spoken a shard, which its file is named after."""
     return shard.stem.rpartition("-")[0]

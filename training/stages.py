@@ -1,5 +1,6 @@
 """The stages that learn, on the files of a training folder: `speech/`, `tokenizer.model`, `codec.pt`, `lm.pt`."""
 
+import os
 import random
 import shutil
 import time
@@ -17,7 +18,7 @@ from core.engine.mimi.spectral import SECTION, SpectralMimi, SpectralNetwork, Sp
 from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
 from core.engine.weights import load_mimi, read_json
-from training.bank import build_bank
+from training.bank import build_bank, encoded
 from training.bank_folder import BankFolder
 from training.codec import CodecOptions, CodecTraining
 from training.coded import CodedSpeech
@@ -25,15 +26,18 @@ from training.composer import Composer
 from training.encoded import Lines, encode_lines
 from training.episodes import Episode
 from training.lm import LmOptions, LmTraining
+from training.mixing import write_special
 from training.schedule import Schedule
 from training.scripts import loose_phrases
 from training.shape import NANO, Shape
-from training.shards import Line, read_index, read_shard, shard_paths
+from training.shards import Line, codes_of, is_of_callers, read_index, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
 from training.voices import AGENTS
 
 OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
+LOOKED_S = 2.0
+"""Seconds between two looks for new speech."""
 LONG_POSITIONS, LONG_SHARE = 1500, 0.3
 """Positions of the long conversations, and how many of them are in a bank for each short one in another."""
 Report = Callable[[str], None]
@@ -78,7 +82,7 @@ def agents_first(folder: Path, report: Report) -> list[Line]:
     agents: list[Line] = []
     others: list[Line] = []
     for path in shard_paths(folder / "speech"):
-        if path.name.startswith("callers"):
+        if is_of_callers(path):
             continue  # Their phonemes are not known, and nobody decodes them.
         read = read_shard(path)
         agents += [line for line in read if line.record.speaker in AGENTS]
@@ -132,10 +136,34 @@ def tokenizer_file(folder: Path, shape: Shape) -> Path:
     path = folder / "tokenizer.model"
     if not path.exists() and shape.architecture.text_vocab_size == NANO.architecture.text_vocab_size:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(Checkpoint.read(NANO_CHECKPOINT).tokenizer, path)
+        part = path.with_name(f"{path.name}.{os.getpid()}")  # Others may do the same.
+        shutil.copy(Checkpoint.read(NANO_CHECKPOINT).tokenizer, part)
+        part.replace(path)
     elif not path.exists():
         make_tokenizer(path, shape.architecture.text_vocab_size)
     return path
+
+
+def encode_all_lines(
+    folder: Path, device: torch.device, report: Report, shape: Shape = NANO, follow: bool = False
+) -> None:
+    """Encode all lines, callers' too, beside their shards, for the stage `mix`.
+
+    With `follow` it goes on as new shards come, until the process is ended. Others may do the same beside it.
+    """
+    mimi = trained_mimi(folder, device, shape.mimi)
+    write_special(folder, special_codes(mimi))
+    while True:
+        waiting = [shard for shard in shard_paths(folder / "speech") if not codes_of(shard).exists()]
+        for shard in random.sample(waiting, len(waiting)):
+            if codes_of(shard).exists():
+                continue
+            began, lines = time.monotonic(), read_shard(shard)
+            encode_lines(mimi, lines, device, codes_of(shard))
+            report(f"{shard.stem}: {hours(lines):.2f} hours, {time.monotonic() - began:.0f} s")
+        if not follow:
+            return
+        time.sleep(LOOKED_S)
 
 
 def encode_conversations(
@@ -155,7 +183,7 @@ def encode_conversations(
     tokenizer = read_tokenizer(tokenizer_file(folder, shape))
     mimi = trained_mimi(folder, device, shape.mimi)
     special = special_codes(mimi)
-    encoded, episodes, seen, read = Lines(), dict[str, Episode](), set[Path](), 0.0
+    known, episodes, seen, read = Lines(), dict[str, Episode](), set[Path](), 0.0
     for number in numbers:
         is_long = long > 0 and number % long == long - 1
         length = LONG_POSITIONS if is_long else positions
@@ -168,14 +196,17 @@ def encode_conversations(
         # In another order in each process, so that most are encoded by one of them, and read by the others.
         for shard in random.Random(number).sample(new, len(new)):
             lines = read_shard(shard)
-            encode_lines(mimi, lines, device, encoded, shard.with_suffix(".npy"))
-            episodes |= read_index(shard).episodes
+            if is_of_callers(shard):
+                known.add_callers(lines)  # As sound, to be mixed with noise first.
+            else:
+                known.add_agents(lines, encode_lines(mimi, lines, device, codes_of(shard)))
+                episodes |= read_index(shard).episodes
             seen.add(shard)
             read += hours(lines)
         if not episodes:
             raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
-        composer = Composer(encoded, episodes, tokenizer, special, shape.architecture, loose_phrases())
-        build_bank(composer, mimi, special, size, length, number).save(path)
+        composer = Composer(known, episodes, tokenizer, special, shape.architecture, loose_phrases())
+        build_bank(encoded(composer, mimi, size, length, number), special, size, length).save(path)
         spent = time.monotonic() - began
         report(
             f"bank {number}: {size} conversations of {length} positions out of {len(episodes)} episodes, "

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-A_DAY_S = 86_400.0
-given_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+from training.options import given_folder
 
+A_DAY_S = 86_400.0
 
 voices_option = click.option(
     "--voices", type=given_folder, help="Kokoro's voices for callers: package/voices of the npm package kokoro-js."

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from training.bank_folder import is_mixed
 from training.making.packed import pack_all
 from training.making.plan import Machine, Request, is_there, plan
 from training.making.processes import Running, last_lines
@@ -68,9 +69,10 @@ class Conductor:
         if self._stopped() or self._now() >= self._request.latest or self._ended.get(MAIN):
             return True
         jobs = [*self._waiting, *(running.job for running in self._running)]
-        encodes = any(job.needs == "speech" and not job.learns for job in jobs)
+        coded = is_there("codes", self._folder, self._request)
+        fills = any(job.fills and (coded or job.needs != "codes") for job in jobs)
         waits = any(job.needs == "banks" for job in self._waiting)
-        if waits and not encodes and not is_there("banks", self._folder, self._request):
+        if waits and not fills and not is_there("banks", self._folder, self._request):
             self._report("Nobody makes banks any more, and the language model waits for some.")
             return True
         return not any(job.learns for job in jobs)
@@ -108,9 +110,9 @@ class Conductor:
                 self._report(f"{now:5.0f} s  {job.name} was ended")
 
     def _tell(self, now: float) -> None:
-        banks = len(list((self._folder / "banks").glob("*.pt")))
+        banks = [is_mixed(path) for path in (self._folder / "banks").glob("*.pt")]
         spoken = ", ".join(f"{kind} {hours:.2f} h" for kind, hours in sorted(hours_of(self._folder / "speech").items()))
-        self._report(f"{now:5.0f} s  {banks} banks; speech: {spoken or 'none yet'}")
+        self._report(f"{now:5.0f} s  {len(banks)} banks, {sum(banks)} mixed; speech: {spoken or 'none yet'}")
         for name in ("lm", "codec"):
             for line in last_lines(self._folder / "logs" / f"{name}.log", 1):
                 self._report(f"         {name}: {line[:200]}")

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from training.shards import codes_of, is_of_callers
+
 RESERVE_S, SMALL_RESERVE_S = 25.0, 4.0
 """Seconds at the end in which nothing is to learn: what there is is packed."""
 GRACE = 0.4
@@ -22,14 +24,18 @@ KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
 ENCODERS, MORE_ENCODERS = 3, 2
 """Processes that go on encoding on each GPU that does, and those that join them when Kokoro is silent, where nobody
 learns: each is bound by the core on which it composes. 80 GB do not hold seven."""
-ROBOTS = 60
-"""Shards of robots' lines, with 32 personas each."""
+MIXERS = 3
+"""Every so manieth core lays mixed conversations: a process makes a bank in about 20 s."""
+ROBOTS, ROBOT_CALLERS = 60, 160
+"""Shards of robots' lines, with 32 personas each, and of espeak-ng's callers."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
 BANKS, LONG_EVERY = 8, 4
 """The banks that each learning GPU encodes at first, every so manieth of which is of long conversations."""
+SMALL_BANKS = ("--positions", "448", "--count", "6", "--small")
+"""A rehearsal's banks."""
 
-Need = Literal["", "speech", "banks"]
+Need = Literal["", "speech", "codes", "banks"]
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -78,7 +84,7 @@ class Request(msgspec.Struct, frozen=True):
     def rehearsed(self) -> "Request":
         """The same at the smallest, on the CPU alone."""
         return msgspec.structs.replace(
-            self, small=True, first_speech=0.0, enough=1, packed_every=5.0, kokoro=False, flite=None, voices=None
+            self, small=True, first_speech=0.0, enough=2, packed_every=5.0, kokoro=False, flite=None, voices=None
         )
 
 
@@ -95,7 +101,8 @@ class Job:
     """A stage to start: `python -m training` with these arguments, on these GPUs.
 
     It begins at the second `begins`, when there is what it `needs`, and is killed at the second `ends`. One that
-    `learns` is told by `--minutes` how long it may take, and runs as one process for each of its `ranks`.
+    `learns` is told by `--minutes` how long it may take, and runs as one process for each of its `ranks`. What `fills`
+    makes banks.
     """
 
     name: str
@@ -105,6 +112,7 @@ class Job:
     ends: float
     needs: Need = ""
     learns: bool = False
+    fills: bool = False
     ranks: int = 1
     threads: int = 1
 
@@ -130,7 +138,12 @@ def roles(gpus: tuple[str, ...], decoder: bool = True) -> Roles:
 
 def plan(machine: Machine, request: Request) -> tuple[Job, ...]:
     """All jobs, in the order in which they begin."""
-    return (*_speech(machine, request), *_encoding(machine, request), *_learning(machine, request))
+    return (
+        *_speech(machine, request),
+        *_encoding(machine, request),
+        *_mixing(machine, request),
+        *_learning(machine, request),
+    )
 
 
 def _speech(machine: Machine, request: Request) -> list[Job]:
@@ -150,7 +163,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         return Job(name, tuple(arguments), gpu, 0.0, ends)
 
     jobs = [
-        job("callers-espeak", (0, 1 if small else 80), cores // 2, end),
+        job("callers-espeak", (0, 1 if small else ROBOT_CALLERS), cores // 2, end),
         job("espeak", (0, 1 if small else ROBOTS), cores // 4, end),
     ]
     if request.flite is not None:
@@ -173,7 +186,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
 def _encoding(machine: Machine, request: Request) -> list[Job]:
     """A few banks on each GPU that learns, so that it can begin, and as many as there is time for on the others."""
     parts = roles(machine.gpus, request.decoder)
-    small = ("--positions", "448", "--count", "6", "--small") if request.small else ("--long", str(LONG_EVERY))
+    small = SMALL_BANKS if request.small else ("--long", str(LONG_EVERY))
     # Where one GPU does it all, the processes that go on are also those that begin.
     firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
     others = list(dict.fromkeys((*parts.encoders, *parts.decoder))) or [""]  # In order, each once.
@@ -193,10 +206,27 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
             begins,
             request.end,
             needs="speech",
+            fills=True,
             threads=threads_of(machine),
         )
         for number, (gpu, count, begins) in enumerate(places)
     ]
+
+
+def _mixing(machine: Machine, request: Request) -> list[Job]:
+    """Processes on the GPUs that encode give lines codes; others lay conversations of them on a third of the cores."""
+    begins, end, threads = request.first_speech, request.end, threads_of(machine)
+    arguments = ("encode", "--lines", "--follow") + (("--small",) if request.small else ())
+    gpus: list[tuple[str, ...]] = [(gpu,) for gpu in roles(machine.gpus, request.decoder).encoders]
+    jobs = [
+        Job(f"lines-{number}", arguments, gpu, begins, end, needs="speech", threads=threads)
+        for number, gpu in enumerate(gpus or [()])
+    ]
+    for number in range(1 if request.small else max(1, machine.cores // MIXERS)):
+        banks = banks_of(number, 1 if request.small else GPU_SHARDS)
+        arguments = ("mix", "--banks", *map(str, banks), *(SMALL_BANKS if request.small else ()))
+        jobs.append(Job(f"mix-{number}", arguments, (), begins, end, needs="codes", fills=True))
+    return jobs
 
 
 def speech_ends(machine: Machine, request: Request) -> float:
@@ -232,8 +262,11 @@ def _learning(machine: Machine, request: Request) -> list[Job]:
 def is_there(need: Need, folder: Path, request: Request) -> bool:
     """Whether a training folder has what a job needs."""
     if need == "speech":
-        kinds = {path.name.startswith("callers-") for path in (folder / "speech").glob("*.json")}
+        kinds = {is_of_callers(path) for path in (folder / "speech").glob("*.json")}
         return kinds == {True, False}
+    if need == "codes":
+        kinds = {is_of_callers(path) for path in (folder / "speech").glob("*.json") if codes_of(path).exists()}
+        return kinds == {True, False} and (folder / "special.json").exists()
     if need == "banks":
         return len(list((folder / "banks").glob("*.pt"))) >= request.enough
     return True
