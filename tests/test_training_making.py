@@ -72,9 +72,13 @@ def test_the_plan(gpus: int, minutes: float) -> None:
     assert request.minutes(60 * minutes - RESERVE_S - STARTUP_S + 1) < 0
     shards = {job.gpus: job.arguments[4] for name, job in jobs.items() if name.startswith("speech-kokoro")}
     assert shards[parts.encoders[:1]] == "0", "the shipped personas are spoken where there is time for them"
-    banks = [range(*map(int, job.arguments[2:4])) for name, job in jobs.items() if name.startswith("encode")]
-    assert len({bank for some in banks for bank in some}) == sum(map(len, banks)), "no bank is made twice"
-    assert max(map(len, banks)) > 100, "somewhere as many as there is time for"
+    for kind in ("encode", "mix"):
+        banks = [range(*map(int, job.arguments[2:4])) for name, job in jobs.items() if name.startswith(kind)]
+        assert len({bank for some in banks for bank in some}) == sum(map(len, banks)), "no bank is made twice"
+        assert max(map(len, banks)) > 100, "somewhere as many as there is time for"
+    assert len(banks) == 16 * gpus // 3, "a third of the cores"
+    assert not any(job.gpus for name, job in jobs.items() if name.startswith("mix"))
+    assert [job.gpus for name, job in jobs.items() if name.startswith("lines")] == [(gpu,) for gpu in parts.encoders]
 
 
 def test_kokoro_is_silent_sooner_where_a_gpu_does_everything() -> None:
@@ -106,6 +110,11 @@ def test_what_jobs_wait_for(tmp_path: Path) -> None:
     assert not is_there("speech", tmp_path, request), "there is no caller yet"
     (tmp_path / "speech" / "callers-espeak-00000.json").touch()
     assert is_there("speech", tmp_path, request)
+    (tmp_path / "speech" / "espeak-00000.npy").touch()
+    (tmp_path / "special.json").touch()
+    assert not is_there("codes", tmp_path, request), "no caller has codes yet"
+    (tmp_path / "speech" / "callers-espeak-00000.npy").touch()
+    assert is_there("codes", tmp_path, request)
     for number in range(2):
         assert not is_there("banks", tmp_path, request)
         (tmp_path / "banks" / f"512-000{number}.pt").touch()
@@ -234,7 +243,10 @@ def test_a_run_brings_back_what_it_has_learned(rehearsal: tuple[Path, Path, str]
     assert {tensor.dtype for tensor in decoder["mean"].values()} == {torch.bfloat16}
     with tarfile.open(brought / LOGS) as archive:
         logs = {Path(name).stem for name in archive.getnames()}
-    assert {"make", "lm", "codec", "encode-0", "speech-espeak", "speech-callers-espeak"} <= logs
+    kinds = {"make", "lm", "codec", "encode-0", "lines-0", "mix-0", "speech-espeak", "speech-callers-espeak"}
+    assert kinds <= logs
+    assert sorted(path.name for path in (folder / "banks").iterdir()) == ["448-0000.pt", "mixed-448-0000.pt"]
+    assert "1 mixed banks, seen" in (folder / "logs" / "lm.log").read_text()
     assert not processes_of(folder)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.bank_folder import is_mixed
 from training.making.packed import pack_all
-from training.making.plan import Machine, Request, is_there, plan
+from training.making.plan import Job, Machine, Need, Request, is_there, plan
 from training.making.processes import Running, last_lines
 from training.shards import teacher_of
 from training.teachers import SAMPLE_RATE
@@ -69,13 +69,15 @@ class Conductor:
         if self._stopped() or self._now() >= self._request.latest or self._ended.get(MAIN):
             return True
         jobs = [*self._waiting, *(running.job for running in self._running)]
-        coded = is_there("codes", self._folder, self._request)
-        fills = any(job.fills and (coded or job.needs != "codes") for job in jobs)
-        waits = any(job.needs == "banks" for job in self._waiting)
-        if waits and not fills and not is_there("banks", self._folder, self._request):
+        if any(job.needs == "banks" for job in self._waiting) and not self._may_have("banks", jobs):
             self._report("Nobody makes banks any more, and the language model waits for some.")
             return True
         return not any(job.learns for job in jobs)
+
+    def _may_have(self, need: Need, jobs: list[Job]) -> bool:
+        """Whether something is there, or some of the jobs that are left will make it out of what there may be."""
+        made = any(job.makes == need and (not job.needs or self._may_have(job.needs, jobs)) for job in jobs)
+        return made or is_there(need, self._folder, self._request)
 
     def _start_what_is_due(self) -> None:
         now = self._now()

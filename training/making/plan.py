@@ -101,8 +101,8 @@ class Job:
     """A stage to start: `python -m training` with these arguments, on these GPUs.
 
     It begins at the second `begins`, when there is what it `needs`, and is killed at the second `ends`. One that
-    `learns` is told by `--minutes` how long it may take, and runs as one process for each of its `ranks`. What `fills`
-    makes banks.
+    `learns` is told by `--minutes` how long it may take, and runs as one process for each of its `ranks`. It may
+    make what others need.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Job:
     ends: float
     needs: Need = ""
     learns: bool = False
-    fills: bool = False
+    makes: Need = ""
     ranks: int = 1
     threads: int = 1
 
@@ -160,7 +160,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         if teacher == "callers-kokoro" and request.voices:
             arguments += ["--voices", request.voices]
         name = f"speech-{teacher}" + "".join(f"-{number}" for number in gpu)
-        return Job(name, tuple(arguments), gpu, 0.0, ends)
+        return Job(name, tuple(arguments), gpu, 0.0, ends, makes="speech")
 
     jobs = [
         job("callers-espeak", (0, 1 if small else ROBOT_CALLERS), cores // 2, end),
@@ -206,7 +206,7 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
             begins,
             request.end,
             needs="speech",
-            fills=True,
+            makes="banks",
             threads=threads_of(machine),
         )
         for number, (gpu, count, begins) in enumerate(places)
@@ -219,13 +219,13 @@ def _mixing(machine: Machine, request: Request) -> list[Job]:
     arguments = ("encode", "--lines", "--follow") + (("--small",) if request.small else ())
     gpus: list[tuple[str, ...]] = [(gpu,) for gpu in roles(machine.gpus, request.decoder).encoders]
     jobs = [
-        Job(f"lines-{number}", arguments, gpu, begins, end, needs="speech", threads=threads)
+        Job(f"lines-{number}", arguments, gpu, begins, end, needs="speech", makes="codes", threads=threads)
         for number, gpu in enumerate(gpus or [()])
     ]
     for number in range(1 if request.small else max(1, machine.cores // MIXERS)):
         banks = banks_of(number, 1 if request.small else GPU_SHARDS)
         arguments = ("mix", "--banks", *map(str, banks), *(SMALL_BANKS if request.small else ()))
-        jobs.append(Job(f"mix-{number}", arguments, (), begins, end, needs="codes", fills=True))
+        jobs.append(Job(f"mix-{number}", arguments, (), begins, end, needs="codes", makes="banks"))
     return jobs
 
 
