@@ -24,8 +24,9 @@ KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
 ENCODERS, MORE_ENCODERS = 3, 2
 """Processes that go on encoding on each GPU that does, and those that join them when Kokoro is silent, where nobody
 learns: each is bound by the core on which it composes. 80 GB do not hold seven."""
-MIXERS = 3
-"""Every so manieth core lays mixed conversations: a process makes a bank in about 20 s."""
+MIXERS = 6
+"""Processes that mix, for each GPU that learns, on a third of the cores at most: it takes a mixed bank every 3.4 s, and
+a process makes one in 11 s, or 20 s among many."""
 ROBOTS, ROBOT_CALLERS = 60, 160
 """Shards of robots' lines, with 32 personas each, and of espeak-ng's callers."""
 GPU_SHARDS = 1000
@@ -214,15 +215,17 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
 
 
 def _mixing(machine: Machine, request: Request) -> list[Job]:
-    """Processes on the GPUs that encode give lines codes; others lay conversations of them on a third of the cores."""
+    """Processes on the GPUs that encode give lines codes; others, without a GPU, lay conversations of them."""
     begins, end, threads = request.first_speech, request.end, threads_of(machine)
+    parts = roles(machine.gpus, request.decoder)
     arguments = ("encode", "--lines", "--follow") + (("--small",) if request.small else ())
-    gpus: list[tuple[str, ...]] = [(gpu,) for gpu in roles(machine.gpus, request.decoder).encoders]
+    gpus: list[tuple[str, ...]] = [(gpu,) for gpu in parts.encoders]
     jobs = [
         Job(f"lines-{number}", arguments, gpu, begins, end, needs="speech", makes="codes", threads=threads)
         for number, gpu in enumerate(gpus or [()])
     ]
-    for number in range(1 if request.small else max(1, machine.cores // MIXERS)):
+    mixers = 1 if request.small else max(1, min(machine.cores // 3, MIXERS * len(parts.learners)))
+    for number in range(mixers):
         banks = banks_of(number, 1 if request.small else GPU_SHARDS)
         arguments = ("mix", "--banks", *map(str, banks), *(SMALL_BANKS if request.small else ()))
         jobs.append(Job(f"mix-{number}", arguments, (), begins, end, needs="codes", makes="banks"))
