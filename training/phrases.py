@@ -47,9 +47,15 @@ def phrases(kind: str, held_out: bool = False) -> tuple[str, ...]:
 @cache
 def good_phrases(kind: str, word: str, count: str, held_out: bool = False) -> tuple[str, ...]:
     """All wordings of what a caller wants to know about one of the goods, a `Good` of this `word` and `count`."""
+    return good_wordings(table("phrases")[kind], word, count, held_out)
+
+
+@cache
+def good_wordings(value: str, word: str, count: str, held_out: bool = False) -> tuple[str, ...]:
+    """The same, of a table's text with ` / ` between wordings."""
     good = Good(word, count, "")
     fields = {"item": word, "a": article(word), "plural": good.plural}
-    return tuple(wording.format(**fields) for wording in phrases(kind, held_out))
+    return tuple(wording.format(**fields) for wording in wordings(value, held_out))
 
 
 @cache
