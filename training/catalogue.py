@@ -66,7 +66,8 @@ def _singular(word: str) -> str:
 
 
 def _is_held_out(offer: Offer) -> bool:
-    return is_held_out(f"good {offer.good.word}")
+    """Whether a good is for evaluation only. Names of one word are not: other names have them too."""
+    return " " in offer.good.word and is_held_out(f"good {offer.good.word}")
 
 
 @cache
