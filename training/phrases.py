@@ -4,7 +4,7 @@ import random
 import zlib
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 
 from training.episodes import Exchange
 from training.goods import Good, article
@@ -44,13 +44,12 @@ def phrases(kind: str, held_out: bool = False) -> tuple[str, ...]:
     return part(choices(table("phrases")[kind]), held_out)
 
 
-@cache
 def good_phrases(kind: str, word: str, count: str, held_out: bool = False) -> tuple[str, ...]:
     """All wordings of what a caller wants to know about one of the goods, a `Good` of this `word` and `count`."""
     return good_wordings(table("phrases")[kind], word, count, held_out)
 
 
-@cache
+@lru_cache(4096)
 def good_wordings(value: str, word: str, count: str, held_out: bool = False) -> tuple[str, ...]:
     """The same, of a table's text with ` / ` between wordings."""
     good = Good(word, count, "")
