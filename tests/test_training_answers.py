@@ -11,7 +11,9 @@ from core.boot.checkpoint_source import NANO
 from core.engine.checkpoint import Checkpoint
 from core.engine.spoken_numbers import number_in_words, spell_numbers
 from core.engine.tokenizer import SentencePieceTokenizer
+from training.catalogue import askable
 from training.episodes import Episode
+from training.goods import all_goods
 from training.phrases import FEELINGS, is_held_out, phrases, unrelated
 from training.prompts import LISTINGS
 from training.scripts import SHIPPED_PERSONAS, conversation, episode, loose_phrases, shipped_episodes
@@ -92,6 +94,33 @@ def test_what_the_prompt_lacks_is_asked_in_the_same_words_and_not_made_up(servic
         if "no_prices" in kinds:
             assert not re.search(r"price(?:s|\slist):|\bcosts? \w+ (?:dollars|euros|pounds) each", prompt)
     assert set(IN_VAIN) | {"no_good", "no_price", "no_fact", "no_special", "no_goods"} <= set(met)
+
+
+def test_goods_of_the_list_are_sold_by_many_trades_and_most_of_what_is_asked_for_is_there(
+    services: list[Episode],
+) -> None:
+    own = {good.word for good in all_goods()}
+    asked = Counter[str]()
+    opened = 0
+    for one in services:
+        prices = [exchange for exchange in one.exchanges if exchange.kind == "price"]
+        asked.update(exchange.kind for exchange in one.exchanges)
+        named = {good.word for good in askable() if good.word in one.prompt.lower()} if prices else set()
+        opened += bool(named - own)
+        for exchange in prices:
+            assert any(word in exchange.answer.lower() for word in named), (exchange.answer, one.prompt)
+    assert opened > 0.3 * asked["price"] / 2
+    there, refused = asked["price"] + asked["prices"], asked["no_good"] + asked["no_price"] + asked["no_prices"]
+    assert 0.05 < refused / (there + refused) < 1 / 3
+    assert 0.7 < asked["fact"] / asked["price"] < 1.5
+
+
+def test_what_is_not_there_is_not_told_either(services: list[Episode]) -> None:
+    for one in services:
+        for exchange in one.exchanges:
+            if exchange.kind == "no_good":
+                told = {good.word for good in askable() if f" {good.word} " in one.prompt and " " in good.word}
+                assert not any(f" {word}?" in ask for word in told for ask in exchange.asks), one.prompt
 
 
 def test_one_can_be_told_about_what_the_prompt_has(services: list[Episode]) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from training.calling import ANYTHING, calls
+from training.catalogue import askable
 from training.episodes import Episode, Exchange
 from training.manners import manner, pause, said
 from training.phrases import is_held_out
+from training.scripts import episode
 from training.shards import Said, read_index, read_shard, write_shard
 from training.teachers import Espeak, Spoken, paused
 from training.texts import choices, table
@@ -104,6 +106,19 @@ def test_some_lines_wish_for_nothing_and_are_any_words() -> None:
     assert len(set(rambling)) > 0.8 * len(rambling), "hardly one comes twice"
     assert all(word[0].isalpha() for text in rambling for word in text.split()), "each word has a sound"
     assert all(call.wish != ANYTHING for call in lines if call.text not in rambling)
+
+
+def test_what_new_personas_sell_is_asked_for_by_lines_of_any_shards() -> None:
+    lines = {call.wish for shard in range(8) for call in calls("espeak", shard, 1500)}
+    rng = random.Random(6)
+    goods = [exchange for _ in range(300) for exchange in episode(rng).exchanges if exchange.kind in ("price", "fact")]
+    prices = [exchange for exchange in goods if exchange.kind == "price"]
+    assert sum(not lines.isdisjoint(exchange.asks) for exchange in prices) > 0.5 * len(prices)
+    facts = [exchange for exchange in goods if exchange.kind == "fact"]
+    assert sum(not lines.isdisjoint(exchange.asks) for exchange in facts) > 0.6 * len(facts)
+    spoken = [call.wish for shard in range(2) for call in calls("flite", shard, 800)]
+    asked = {good.word for good in askable() if any(f" {good.word}" in wish for wish in spoken)}
+    assert len(asked) > 200, "goods in turn, and not those of a few personas"
 
 
 def test_a_pause_is_silence_before_a_word() -> None:

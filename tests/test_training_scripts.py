@@ -3,12 +3,15 @@
 import random
 import re
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
+from training.catalogue import any_goods, askable, short_name
+from training.goods import Good, all_goods, resemble
 from training.phrases import FEELINGS, good_phrases, is_held_out, phrases, wordings
 from training.scripts import (
     KINDS,
@@ -20,7 +23,7 @@ from training.scripts import (
     greeting_episode,
     shipped_episodes,
 )
-from training.texts import choices, table, words
+from training.texts import choices, expanded, table, words
 
 pytestmark = pytest.mark.training
 SPOKEN = re.compile(r"[A-Za-z][A-Za-z' ,.?]*[.?]")
@@ -213,6 +216,44 @@ def test_callers_have_many_phrases() -> None:
     assert all(len(choices(fact["asks"])) >= 5 for trade in table("trades") for fact in trade["facts"])
 
 
+def test_thousands_of_goods_are_listed_once_and_can_be_asked_for() -> None:
+    listed = [
+        Good(word, key.split()[0], "")
+        for group in table("goods").values()
+        for key, names in group.items()
+        for name in names.split(", ")
+        for word in expanded(name)
+    ]
+    words_listed = [good.word for good in listed]
+    assert len(words_listed) == len(set(words_listed)) > 2500
+    assert not set(words_listed) & {good.word for good in all_goods()}
+    assert all(re.fullmatch(r"[A-Za-z][A-Za-z' ]*[a-z]", word) and "  " not in word for word in words_listed)
+    assert {good.count for good in listed} == {"one", "many", "some"}
+    assert 0.02 < 1 - len(set(words_listed) & {good.word for good in askable()}) / len(listed) < 0.2
+    assert Good("hour of tennis", "one", "").subject == "an hour of tennis"
+    assert Good("bread knife", "one", "").plural == "bread knives"
+
+
+def test_any_trade_has_any_goods_of_which_no_two_may_be_meant_by_one_name() -> None:
+    rng = random.Random(8)
+    drawn = [any_goods(rng, 4, "dollars", held_out=False) for _ in range(800)]
+    assert len({good.word for goods in drawn for good in goods}) > 1000
+    assert all(not resemble(one, other) for goods in drawn for one, other in combinations(goods, 2))
+    shared = [goods for goods in drawn if len({good.word.split()[-1] for good in goods}) < len(goods)]
+    assert 0.2 < len(shared) / len(drawn) < 0.6
+    asked = {good.word for good in askable()}
+    assert all(good.word in asked for goods in drawn for good in goods)
+    unseen = [good.word for _ in range(200) for good in any_goods(rng, 3, "dollars", held_out=True)]
+    assert not asked & set(unseen)
+
+
+def test_a_short_name_is_for_one_of_the_goods() -> None:
+    pizza, other, ticket = (Good(word, "one", "") for word in ("mushroom pizza", "large pizza", "night train ticket"))
+    assert short_name(ticket, (pizza, ticket)) == Good("ticket", "one", "")
+    assert short_name(pizza, (pizza, other)) is None
+    assert short_name(Good("ticket", "one", ""), (pizza,)) is None
+
+
 def test_wordings_are_trained_on_or_held_out() -> None:
     for kind, value in table("phrases").items():
         trained, unseen = phrases(kind), phrases(kind, held_out=True)
@@ -243,6 +284,9 @@ def test_no_wording_means_two_things() -> None:
         for wording in choices(value):
             meant = kind.partition("_")[0] if kind.startswith("price_") else kind
             assert kinds.setdefault(heard(wording), meant) == meant, wording
+    for number, told in enumerate(table("about")):
+        for wording in choices(told["asks"]):
+            assert kinds.setdefault(heard(wording), str(number)) == str(number), wording
     *trades, of_all = table("trades")
     for trade in (*trades, of_all):
         facts = trade["facts"] if trade is of_all else trade["facts"] + of_all["facts"]

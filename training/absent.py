@@ -5,9 +5,10 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any
 
+from training.catalogue import other_good
 from training.episodes import Exchange
 from training.facts import offered, price_asks
-from training.goods import Good, all_goods, goods_of
+from training.goods import Good, goods_of, words_of
 from training.phrases import Groups, phrases, pick, wordings
 from training.texts import choices, table
 
@@ -21,11 +22,15 @@ def absent(
     rng: random.Random,
     trade: dict[str, Any],
     goods: tuple[Good, ...],
+    verb: str,
     known: Groups,
     topics: Collection[str],
     held_out: bool,
 ) -> Groups:
-    """What this prompt lacks. `known` is all that is asked because of it, `topics` what it tells of (`our hours`)."""
+    """What this prompt lacks. `known` is all that is asked because of it, `topics` what it tells of (`our hours`).
+
+    `verb` is what the company does with its goods: `have`.
+    """
     exchanges = [exchange for _, group in known for exchange in group]
     kinds = {exchange.kind for exchange in exchanges}
     groups: Groups = [
@@ -33,16 +38,14 @@ def absent(
         for kind, weight in _KINDS.items()
         if kind not in kinds and not (kind == "prices" and goods)
     ]
-    told = {good.word for good in goods}
-    own = [good for good in goods_of(trade) if good.word not in told]
-    wanted = rng.sample(own, min(_OTHER_GOODS if not goods else 1, len(own)))
     if goods:
-        told |= {good.word for good in own}
-        others = [good for good in all_goods() if good.word not in told]
-        wanted += rng.sample(others, _OTHER_GOODS - len(wanted))
+        words = {word for exchange in exchanges for word in words_of(exchange.answer)}
+        wanted = [other_good(rng, goods, words) for _ in range(_OTHER_GOODS)]
+    else:
+        wanted = rng.sample(own := goods_of(trade), min(_OTHER_GOODS, len(own)))
     asks = tuple(dict.fromkeys(ask for good in wanted for ask in price_asks(good, held_out)))
     if goods:
-        what = _answer(rng, "good", topics, verb=trade.get("verb", "have"), offered=offered(goods))
+        what = _answer(rng, "good", topics, verb=verb, offered=offered(goods))
         groups.append((0.6, (Exchange("no_good", asks, what),)))
     else:
         groups.append((0.75, (Exchange("no_price", asks, _answer(rng, "price", topics)),)))

@@ -10,10 +10,16 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
+from training.catalogue import askable
 from training.episodes import Episode
+from training.facts import price_asks
+from training.goods import Good
 from training.manners import pause, said
+from training.phrases import good_wordings, wordings
 from training.scripts import episode, loose_phrases, shipped_episodes
+from training.texts import table
 from training.voices import Speaker, caller
 
 EPISODES = 24
@@ -24,8 +30,13 @@ RAMBLING, SALAD = 0.3, 0.5
 """The share of such lines, and how many of them are words in no order."""
 IN_A_ROW = {"kokoro": 5}
 """Lines that one caller says: of Kokoro's several, which are spoken in a breath."""
+PRICES, ABOUT, RULES = 0.32, 0.16, 0.12
+"""The shares of the other lines that ask for prices and for what else is told of goods, each good of all in turn; and
+for the rules of all trades. A persona that is drawn anew has goods that those of a shard have not."""
 SALAD_WORDS = (3, 9)
 """Words in one of those, at least and at most."""
+_OF_GOODS = ("price", "no_price", "no_good")
+"""Kinds of exchanges in which goods are asked for."""
 _WORD = r"[A-Za-z][A-Za-z'-]*[,.?!;]?"
 _PLAIN = re.compile(rf"{_WORD}(?: {_WORD})*")
 """Words with marks behind them, and no mark by itself, which has no sound."""
@@ -47,17 +58,36 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
     personas = (*(episode(rng) for _ in range(EPISODES)), rng.choice(shipped_episodes(rng)))
     kinds = [tuple(wishes) for wishes in _wishes(personas).values()]
     sentences = tuple(sentence for persona in personas for sentence in _sentences(persona))
-    # Evenly drawn, a kind of few wordings would have each a hundred times, and the price of each good hardly once.
+    # Evenly drawn, a kind of few wordings would have each a hundred times, and one of many hardly any.
     weights = [len(wishes) ** 0.5 for wishes in kinds]
-    for number, wishes in enumerate(rng.choices(kinds, weights, k=count)):
+    prices = _in_turn(teacher, shard * round(count * (1 - RAMBLING) * PRICES))
+    others = _in_turn(teacher, shard * round(count * (1 - RAMBLING) * ABOUT))
+    rules = [wishes for trade in table("trades") for told in trade["facts"] if (wishes := wordings(told["asks"]))]
+    for number in range(count):
         if number % IN_A_ROW.get(teacher, 1) == 0:
             speaker = caller(rng, teacher)
+        draw = rng.random()
         if rng.random() < RAMBLING:
             wish, text = ANYTHING, _salad(rng, sentences) if rng.random() < SALAD else rng.choice(sentences)
         else:
+            if draw < PRICES:
+                wishes = price_asks(next(prices), held_out=False)
+            elif draw < PRICES + ABOUT:
+                good = next(others)
+                wishes = good_wordings(rng.choice(table("about"))["asks"], good.word, good.count)
+            elif draw < PRICES + ABOUT + RULES:
+                wishes = rng.choice(rules)
+            else:
+                (wishes,) = rng.choices(kinds, weights)
             wish = rng.choice(wishes)
             text = said(rng, wish)
         yield Call(wish, text, speaker, pause(rng, text))
+
+
+def _in_turn(teacher: str, begin: int) -> Iterator[Good]:
+    """All goods over and over in an order of this teacher's, so that shards in a row ask for each equally often."""
+    goods = random.Random(f"goods {teacher}").sample(askable(), len(askable()))
+    return islice(cycle(goods), begin % len(goods), None)
 
 
 def _sentences(persona: Episode) -> list[str]:
@@ -77,6 +107,8 @@ def _wishes(personas: Sequence[Episode]) -> dict[str, dict[str, None]]:
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for persona in personas:
         for exchange in persona.exchanges:
+            if exchange.kind in _OF_GOODS:
+                continue
             found[exchange.kind].update(dict.fromkeys(exchange.asks))
         found["sorry"].update(dict.fromkeys(persona.repeats))
     for kind, wishes in loose_phrases().items():

@@ -28,7 +28,7 @@ from training.stages import codec_folder, rounded, special_codes, tokenizer_file
 from training.voices import AGENTS
 
 NOTICE = "This is the small built-in model: it speaks, plays its persona and does not think."
-SAMPLING = {"text_temperature": 0.4}
+SAMPLING = {"text_temperature": 0.3}
 """What the small model says at PersonaPlex's temperature is less often a word."""
 CANDIDATES = 8
 """Lines among which a voice's sample is chosen."""

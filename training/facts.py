@@ -9,14 +9,25 @@ from typing import Any
 
 from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
+from training.catalogue import other_good, short_name
 from training.episodes import Exchange
-from training.goods import Good, capital, money
+from training.goods import Good, capital, money, words_of
 from training.numbers import written_price
-from training.phrases import Groups, good_phrases, phrases, pick, wordings
+from training.phrases import Groups, good_phrases, good_wordings, phrases, pick, wordings
 from training.prompts import Style, Told
 from training.texts import choices, table
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_EVERYWHERE = words_of(
+    "a the an i you we it he she they my your our me us is are am be was do does did have has can could may will would "
+    "there here this that what when where who how which much many long no not and or of in on at to for from with by "
+    "as if up out one only all any some more get take come go need want cost pay day today dollars please old new"
+)
+"""Words that tell nothing about a subject."""
+_RULE = 2.8
+"""The weight of an exchange about a rule: they are asked for about as often as prices."""
+_SHORT = 0.4
+"""How often one of the goods may be called by its last word, if it is the only one with it."""
 _LEFT = {"one": "one", "many": "a few", "some": "a little"}
 _PLACES = (
     "at {number} {road}",
@@ -175,7 +186,7 @@ def phone(rng: random.Random, style: Style, held_out: bool) -> Fact:
 def goods_and_prices(rng: random.Random, style: Style, goods: tuple[Good, ...], verb: str, held_out: bool) -> Fact:
     """What there is, and what it costs."""
     groups: Groups = [
-        (3.0, (Exchange("price", price_asks(good, held_out), _price_answer(rng, good)),)) for good in goods
+        (3.0, (Exchange("price", _asks(rng, good, goods, held_out), _price_answer(rng, good)),)) for good in goods
     ]
     what = Exchange("goods", phrases("goods", held_out), f"We {verb} {offered(goods)}.")
     more = Exchange("more", phrases("more", held_out), _more(rng, goods, verb))
@@ -239,6 +250,12 @@ def price_asks(good: Good, held_out: bool) -> tuple[str, ...]:
     )
 
 
+def _asks(rng: random.Random, good: Good, goods: tuple[Good, ...], held_out: bool) -> tuple[str, ...]:
+    """The same, now and then by its last word too, where no other of the goods has it."""
+    short = short_name(good, goods) if rng.random() < _SHORT else None
+    return price_asks(good, held_out) + (price_asks(short, held_out) if short else ())
+
+
 def _price_answer(rng: random.Random, good: Good) -> str:
     plain = f"{capital(good.subject)} {good.be} {good.price}{good.each}."
     answer = rng.choice(
@@ -273,11 +290,35 @@ def special(rng: random.Random, goods: tuple[Good, ...], held_out: bool) -> Fact
     return Fact(Told(tell), ((2.0, (Exchange("special", phrases("special", held_out), answer),)),))
 
 
-def rule(rng: random.Random, style: Style, told: dict[str, Any], held_out: bool, currency: str) -> Fact:
-    """Something of `texts/trades.yaml`."""
+def rule(
+    rng: random.Random, style: Style, told: dict[str, Any], held_out: bool, currency: str, foreign: bool = False
+) -> Fact:
+    """Something of `texts/trades.yaml`. Of a `foreign` trade it is asked for by its words alone, not by its context."""
+    tell, answer = _told(rng, style, told, held_out, currency)
+    asks, subject = wordings(told["asks"], held_out), words_of(tell) - _EVERYWHERE
+    return _asked((tell, answer), tuple(ask for ask in asks if not foreign or words_of(ask) & subject))
+
+
+def about(rng: random.Random, style: Style, goods: tuple[Good, ...], held_out: bool, currency: str) -> Fact:
+    """Something of `texts/about.yaml`, of a good that is none of these."""
+    told, good = rng.choice(table("about")), other_good(rng, goods, set())
+    fields = {"plural": good.plural, "Plural": capital(good.plural)}
+    told_of_it = _told(rng, style, told, held_out, currency, **fields)
+    return _asked(told_of_it, good_wordings(told["asks"], good.word, good.count, held_out))
+
+
+def _asked(told: tuple[str, str], asks: tuple[str, ...]) -> Fact:
+    """What is told and answered, when it is asked for."""
+    return Fact(Told(told[0]), ((_RULE, (Exchange("fact", asks, told[1]),)),))
+
+
+def _told(
+    rng: random.Random, style: Style, told: dict[str, Any], held_out: bool, currency: str, **fields: str
+) -> tuple[str, str]:
+    """A telling and the answer that goes with it, what is drawn anew for each filled in."""
     text = rng.choice(choices(told["labels"] if style.labelled and "labels" in told else told["tells"]))
     included = pick(rng, table("trades")[-1]["included"])
-    fields = {
+    fields |= {
         "number": str(rng.randint(2, 9)),
         "time": f"{rng.choice((8, 9, 10, 11))}{rng.choice(('', '', ':30', ':15'))} am",
         "morning": f"{rng.randint(6, 10)}{rng.choice(('', '', ':30'))} am",
@@ -298,5 +339,4 @@ def rule(rng: random.Random, style: Style, told: dict[str, Any], held_out: bool,
     if rng.random() < 0.5:
         fields["time"] = f"{rng.randint(1, 5)}{rng.choice(('', '', ':30', ':45'))} pm"
     tell, *answer = text.format(**fields).split(" | ")
-    exchange = Exchange("fact", wordings(told["asks"], held_out), spell_numbers(answer[0] if answer else tell))
-    return Fact(Told(tell), ((2.5, (exchange,)),))
+    return tell, spell_numbers(answer[0] if answer else tell)

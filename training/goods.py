@@ -1,7 +1,8 @@
 """Things that a company sells or does, with their prices, and the right grammar."""
 
 import random
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -9,6 +10,8 @@ from training import numbers
 from training.texts import table
 
 _PREPOSITIONS = (" of ", " to ", " with ", " in ", " for ", " at ")
+_SPOKEN_AS_VOWELS = ("hour", "x ray", "English", "Italian", "Arabic")
+_SPOKEN_AS_CONSONANTS = ("used", "uni", "ukulele", "urine", "one")
 _CENTS = (50, 50, 50, 25, 75, 20, 80)
 
 
@@ -55,13 +58,43 @@ class Good:
         return " each" if self.count == "many" else ""
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A good without a price, and between what its price is."""
+
+    good: Good
+    lowest: int
+    highest: int
+
+    def priced(self, rng: random.Random, currency: str) -> Good:
+        """It with a price drawn anew, in a currency (in the plural)."""
+        return replace(self.good, price=_price(rng, self.lowest, self.highest, currency))
+
+
 def some_goods(rng: random.Random, trade: dict[str, Any], count: int, currency: str) -> tuple[Good, ...]:
     """Goods of a trade with prices drawn anew, in a currency (in the plural); at most `count` of them."""
-    all_of_it = [
-        (word, kind, prices) for kind in ("one", "many", "some") for word, prices in trade.get(kind, {}).items()
-    ]
-    drawn = rng.sample(all_of_it, min(count, len(all_of_it)))
-    return tuple(Good(word, kind, _price(rng, low, high, currency)) for word, kind, (low, high) in drawn)
+    there = offers(trade)
+    return tuple(offer.priced(rng, currency) for offer in rng.sample(there, min(count, len(there))))
+
+
+def offers(trade: dict[str, Any]) -> tuple[Offer, ...]:
+    """Every good of a trade."""
+    return tuple(
+        Offer(Good(word, kind, ""), *prices)
+        for kind in ("one", "many", "some")
+        for word, prices in trade.get(kind, {}).items()
+    )
+
+
+def words_of(text: str) -> set[str]:
+    """The words in a text, plain, as of one thing: those of `Plum cakes.` are `plum` and `cake`."""
+    return {word.removesuffix("s") for word in re.findall(r"[a-z']+", text.lower())}
+
+
+def resemble(one: Good, other: Good) -> bool:
+    """Whether one name may mean the other too, as `pizza` means a large one: its words are all in the other's."""
+    words, others = words_of(one.word), words_of(other.word)
+    return words <= others or others <= words
 
 
 @cache
@@ -72,12 +105,13 @@ def all_goods() -> tuple[Good, ...]:
 
 def goods_of(trade: dict[str, Any]) -> tuple[Good, ...]:
     """Every good of a trade, without a price."""
-    return tuple(Good(word, kind, "") for kind in ("one", "many", "some") for word in trade.get(kind, {}))
+    return tuple(offer.good for offer in offers(trade))
 
 
 def article(word: str) -> str:
     """`a` or `an`, as the word sounds."""
-    return "an" if word[0] in "aeiou" and not word.startswith(("used", "uni")) else "a"
+    vowel = word[0] in "aeiou" or word.startswith(_SPOKEN_AS_VOWELS)
+    return "an" if vowel and not word.startswith(_SPOKEN_AS_CONSONANTS) else "a"
 
 
 def capital(text: str) -> str:
@@ -103,8 +137,10 @@ def _plural(word: str) -> str:
         return f"{word}es"
     if word.endswith("y") and word[-2] not in "aeiou":
         return f"{word[:-1]}ies"
-    if word.endswith(("lf", "rf")):
+    if word.endswith(("lf", "rf", "oaf")):
         return f"{word[:-1]}ves"
+    if word.endswith("knife"):
+        return f"{word[:-2]}ves"
     if word.endswith("man"):
         return f"{word[:-2]}en"
     return f"{word}s"

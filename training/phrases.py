@@ -4,7 +4,7 @@ import random
 import zlib
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 
 from training.episodes import Exchange
 from training.goods import Good, article
@@ -44,12 +44,17 @@ def phrases(kind: str, held_out: bool = False) -> tuple[str, ...]:
     return part(choices(table("phrases")[kind]), held_out)
 
 
-@cache
 def good_phrases(kind: str, word: str, count: str, held_out: bool = False) -> tuple[str, ...]:
     """All wordings of what a caller wants to know about one of the goods, a `Good` of this `word` and `count`."""
+    return good_wordings(table("phrases")[kind], word, count, held_out)
+
+
+@lru_cache(4096)
+def good_wordings(value: str, word: str, count: str, held_out: bool = False) -> tuple[str, ...]:
+    """The same, of a table's text with ` / ` between wordings."""
     good = Good(word, count, "")
     fields = {"item": word, "a": article(word), "plural": good.plural}
-    return tuple(wording.format(**fields) for wording in phrases(kind, held_out))
+    return tuple(wording.format(**fields) for wording in wordings(value, held_out))
 
 
 @cache

@@ -1,18 +1,20 @@
 """Service roles: somebody who works for a company and knows its goods, prices, hours and rules."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.absent import absent
+from training.catalogue import any_goods
 from training.episodes import Episode, Exchange
-from training.facts import Fact, goods_and_prices, hours, phone, place, rule, special
-from training.goods import article, some_goods
+from training.facts import Fact, about, goods_and_prices, hours, phone, place, rule, special
+from training.goods import Good, article, some_goods
 from training.phrases import Groups, chosen, feelings, garbled, phrases, pick, small_talk
 from training.prompts import Style, Told, fillers, opening, role, style, written
-from training.texts import table
+from training.texts import choices, table
 
 _ANSWER_WORDS = 58
 """About 30 s of speech, with greeting and farewell."""
@@ -21,6 +23,11 @@ _QUESTION_WORDS = 14
 _CURRENCIES = {"dollars": 0.88, "euros": 0.07, "pounds": 0.05}
 _NO_GOODS = 0.12
 """The share of prompts that name nothing for sale."""
+_OPEN = 0.5
+"""The share of the others whose goods are any, and not those of the trade: what is sold must be read to be known."""
+
+_FOREIGN = 2
+"""Rules of other trades that a prompt may tell, since what is told must be read too."""
 
 
 def service(rng: random.Random, held_out: bool = False, playful: bool = False) -> Episode:
@@ -36,7 +43,7 @@ def service(rng: random.Random, held_out: bool = False, playful: bool = False) -
     called = role(rng, trade["kind"])
     openings = "openings" if person.name else "openings_no_name"
     begin, late = opening(rng, openings, held_out, **fields, role=called, a_role=f"{article(called)} {called}")
-    target = rng.randint(24, 58) - len(begin.split()) - (_QUESTION_WORDS if chosen_style.listing == "questions" else 0)
+    target = rng.randint(28, 64) - len(begin.split()) - (_QUESTION_WORDS if chosen_style.listing == "questions" else 0)
     facts, groups = _facts(rng, trade, chosen_style, held_out, target)
     told = [Told(trade["manner"])] if "manner" in trade else []
     told += [fact.told for fact in facts]
@@ -79,27 +86,50 @@ def _facts(
     rng: random.Random, trade: dict[str, Any], style: Style, held_out: bool, target: int
 ) -> tuple[list[Fact], Groups]:
     """Statements of about `target` words in all, what is asked because of them, and what is asked in vain."""
-    own = rng.choice(trade["facts"])
-    rules = [
-        own,
-        *rng.sample([fact for fact in (*trade["facts"], *table("trades")[-1]["facts"]) if fact is not own], 2),
-    ]
     currency = trade.get("currency") or rng.choices(tuple(_CURRENCIES), tuple(_CURRENCIES.values()))[0]
-    goods = some_goods(rng, trade, rng.choice((1, 2, 2, 3, 3)), currency)
-    if "currency" not in trade and rng.random() < _NO_GOODS:
-        goods = ()
+    goods, verb = _goods(rng, trade, currency, held_out)
     others = [hours(rng, style, held_out), place(rng, style, held_out)]
-    others += [rule(rng, style, told, held_out, currency) for told in rules]
+    own, foreign = _rules(rng, trade)
+    first, *rules = [rule(rng, style, told, held_out, currency) for told in own]
+    rules += [rule(rng, style, told, held_out, currency, foreign=True) for told in foreign]
+    others += [*rules, about(rng, style, goods, held_out, currency)]
     if goods:
         others.append(special(rng, goods, held_out))
     if rng.random() < 0.5:
         others.append(phone(rng, style, held_out))
     rng.shuffle(others)
-    facts = [goods_and_prices(rng, style, goods, trade.get("verb", "have"), held_out)] if goods else []
+    facts = [goods_and_prices(rng, style, goods, verb, held_out)] if goods else []
+    facts.append(first)
     for fact in others:
         if sum(len(other.told.text.split()) for other in facts) < target:
             facts.append(fact)
     rng.shuffle(facts)
     known = [group for fact in facts for group in fact.groups]
     topics = [fact.told.topic for fact in facts if fact.told.topic]
-    return facts, [*known, *absent(rng, trade, goods, known, topics, held_out)]
+    return facts, [*known, *absent(rng, trade, goods, verb, known, topics, held_out)]
+
+
+def _goods(rng: random.Random, trade: dict[str, Any], currency: str, held_out: bool) -> tuple[tuple[Good, ...], str]:
+    """What is sold, if anything, and what the company does with it: `have`."""
+    verb = trade.get("verb", "have")
+    if "currency" not in trade and rng.random() < _NO_GOODS:
+        return (), verb
+    if rng.random() < _OPEN:
+        return any_goods(rng, rng.choice((1, 2, 2, 3, 3, 4)), currency, held_out), rng.choice(("have", "have", "offer"))
+    return some_goods(rng, trade, rng.choice((1, 2, 2, 3, 3)), currency), verb
+
+
+def _rules(rng: random.Random, trade: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What else is told, of which no two are asked for alike: of the trade or of any company; and of other trades."""
+    *trades, of_all = table("trades")
+    own = [rng.choice(trade["facts"]), *rng.sample([*trade["facts"], *of_all["facts"]], 2)]
+    foreign = [rng.choice(rng.choice(trades)["facts"]) for _ in range(_FOREIGN)]
+    asked: set[str] = set()
+
+    def unasked(rules: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for told in rules:
+            if asked.isdisjoint(asks := choices(told["asks"])):
+                asked.update(asks)
+                yield told
+
+    return list(unasked(own)), list(unasked(foreign))
