@@ -202,6 +202,7 @@ def test_garbled_speech_is_different_and_not_louder() -> None:
     assert plain is not None
     for _ in range(20):
         garbled = callers.garble(rng, plain)
+        assert garbled is not None
         assert not garbled.words
         assert len(garbled.sound) == len(plain.sound)
         assert not np.array_equal(garbled.sound, plain.sound)
