@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from training.lm import TrainingState
 from training.making.folder import claim, is_running
 from training.making.packed import LOGS
-from training.making.plan import RESERVE_S, STARTUP_S, Job, Machine, Request, is_there, plan, roles
+from training.making.plan import RESERVE_S, STARTUP_S, Job, Machine, Request, encoding, is_there, plan, roles
 from training.making.processes import Running, wait_until
 from training.making.watching import GOES_ON
 from training.packing import DECODER, pack, pieces_in, unpack
@@ -78,7 +78,7 @@ def test_the_plan(gpus: int, minutes: float) -> None:
         assert max(map(len, banks)) > 100, "somewhere as many as there is time for"
     assert len(banks) == min(16 * gpus // 3, 6 * len(parts.learners)), "a third of the cores at most"
     assert not any(job.gpus for name, job in jobs.items() if name.startswith("mix"))
-    assert [job.gpus for name, job in jobs.items() if name.startswith("lines")] == [(gpu,) for gpu in parts.encoders]
+    assert [job.gpus for name, job in jobs.items() if name.startswith("lines")] == [(gpu,) for gpu in encoding(parts)]
 
 
 def test_kokoro_is_silent_sooner_where_a_gpu_does_everything() -> None:

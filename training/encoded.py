@@ -21,7 +21,9 @@ SHIFTS = 4
 """An agent's line is encoded at this many places within a frame, and so heard in as many ways."""
 BEFORE, AFTER = 4, 2
 """Frames of silence around a line while it is encoded."""
-BATCH_FRAMES = 8000
+BATCH_FRAMES, CALLERS_FRAMES = 8000, 3000
+"""Frames that are encoded at a time, of agents' lines and of callers', whose worlds take more memory, on GPUs on which
+five processes encode conversations."""
 
 Codes = npt.NDArray[np.int16]
 
@@ -114,10 +116,11 @@ def _encoded(mimi: MimiModel, lines: list[Line], device: torch.device) -> Codes:
     """All lines. Those of about one length are encoded together."""
     generator = torch.Generator(device).manual_seed(zlib.crc32(lines[0].record.key.encode()) if lines else 0)
     made: list[Codes] = [np.empty((SHIFTS, 0, AGENT_CODEBOOKS), dtype=np.int16)] * len(lines)
+    most = CALLERS_FRAMES if lines and lines[0].record.wish else BATCH_FRAMES
     waiting = sorted(range(len(lines)), key=lambda number: frames_of(lines[number]))
     while waiting:
         frames = frames_of(lines[waiting[-1]])
-        count = max(1, BATCH_FRAMES // (SHIFTS * (frames + BEFORE + AFTER)))
+        count = max(1, most // (SHIFTS * (frames + BEFORE + AFTER)))
         batch, waiting = waiting[-count:], waiting[:-count]
         codes = encode_batch(mimi, [lines[number] for number in batch], frames, generator)
         for number, coded in zip(batch, codes, strict=True):

@@ -137,6 +137,11 @@ def roles(gpus: tuple[str, ...], decoder: bool = True) -> Roles:
     return Roles(learners, helpers[:-1] or helpers, helpers[-1:])
 
 
+def encoding(parts: Roles) -> list[str]:
+    """The GPUs that go on encoding, in order, each once."""
+    return list(dict.fromkeys((*parts.encoders, *parts.decoder)))
+
+
 def plan(machine: Machine, request: Request) -> tuple[Job, ...]:
     """All jobs, in the order in which they begin."""
     return (
@@ -190,7 +195,7 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
     small = SMALL_BANKS if request.small else ("--long", str(LONG_EVERY))
     # Where one GPU does it all, the processes that go on are also those that begin.
     firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
-    others = list(dict.fromkeys((*parts.encoders, *parts.decoder))) or [""]  # In order, each once.
+    others = encoding(parts) or [""]
     first, silent = request.first_speech, speech_ends(machine, request)
     places = [(gpu, BANKS, first) for gpu in firsts]
     places += [(gpu, GPU_SHARDS, first) for _ in range(ENCODERS if machine.gpus else 1) for gpu in others]
@@ -219,7 +224,7 @@ def _mixing(machine: Machine, request: Request) -> list[Job]:
     begins, end, threads = request.first_speech, request.end, threads_of(machine)
     parts = roles(machine.gpus, request.decoder)
     arguments = ("encode", "--lines", "--follow") + (("--small",) if request.small else ())
-    gpus: list[tuple[str, ...]] = [(gpu,) for gpu in parts.encoders]
+    gpus: list[tuple[str, ...]] = [(gpu,) for gpu in encoding(parts)]
     jobs = [
         Job(f"lines-{number}", arguments, gpu, begins, end, needs="speech", makes="codes", threads=threads)
         for number, gpu in enumerate(gpus or [()])
