@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -399,8 +400,13 @@ def test_kokoro_says_several_lines_in_a_breath(kokoro_folder: Path) -> None:
     readings = [Espeak().read(text) for text in texts]
     assert len(readings[2].phonemes) > JOINED
     kokoro = Kokoro(kokoro_folder, CPU)
-    calls = []
-    run, kokoro.run = kokoro.run, lambda inputs: calls.append(inputs) or run(inputs)
+    calls, run = [], kokoro.run
+
+    def counted(inputs: dict[str, Any]) -> list[Any]:
+        calls.append(inputs)
+        return run(inputs)
+
+    kokoro.run = counted
     spoken = kokoro.say(readings, AGENTS["VARM0"])
     assert len(calls) == 3, "the two short ones at the beginning come together"
     for text, line in zip(texts, spoken, strict=True):
