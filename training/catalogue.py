@@ -58,11 +58,7 @@ def askable() -> tuple[Good, ...]:
 
 def last_word(name: str) -> str:
     """The word that says what it is, of one such thing."""
-    return _singular(name.split()[-1])
-
-
-def _singular(word: str) -> str:
-    return word.removesuffix("s")
+    return name.split()[-1].removesuffix("s")
 
 
 def _is_held_out(offer: Offer) -> bool:

@@ -1,6 +1,5 @@
 """Lines as codes: each line encoded once by the trained codec, ready to be laid into conversations."""
 
-import os
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from core.engine.architecture import AGENT_CODEBOOKS
 from core.engine.call import FRAME_SAMPLES
 from training.acoustics import WORLDS, around
 from training.shards import Line, Recorded
+from training.whole_files import whole_file
 
 SHIFTS = 4
 """An agent's line is encoded at this many places within a frame, and so heard in as many ways."""
@@ -97,57 +97,56 @@ def place(line: Line) -> int:
 
 
 def encode_lines(mimi: MimiModel, lines: list[Line], device: torch.device, kept: Path | None = None) -> Codes:
-    """A shard's lines one after the other, int16[4, frames, 8]: agents' at every shift, callers' in each of WORLDS.
+    """A shard's lines one after the other, int16[ways, frames, 8], heard in as many as `ways_of` says.
 
     What the file `kept` holds is not encoded again; one that does not exist is written, for other processes, too.
     """
     if kept is not None and kept.exists():
         codes: Codes = np.load(kept)
-        if codes.shape[:2] == (SHIFTS, sum(map(frames_of, lines))):
+        if codes.shape[:2] == (ways_of(lines), sum(map(frames_of, lines))):
             return codes
     codes = _encoded(mimi, lines, device)
     if kept is not None:
-        write_atomically(kept, codes)
+        with whole_file(kept) as part, part.open("wb") as file:
+            np.save(file, codes)
     return codes
+
+
+def ways_of(lines: list[Line]) -> int:
+    """In how many ways each line is heard: an agent's at every shift, a caller's in each of WORLDS."""
+    return len(WORLDS) if lines and lines[0].record.wish else SHIFTS
 
 
 @torch.inference_mode()
 def _encoded(mimi: MimiModel, lines: list[Line], device: torch.device) -> Codes:
     """All lines. Those of about one length are encoded together."""
     generator = torch.Generator(device).manual_seed(zlib.crc32(lines[0].record.key.encode()) if lines else 0)
-    made: list[Codes] = [np.empty((SHIFTS, 0, AGENT_CODEBOOKS), dtype=np.int16)] * len(lines)
+    ways, empty = ways_of(lines), np.empty((ways_of(lines), 0, AGENT_CODEBOOKS), dtype=np.int16)
+    made: list[Codes] = [empty] * len(lines)
     most = CALLERS_FRAMES if lines and lines[0].record.wish else BATCH_FRAMES
     waiting = sorted(range(len(lines)), key=lambda number: frames_of(lines[number]))
     while waiting:
         frames = frames_of(lines[waiting[-1]])
-        count = max(1, most // (SHIFTS * (frames + BEFORE + AFTER)))
+        count = max(1, most // (ways * (frames + BEFORE + AFTER)))
         batch, waiting = waiting[-count:], waiting[:-count]
         codes = encode_batch(mimi, [lines[number] for number in batch], frames, generator)
         for number, coded in zip(batch, codes, strict=True):
             made[number] = coded[:, : frames_of(lines[number])]
-    return np.concatenate(made, axis=1) if made else np.empty((SHIFTS, 0, AGENT_CODEBOOKS), dtype=np.int16)
+    return np.concatenate([empty, *made], axis=1)
 
 
 def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, generator: torch.Generator) -> Codes:
-    """int16[lines, 4, frames, 8]: frame 0 is the one in which the line begins."""
-    device, callers = generator.device, bool(lines[0].record.wish)
-    sound = np.zeros((len(lines), SHIFTS, (BEFORE + frames + AFTER) * FRAME_SAMPLES), dtype=np.float32)
+    """int16[lines, ways, frames, 8]: frame 0 is the one in which the line begins."""
+    device, callers, ways = generator.device, bool(lines[0].record.wish), ways_of(lines)
+    sound = np.zeros((len(lines), ways, (BEFORE + frames + AFTER) * FRAME_SAMPLES), dtype=np.float32)
     for row, line in enumerate(lines):
-        for shift in range(SHIFTS):
-            start = BEFORE * FRAME_SAMPLES + (place(line) if callers else shift * FRAME_SAMPLES // SHIFTS)
-            sound[row, shift, start : start + len(line.recorded)] = line.pcm
+        for way in range(ways):
+            start = BEFORE * FRAME_SAMPLES + (place(line) if callers else way * FRAME_SAMPLES // SHIFTS)
+            sound[row, way, start : start + len(line.recorded)] = line.pcm
     heard = torch.from_numpy(sound).to(device).flatten(0, 1)
     if callers:
-        kinds = torch.arange(len(WORLDS), device=device).repeat(len(lines))
+        kinds = torch.arange(ways, device=device).repeat(len(lines))
         heard = around(heard, torch.zeros_like(heard), generator, kinds)
     codes = mimi.encode(heard[:, None])
     kept = codes[:, :, BEFORE : BEFORE + frames].transpose(1, 2).to(torch.int16)
-    return kept.reshape(len(lines), SHIFTS, frames, -1).cpu().numpy()
-
-
-def write_atomically(path: Path, codes: Codes) -> None:
-    """Write codes whole or not at all, while others may do the same."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    with part.open("wb") as file:
-        np.save(file, codes)
-    part.replace(path)
+    return kept.reshape(len(lines), ways, frames, -1).cpu().numpy()

@@ -5,7 +5,6 @@ that goes on, no music, no echo, and nobody who mumbles. For these there are the
 one needs neither a codec nor a GPU.
 """
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from training.scripts import loose_phrases
 from training.shape import Shape
 from training.shards import codes_of, is_of_callers, read_index, read_shard, shard_paths
 from training.tokenizer import read_tokenizer
+from training.whole_files import whole_file
 
 KEPT = 150
 """So many mixed banks are kept, the newest ones, of 78 MB each."""
@@ -32,9 +32,8 @@ KEPT = 150
 
 def write_special(folder: Path, special: SpecialCodes) -> None:
     """Keep the codec's codes of silence for those who have no codec."""
-    part = folder / f"special.{os.getpid()}"  # Others may do the same.
-    part.write_bytes(msgspec.json.encode(special))
-    part.replace(folder / "special.json")
+    with whole_file(folder / "special.json") as part:
+        part.write_bytes(msgspec.json.encode(special))
 
 
 def read_special(folder: Path) -> SpecialCodes:

@@ -1,6 +1,5 @@
 """The stages that learn, on the files of a training folder: `speech/`, `tokenizer.model`, `codec.pt`, `lm.pt`."""
 
-import os
 import random
 import shutil
 import time
@@ -33,6 +32,7 @@ from training.shape import NANO, Shape
 from training.shards import Line, codes_of, is_of_callers, read_index, read_shard, shard_paths
 from training.tokenizer import make_tokenizer, read_tokenizer
 from training.voices import AGENTS
+from training.whole_files import whole_file
 
 OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
@@ -136,9 +136,8 @@ def tokenizer_file(folder: Path, shape: Shape) -> Path:
     path = folder / "tokenizer.model"
     if not path.exists() and shape.architecture.text_vocab_size == NANO.architecture.text_vocab_size:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}")  # Others may do the same.
-        shutil.copy(Checkpoint.read(NANO_CHECKPOINT).tokenizer, part)
-        part.replace(path)
+        with whole_file(path) as part:
+            shutil.copy(Checkpoint.read(NANO_CHECKPOINT).tokenizer, part)
     elif not path.exists():
         make_tokenizer(path, shape.architecture.text_vocab_size)
     return path
