@@ -13,7 +13,7 @@ from tests.agents_lines import add_agents_lines
 from training.callers import Callers, utterance
 from training.calling import ANYTHING
 from training.composer import Composer
-from training.conversations import ANSWER, PAUSE, TALK, YIELD
+from training.conversations import ANSWER, NOTICED, PAUSE, TALK, YIELD
 from training.dialogues import PADDING, Dialogue
 from training.encoded import CallerLine, Lines
 from training.episodes import Episode, Exchange
@@ -130,6 +130,26 @@ def test_what_the_agent_is_given_to_say_is_marked(dialogues: list[Dialogue]) -> 
         soon = np.concatenate([dialogue.speaking[3:], np.ones(3, dtype=np.bool_)])  # The end may cut it off.
         assert (dialogue.speaking | soon)[words & dialogue.given].all()
     assert marked > 0
+
+
+def test_the_agent_misses_turns_and_comes_back(long_ones: list[Dialogue]) -> None:
+    """Its silence is not learned from the caller's last word on, but while the caller speaks; then it answers again."""
+    missed, returned, most = 0, 0, 0
+    for dialogue in long_ones:
+        spans, in_a_row = said(dialogue), 0
+        for (_, end), (begin, following) in pairwise([*spans, (float(len(dialogue.text)), 0.0)]):
+            first, last = int(end) + 1, int(begin)
+            if dialogue.speaking[first:last].any():
+                returned, in_a_row = returned + bool(in_a_row), 0
+            if dialogue.speaking[first:last].any() or not dialogue.given[first:last].any():
+                continue
+            in_a_row += 1
+            missed, most = missed + 1, max(most, in_a_row)
+            assert dialogue.given[first + 1 : min(last, first + NOTICED[0])].all()
+            assert not dialogue.given[last + 1 : int(following)].any()
+    assert missed > 30
+    assert returned > 10
+    assert most >= 4
 
 
 def test_a_word_is_written_down_when_its_end_has_been_heard() -> None:

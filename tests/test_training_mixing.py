@@ -17,7 +17,7 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.prompt import GAP_FRAMES, SpecialCodes
 from tests.engines import CPU
 from training.acoustics import WORLDS
-from training.bank import Bank
+from training.bank import Bank, BankSizes
 from training.bank_folder import BankFolder
 from training.callers import Callers, Utterance
 from training.dialogues import HEARD_AFTER, PADDING, VOICE_FRAMES, Dialogue
@@ -49,7 +49,7 @@ class Folder:
     def mix(self, numbers: range) -> None:
         """Mix some banks."""
         tokenizer = tokenizer_file(self.path, SMALL)
-        mix_conversations(self.path, tokenizer, numbers, POSITIONS, CONVERSATIONS, self.told.append, SMALL)
+        mix_conversations(self.path, tokenizer, numbers, BankSizes(CONVERSATIONS, POSITIONS), self.told.append, SMALL)
 
     def bank(self, number: int) -> Bank:
         return Bank.load(self.path / "banks" / f"mixed-{POSITIONS}-{number:04d}.pt", CPU)

@@ -33,7 +33,7 @@ from core.errors import CheckpointError
 from core.media.voices import read_voice
 from core.settings.sections import EngineConfig
 from tests.engines import CPU
-from training.bank import Bank
+from training.bank import Bank, BankSizes
 from training.codec import CodecOptions
 from training.dialogues import PADDING, VOICE_FRAMES, Dialogue, positions_of
 from training.encoded import encode_lines
@@ -95,7 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     save_file(untrained_mimi(torch.Generator().manual_seed(0), TINY.mimi).state_dict(), path / "mimi.safetensors")
     for part in ((0.0, 0.05), (0.7, 1.0)):  # The second has judges from its first step.
         train_codec(path, CPU, Schedule(2.0, *part), folder.report("codec").append, CODEC, TINY.mimi)
-    encode_conversations(path, CPU, range(1), POSITIONS, CONVERSATIONS, folder.report("encode").append, TINY)
+    encode_conversations(path, CPU, range(1), BankSizes(CONVERSATIONS, POSITIONS), folder.report("encode").append, TINY)
     for part in ((0.0, 0.5), (0.5, 1.0)):
         train_lm(path, CPU, Schedule(2.0, *part), folder.report("lm").append, LM)
     export(path, path / "nano", folder.report("export").append, TINY, VOICES)
@@ -316,9 +316,9 @@ def test_stages_say_what_they_lack(tmp_path: Path) -> None:
         train_codec(tmp_path, CPU, Schedule(1), quiet.append, CODEC, TINY.mimi)
     make_tokenizer(tmp_path / "tokenizer.model", PIECES, count=20)
     with pytest.raises(CheckpointError, match=r"spectral\.latent must be 32, as seanet has it"):
-        encode_conversations(tmp_path, CPU, range(1), POSITIONS, 1, quiet.append, TINY)
+        encode_conversations(tmp_path, CPU, range(1), BankSizes(1, POSITIONS), quiet.append, TINY)
     with pytest.raises(click.ClickException, match="run the stage `speech` first"):
-        encode_conversations(tmp_path, CPU, range(1), POSITIONS, 1, quiet.append)
+        encode_conversations(tmp_path, CPU, range(1), BankSizes(1, POSITIONS), quiet.append)
     with pytest.raises(click.ClickException, match="run the stage `encode` first"):
         train_lm(tmp_path, CPU, Schedule(1), quiet.append, LM)
     with pytest.raises(click.ClickException, match="run the stage `lm` first"):

@@ -23,8 +23,29 @@ ENCODED_FRAMES = 6_000
 ROUND = 16
 """Frames that a batch's length is a multiple of: Fourier transforms of such lengths are fast."""
 
+LONG_POSITIONS, LONG_SHARE = 1500, 0.3
+"""Positions of the long conversations, and how many of them are in a bank for each short one in another."""
+
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Some conversations' tokens, begins, speaking, sounds, heard and given, see `Bank`."""
+
+
+@dataclass(frozen=True)
+class BankSizes:
+    """How many conversations are in a bank, and how many positions each has, prompt included.
+
+    Every `long`th bank, if that is not 0, is of fewer conversations of LONG_POSITIONS positions instead.
+    """
+
+    count: int
+    positions: int
+    long: int = 0
+
+    def of(self, number: int) -> tuple[int, int]:
+        """Conversations and positions of bank `number`."""
+        if self.long and number % self.long == self.long - 1:
+            return max(1, round(LONG_SHARE * self.count)), LONG_POSITIONS
+        return self.count, self.positions
 
 
 @dataclass(frozen=True)
@@ -34,8 +55,8 @@ class Bank:
     `tokens`: int16[conversations, positions, 17]; `begins`: the prompts' lengths, int64[conversations];
     `speaking`: whether the agent does, bool[conversations, positions]; `sounds`: whether its codes sound as its text
     reads, and are to be learned, bool[conversations]; `heard`: what the caller says in text pieces, padding in the
-    prompt, int16[conversations, positions]; `given`: where the agent's text is given to it and not to be learned,
-    bool[conversations, positions].
+    prompt, int16[conversations, positions]; `given`: where the agent's text is not to be learned, since it is given to
+    it or missing by mistake, bool[conversations, positions].
     """
 
     tokens: Tensor

@@ -14,7 +14,7 @@ from training.garbling import garbled
 from training.teachers import MARGIN
 from training.voices import FLITE_VOICES
 
-SHARES = {"kokoro": 0.5, "espeak": 0.32, "flite": 0.18}
+SHARES = {"kokoro": 0.4, "espeak": 0.36, "flite": 0.24}
 """How often callers speak by which teacher."""
 Sound = npt.NDArray[np.int16]
 

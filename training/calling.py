@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-from training.catalogue import askable
+from training.catalogue import askable, part_names
 from training.episodes import Episode
-from training.facts import price_asks
+from training.facts import indirect_asks, price_asks
 from training.goods import Good
 from training.manners import pause, said
 from training.phrases import good_wordings, wordings
@@ -33,6 +33,8 @@ IN_A_ROW = {"kokoro": 5}
 PRICES, ABOUT, RULES = 0.32, 0.16, 0.12
 """The shares of the other lines that ask for prices and for what else is told of goods, each good of all in turn; and
 for the rules of all trades. A persona that is drawn anew has goods that those of a shard have not."""
+INDIRECT = 0.35
+"""How often the price of a good is asked for in words of its own, where there are some."""
 SALAD_WORDS = (3, 9)
 """Words in one of those, at least and at most."""
 _OF_GOODS = ("price", "no_price", "no_good")
@@ -60,8 +62,9 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
     sentences = tuple(sentence for persona in personas for sentence in _sentences(persona))
     # Evenly drawn, a kind of few wordings would have each a hundred times, and one of many hardly any.
     weights = [len(wishes) ** 0.5 for wishes in kinds]
-    prices = _in_turn(teacher, shard * round(count * (1 - RAMBLING) * PRICES))
-    others = _in_turn(teacher, shard * round(count * (1 - RAMBLING) * ABOUT))
+    named = (*askable(), *part_names().values())
+    prices = _in_turn(teacher, named, shard * round(count * (1 - RAMBLING) * PRICES))
+    others = _in_turn(teacher, askable(), shard * round(count * (1 - RAMBLING) * ABOUT))
     rules = [wishes for trade in table("trades") for told in trade["facts"] if (wishes := wordings(told["asks"]))]
     for number in range(count):
         if number % IN_A_ROW.get(teacher, 1) == 0:
@@ -71,7 +74,8 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
             wish, text = ANYTHING, _salad(rng, sentences) if rng.random() < SALAD else rng.choice(sentences)
         else:
             if draw < PRICES:
-                wishes = price_asks(next(prices), held_out=False)
+                good = next(prices)
+                wishes = (rng.random() < INDIRECT and indirect_asks(good, False)) or price_asks(good, held_out=False)
             elif draw < PRICES + ABOUT:
                 good = next(others)
                 wishes = good_wordings(rng.choice(table("about"))["asks"], good.word, good.count)
@@ -84,9 +88,9 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
         yield Call(wish, text, speaker, pause(rng, text))
 
 
-def _in_turn(teacher: str, begin: int) -> Iterator[Good]:
+def _in_turn(teacher: str, named: Sequence[Good], begin: int) -> Iterator[Good]:
     """All goods over and over in an order of this teacher's, so that shards in a row ask for each equally often."""
-    goods = random.Random(f"goods {teacher}").sample(askable(), len(askable()))
+    goods = random.Random(f"goods {teacher}").sample(named, len(named))
     return islice(cycle(goods), begin % len(goods), None)
 
 

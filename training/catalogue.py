@@ -1,7 +1,7 @@
 """Goods that any business may have: so many that they are heard and found in the prompt, and not known by heart."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache
 
 from training.goods import Good, Offer, all_goods, offers, resemble, words_of
@@ -48,6 +48,22 @@ def short_name(good: Good, goods: tuple[Good, ...]) -> Good | None:
     if " " not in good.word or sum(last.lower() in words_of(one.word) for one in goods) > 1:
         return None
     return next((one for one in _by_last_word().get(last, ()) if one.word == good.word.split()[-1]), None)
+
+
+def part_name(good: Good, goods: tuple[Good, ...]) -> Good | None:
+    """`large one` for `large pizza`, if this is the only one of these goods that is large."""
+    first = good.word.split()[0]
+    if " " not in good.word or sum(first in one.word.split() for one in goods) > 1:
+        return None
+    return part_names().get(first)
+
+
+@cache
+def part_names() -> dict[str, Good]:
+    """What callers may name of a good instead of all of it, by its first word: those that several goods begin with."""
+    pairs = [good.word.split() for good in askable() if good.count == "one"]
+    begins = Counter(words[0] for words in pairs if len(words) == 2)
+    return {first: Good(f"{first} one", "one", "") for first, number in begins.items() if number > 1}
 
 
 @cache

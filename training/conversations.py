@@ -43,12 +43,15 @@ TOLD, CHATTY = 0.2, 0.35
 """How often a caller tells something before a question; and who comes to the point late."""
 RAMBLING = 0.6
 """How many of the sentences that are told wish for nothing, and may be anything."""
-AT_LENGTH = 0.3
+AT_LENGTH = 0.12
 """How often somebody who tells something in a long conversation does so for up to two minutes."""
 STATEMENTS = (1, 1, 2, 2, 3, 4, 6, 8)
 PAIRED = 0.1
 GIVEN, AFTER_GIVEN = 0.05, (6, 25)
 """How often the agent is given a sentence to say after its own words, and how many frames after them."""
+LAPSE, LAPSES, NOTICED = 0.07, (1, 1, 2, 3, 5, 8), (15, 75)
+"""How often the agent begins to miss what it is asked, for how many turns it does, and the frames after which the
+caller goes on. Its silence is not learned but read: whoever has once missed a turn must not be silent for ever."""
 NODDED = 0.16
 """How often a caller says "mhm" during an answer that is long enough."""
 AGAIN = 0.1
@@ -95,6 +98,7 @@ class Conversation:
         self._now = 0  # The frame at which the caller may speak next.
         self._answer: tuple[int, int] | None = None  # The frames of the agent's last words, which may be interrupted.
         self._stories: list[str] = []
+        self._lapses = 0  # So many turns more remain without an answer.
 
     def hold(self) -> None:
         """From the greeting on until the dialogue is full, or nobody has more to say."""
@@ -176,6 +180,9 @@ class Conversation:
         for _, said in asked:
             end = self._dialogue.say(said, sample, self._pieces)
             sample = end + seconds(rng, BREATH)
+        if self._lapses or rng.random() < LAPSE:
+            self._missed(end // FRAME_SAMPLES + 1)
+            return
         self._answered([one.answer for one, _ in asked], end // FRAME_SAMPLES + 1 + rng.randint(*ANSWER))
 
     def _asks(self, exchange: Exchange) -> Utterance | None:
@@ -230,6 +237,13 @@ class Conversation:
             if word is not None:
                 sample = dialogue.say(word, sample, self._pieces) + seconds(rng, WAIT)
         return sample
+
+    def _missed(self, begin: int) -> None:
+        """The agent says nothing to what ended at frame `begin`, and the caller goes on after a while."""
+        self._lapses = (self._lapses or self._rng.choice(LAPSES)) - 1
+        self._answer = None
+        self._now = begin + self._rng.randint(*NOTICED)
+        self._dialogue.given[begin : self._now] = True
 
     def _answered(self, texts: list[str], begin: int) -> None:
         """The agent says these lines one after the other from frame `begin` on, and the caller may speak after that."""

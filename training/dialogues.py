@@ -35,7 +35,7 @@ class Dialogue:
 
     `user`, int64[frames, 8], is the caller in codes: silence at first, and lines that have codes, as heard in `world`.
     `heard`, int64[frames], is what the caller says in text pieces, each word's from HEARD_AFTER frames after its end.
-    `given`, bool[frames], is where the agent's text is given to it, to be said and not to be thought of.
+    `given`, bool[frames], is where the agent's text is not to be learned: what it is given to say, and missed answers.
     `sounds` is whether the agent's codes sound as its text reads: not where it was spliced.
     """
 

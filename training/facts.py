@@ -9,7 +9,7 @@ from typing import Any
 
 from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
-from training.catalogue import other_good, short_name
+from training.catalogue import other_good, part_name, short_name
 from training.episodes import Exchange
 from training.goods import Good, capital, money, words_of
 from training.numbers import written_price
@@ -250,10 +250,18 @@ def price_asks(good: Good, held_out: bool) -> tuple[str, ...]:
     )
 
 
+def indirect_asks(good: Good, held_out: bool) -> tuple[str, ...]:
+    """What somebody says who needs one of the goods, of `texts/wanted.yaml`: nothing for most goods."""
+    wanted = table("wanted")
+    return wordings(wanted[good.word], held_out) if good.word in wanted else ()
+
+
 def _asks(rng: random.Random, good: Good, goods: tuple[Good, ...], held_out: bool) -> tuple[str, ...]:
-    """The same, now and then by its last word too, where no other of the goods has it."""
-    short = short_name(good, goods) if rng.random() < _SHORT else None
-    return price_asks(good, held_out) + (price_asks(short, held_out) if short else ())
+    """The same, and as people put it who do not name it; now and then by its last word or its first, where no other of
+    the goods has it."""
+    names = [short_name(good, goods) if rng.random() < _SHORT else None, part_name(good, goods)]
+    shorter = (ask for name in names if name for ask in price_asks(name, held_out))
+    return (*price_asks(good, held_out), *indirect_asks(good, held_out), *shorter)
 
 
 def _price_answer(rng: random.Random, good: Good) -> str:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from core.engine.prompt import SpecialCodes
-from training.bank import build_bank
+from training.bank import BankSizes, build_bank
 from training.bank_folder import MIXED_PREFIX
 from training.composer import Composer
 from training.encoded import Lines
@@ -48,16 +48,16 @@ def mix_conversations(
     folder: Path,
     tokenizer: Path,
     numbers: range,
-    positions: int,
-    count: int,
+    sizes: BankSizes,
     report: Callable[[str], None],
     shape: Shape,
 ) -> None:
-    """Mix banks of `count` conversations into `banks/`, taking in lines as they get codes, and delete the oldest."""
+    """Mix banks of such `sizes` into `banks/`, taking in lines as they get codes, and delete the oldest."""
     special, pieces = read_special(folder), read_tokenizer(tokenizer)
     lines, episodes, seen = Lines(), dict[str, Episode](), set[Path]()
     composer: Composer | None = None
     for number in numbers:
+        count, positions = sizes.of(number)
         path = folder / "banks" / f"{MIXED_PREFIX}{positions}-{number:04d}.pt"
         if path.exists():
             continue

@@ -36,10 +36,24 @@ KINDS = {"service": 0.66, "playful": 0.1, "talk": 0.16, "teacher": 0.04, "crisis
 """The kinds of episodes and their shares."""
 SHIPPED_PERSONAS = Path(__file__).parents[1] / "personas"
 """The personas that come with the service."""
-_REPEAT_SHARE = 0.1
+_REPEAT_SHARE = 0.06
 _GOODBYE_SHARE = 0.4
-_SELDOM = {"garbled": 0.35, "hello": 0.5, "thanks": 0.5, "yes": 0.7, "no": 0.7, "jest": 0.5}
-"""How often such exchanges come beside those about the prompt, 1.0."""
+_SELDOM = {
+    "garbled": 0.2,
+    "hello": 0.5,
+    "thanks": 0.5,
+    "yes": 0.7,
+    "no": 0.7,
+    "jest": 0.4,
+    "question": 0.5,
+    "request": 0.5,
+    "neutral": 0.8,
+    "compliment": 0.5,
+    "glad": 0.7,
+    **dict.fromkeys(("no_fact", "no_good", "no_hours", "no_where", "no_phone", "no_special"), 0.4),
+}
+"""How often such exchanges come beside those about the prompt, 1.0. What is not understood is refused, the rather the
+more is refused in all."""
 
 
 def episode(rng: random.Random, kind: str | None = None, held_out: bool = False) -> Episode:

@@ -12,6 +12,7 @@ from training.catalogue import any_goods
 from training.episodes import Episode, Exchange
 from training.facts import Fact, about, goods_and_prices, hours, phone, place, rule, special
 from training.goods import Good, article, some_goods
+from training.persons import Telling, traits
 from training.phrases import Groups, chosen, feelings, garbled, phrases, pick, small_talk
 from training.prompts import Style, Told, fillers, opening, role, style, written
 from training.texts import choices, table
@@ -26,6 +27,8 @@ _NO_GOODS = 0.12
 _OPEN = 0.5
 """The share of the others whose goods are any, and not those of the trade: what is sold must be read to be known."""
 
+_PERSONAL = 0.2
+"""The share of prompts that may also tell something of a life."""
 _FOREIGN = 2
 """Rules of other trades that a prompt may tell, since what is told must be read too."""
 
@@ -97,6 +100,9 @@ def _facts(
         others.append(special(rng, goods, held_out))
     if rng.random() < 0.5:
         others.append(phone(rng, style, held_out))
+    if rng.random() < _PERSONAL:
+        own, _ = traits(rng, Telling(style.labelled, ""), trade["kind"].partition(" ")[2], held_out, count=1)
+        others += [Fact(trait.told, ((2.5, (trait.exchange,)),)) for trait in own]
     rng.shuffle(others)
     facts = [goods_and_prices(rng, style, goods, verb, held_out)] if goods else []
     facts.append(first)

@@ -17,7 +17,7 @@ from core.engine.mimi.spectral import SECTION, SpectralMimi, SpectralNetwork, Sp
 from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
 from core.engine.weights import load_mimi, read_json
-from training.bank import build_bank, encoded
+from training.bank import BankSizes, build_bank, encoded
 from training.bank_folder import BankFolder
 from training.codec import CodecOptions, CodecTraining
 from training.coded import CodedSpeech
@@ -38,8 +38,6 @@ OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
 LOOKED_S = 2.0
 """Seconds between two looks for new speech."""
-LONG_POSITIONS, LONG_SHARE = 1500, 0.3
-"""Positions of the long conversations, and how many of them are in a bank for each short one in another."""
 Report = Callable[[str], None]
 
 
@@ -169,25 +167,18 @@ def encode_conversations(
     folder: Path,
     device: torch.device,
     numbers: range,
-    positions: int,
-    count: int,
+    sizes: BankSizes,
     report: Report,
     shape: Shape = NANO,
-    long: int = 0,
 ) -> None:
-    """Mix and encode banks of `count` conversations into `banks/`, taking in new speech as it comes.
-
-    Every `long`th bank, if that is not 0, is of fewer conversations of LONG_POSITIONS positions instead.
-    """
+    """Mix and encode banks of such `sizes` into `banks/`, taking in new speech as it comes."""
     tokenizer = read_tokenizer(tokenizer_file(folder, shape))
     mimi = trained_mimi(folder, device, shape.mimi)
     special = special_codes(mimi)
     known, episodes, seen, read = Lines(), dict[str, Episode](), set[Path](), 0.0
     for number in numbers:
-        is_long = long > 0 and number % long == long - 1
-        length = LONG_POSITIONS if is_long else positions
-        size = max(1, round(LONG_SHARE * count)) if is_long else count
-        path = folder / "banks" / f"{length}-{number:04d}.pt"
+        count, positions = sizes.of(number)
+        path = folder / "banks" / f"{positions}-{number:04d}.pt"
         if path.exists():
             continue
         began = time.monotonic()
@@ -205,10 +196,10 @@ def encode_conversations(
         if not episodes:
             raise click.ClickException(f"{folder / 'speech'} is empty: run the stage `speech` first.")
         composer = Composer(known, episodes, tokenizer, special, shape.architecture, loose_phrases())
-        build_bank(encoded(composer, mimi, size, length, number), special, size, length).save(path)
+        build_bank(encoded(composer, mimi, count, positions, number), special, count, positions).save(path)
         spent = time.monotonic() - began
         report(
-            f"bank {number}: {size} conversations of {length} positions out of {len(episodes)} episodes, "
+            f"bank {number}: {count} conversations of {positions} positions out of {len(episodes)} episodes, "
             f"{read:.1f} hours, {spent:.0f} s"
         )
 

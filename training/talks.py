@@ -1,19 +1,23 @@
 """Open conversations, emergencies and teachers: roles without a company."""
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from training import names
+from training.catalogue import any_goods
 from training.episodes import Episode, Exchange
+from training.facts import Fact, goods_and_prices, hours, place
 from training.goods import article
 from training.persons import Telling, traits
 from training.phrases import Groups, answer, chosen, feelings, garbled, phrases, pick, small_talk, wordings
-from training.prompts import fillers, opening, style, written
+from training.prompts import Style, Told, fillers, opening, style, written
 from training.texts import choices, table
 
 _ANSWER_WORDS = 52
 _THIRD_PERSON = 0.25
 """The share of prompts that tell of their person in the third person."""
+_SELLING, _ALSO = 0.4, 0.6
+"""The share of people who sell something, and of those who then also tell when, or where."""
 _ENJOYS = "You enjoy having a good conversation."
 
 
@@ -46,9 +50,13 @@ def talk(rng: random.Random, held_out: bool = False) -> Episode:
         About=f"{manner[0].upper()}{manner[1:]} {topic}",
     )
     more = fillers(rng, "talk_instructions")
-    prompt = written(rng, chosen_style, begin, late, [trait.told for trait in told], more)
+    work = _work(rng, chosen_style, held_out)
+    told = told[: 2 if work.told else None]
+    statements = [trait.told for trait in told] + work.told
+    rng.shuffle(statements)
+    prompt = written(rng, chosen_style, begin, late, statements, more)
     fields = {"name": person.name, "first": person.first}
-    groups: Groups = [(2.5, (trait.exchange,)) for trait in told]
+    groups = [*work.groups, *((2.5, (trait.exchange,)) for trait in told)]
     groups += [
         (0.8, (replace(trait.exchange, kind="no_fact", answer=pick(rng, talks["no_fact"])),)) for trait in others
     ]
@@ -61,6 +69,23 @@ def talk(rng: random.Random, held_out: bool = False) -> Episode:
         groups.append((1.5, (Exchange("job", wordings(talks["job_asks"], held_out), job_answer),)))
     greeting = pick(rng, talks["greetings"], **fields)
     return _episode(rng, "talk", prompt, person, greeting, groups, held_out, talks["help"])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a prompt tells of what somebody sells and when, and what is asked because of it; mostly nothing."""
+
+    told: list[Told]
+    groups: Groups
+
+
+def _work(rng: random.Random, style: Style, held_out: bool) -> _Work:
+    facts: list[Fact] = []
+    if rng.random() < _SELLING:
+        goods = any_goods(rng, rng.choice((1, 2, 2, 3)), "dollars", held_out)
+        facts = [goods_and_prices(rng, style, goods, rng.choice(("have", "sell")), held_out)]
+        facts += [fact(rng, style, held_out) for fact in (hours, place) if rng.random() < _ALSO]
+    return _Work([fact.told for fact in facts], [group for fact in facts for group in fact.groups])
 
 
 def crisis(rng: random.Random, held_out: bool = False) -> Episode:

@@ -21,9 +21,9 @@ SHARED_SPEECH, SPEECH = 0.25, 0.3
 hardly learned."""
 KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
 """Processes a GPU that speak agents' lines, and callers': more of them only wait for each other."""
-ENCODERS, MORE_ENCODERS = 3, 2
+ENCODERS, MORE_ENCODERS = 3, 1
 """Processes that go on encoding on each GPU that does, and those that join them when Kokoro is silent, where nobody
-learns: each is bound by the core on which it composes. 80 GB do not hold seven."""
+learns: each is bound by the core on which it composes. 80 GB do not hold seven, and one encodes single lines."""
 MIXERS = 6
 """Processes that mix, for each GPU that learns, on a third of the cores at most: it takes a mixed bank every 3.4 s, and
 a process makes one in 11 s, or 20 s among many."""
@@ -32,7 +32,7 @@ ROBOTS, ROBOT_CALLERS = 60, 160
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
 BANKS, LONG_EVERY = 8, 4
-"""The banks that each learning GPU encodes at first, every so manieth of which is of long conversations."""
+"""The banks that each learning GPU encodes at first; every so manieth of any process is of long conversations."""
 SMALL_BANKS = ("--positions", "448", "--count", "6", "--small")
 """A rehearsal's banks."""
 
@@ -192,7 +192,6 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
 def _encoding(machine: Machine, request: Request) -> list[Job]:
     """A few banks on each GPU that learns, so that it can begin, and as many as there is time for on the others."""
     parts = roles(machine.gpus, request.decoder)
-    small = SMALL_BANKS if request.small else ("--long", str(LONG_EVERY))
     # Where one GPU does it all, the processes that go on are also those that begin.
     firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
     others = encoding(parts) or [""]
@@ -206,7 +205,7 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
             f"encode-{number}",
             (
                 *("encode", "--banks", *map(str, banks_of(number, 1 if request.small else count))),
-                *small,
+                *bank_options(request),
             ),
             (gpu,) if gpu else (),
             begins,
@@ -232,9 +231,14 @@ def _mixing(machine: Machine, request: Request) -> list[Job]:
     mixers = 1 if request.small else max(1, min(machine.cores // 3, MIXERS * len(parts.learners)))
     for number in range(mixers):
         banks = banks_of(number, 1 if request.small else GPU_SHARDS)
-        arguments = ("mix", "--banks", *map(str, banks), *(SMALL_BANKS if request.small else ()))
+        arguments = ("mix", "--banks", *map(str, banks), *bank_options(request))
         jobs.append(Job(f"mix-{number}", arguments, (), begins, end, needs="codes", makes="banks"))
     return jobs
+
+
+def bank_options(request: Request) -> tuple[str, ...]:
+    """What banks are of."""
+    return SMALL_BANKS if request.small else ("--long", str(LONG_EVERY))
 
 
 def speech_ends(machine: Machine, request: Request) -> float:
