@@ -101,8 +101,8 @@ def _facts(
     if rng.random() < 0.5:
         others.append(phone(rng, style, held_out))
     if rng.random() < _PERSONAL:
-        own, _ = traits(rng, Telling(style.labelled, ""), trade["kind"].partition(" ")[2], held_out, count=1)
-        others += [Fact(trait.told, ((2.5, (trait.exchange,)),)) for trait in own]
+        personal, _ = traits(rng, Telling(style.labelled, ""), trade["kind"].partition(" ")[2], held_out, count=1)
+        others += [Fact(trait.told, ((2.5, (trait.exchange,)),)) for trait in personal]
     rng.shuffle(others)
     facts = [goods_and_prices(rng, style, goods, verb, held_out)] if goods else []
     facts.append(first)
