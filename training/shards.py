@@ -75,6 +75,12 @@ class Said:
     wish: str = ""
 
 
+def hours_in(path: Path) -> float:
+    """How long the sound of the shard with this JSON file takes; none where there is no sound."""
+    sound = path.with_suffix(".pcm")
+    return sound.stat().st_size / 2 / SAMPLE_RATE / 3600 if sound.exists() else 0.0
+
+
 def write_shard(path: Path, episodes: dict[str, Episode], lines: Iterable[Said]) -> float:
     """Write lines as `path`.pcm and `path`.json, the latter last and at once. Returns the seconds of speech.
 

@@ -8,8 +8,7 @@ from training.bank_folder import is_mixed
 from training.making.packed import pack_all
 from training.making.plan import Job, Machine, Need, Request, is_there, plan
 from training.making.processes import Running, last_lines
-from training.shards import teacher_of
-from training.teachers import SAMPLE_RATE
+from training.shards import hours_in, teacher_of
 
 TOLD_EVERY = 20.0
 """Seconds between two accounts of how it goes."""
@@ -132,7 +131,6 @@ def hours_of(folder: Path) -> dict[str, float]:
     """Hours of speech in a folder of whole shards, by teacher."""
     found: dict[str, float] = {}
     for path in folder.glob("*.json"):
-        sound = path.with_suffix(".pcm")
         teacher = teacher_of(path)
-        found[teacher] = found.get(teacher, 0.0) + sound.stat().st_size / 2 / SAMPLE_RATE / 3600
+        found[teacher] = found.get(teacher, 0.0) + hours_in(path)
     return found

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from training.shards import codes_of, is_of_callers
+from training.shards import codes_of, hours_in, is_of_callers
 
 RESERVE_S, SMALL_RESERVE_S = 25.0, 4.0
 """Seconds at the end in which nothing is to learn: what there is is packed."""
@@ -21,9 +21,15 @@ SHARED_SPEECH, SPEECH = 0.25, 0.3
 hardly learned."""
 KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
 """Processes a GPU that speak agents' lines, and callers': more of them only wait for each other."""
-ENCODERS, MORE_ENCODERS = 3, 1
-"""Processes that go on encoding on each GPU that does, and those that join them when Kokoro is silent, where nobody
-learns: each is bound by the core on which it composes. 80 GB do not hold seven, and one encodes single lines."""
+ENCODERS = 3
+"""Processes that go on encoding on each GPU that does: each is bound by the core on which it composes. 80 GB do not
+hold seven, with those that encode single lines."""
+LINES, LINES_S = 3, 75.0
+"""Processes that encode single lines on each GPU that is to learn, and for how many seconds when all have spoken. One
+more stays on each GPU that encodes, and another joins it when Kokoro is silent: beside Kokoro one takes a minute for an
+hour of callers."""
+CODED_HOURS = 25.0
+"""So much of callers' speech has codes before anything is mixed: of less, conversations would be of the same lines."""
 MIXERS = 6
 """Processes that mix, for each GPU that learns, on a third of the cores at most: it takes a mixed bank every 3.4 s, and
 a process makes one in 11 s, or 20 s among many."""
@@ -195,11 +201,8 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
     # Where one GPU does it all, the processes that go on are also those that begin.
     firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
     others = encoding(parts) or [""]
-    first, silent = request.first_speech, speech_ends(machine, request)
-    places = [(gpu, BANKS, first) for gpu in firsts]
-    places += [(gpu, GPU_SHARDS, first) for _ in range(ENCODERS if machine.gpus else 1) for gpu in others]
-    free = [gpu for gpu in parts.encoders if request.kokoro and gpu not in parts.learners]
-    places += [(gpu, GPU_SHARDS, silent) for _ in range(MORE_ENCODERS) for gpu in free]
+    places = [(gpu, BANKS) for gpu in firsts]
+    places += [(gpu, GPU_SHARDS) for _ in range(ENCODERS if machine.gpus else 1) for gpu in others]
     return [
         Job(
             f"encode-{number}",
@@ -208,13 +211,13 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
                 *bank_options(request),
             ),
             (gpu,) if gpu else (),
-            begins,
+            request.first_speech,
             request.end,
             needs="speech",
             makes="banks",
             threads=threads_of(machine),
         )
-        for number, (gpu, count, begins) in enumerate(places)
+        for number, (gpu, count) in enumerate(places)
     ]
 
 
@@ -223,10 +226,14 @@ def _mixing(machine: Machine, request: Request) -> list[Job]:
     begins, end, threads = request.first_speech, request.end, threads_of(machine)
     parts = roles(machine.gpus, request.decoder)
     arguments = ("encode", "--lines", "--follow") + (("--small",) if request.small else ())
-    gpus: list[tuple[str, ...]] = [(gpu,) for gpu in encoding(parts)]
+    places: list[tuple[tuple[str, ...], float, float]] = [((gpu,), begins, end) for gpu in encoding(parts)]
+    places = places or [((), begins, end)]
+    places += [((gpu,), speech_ends(machine, request), end) for gpu in parts.encoders if gpu not in parts.learners]
+    learners = [gpu for gpu in parts.learners if gpu not in parts.encoders]
+    places += [((gpu,), begins, begins + LINES_S) for gpu in learners for _ in range(LINES)]
     jobs = [
-        Job(f"lines-{number}", arguments, gpu, begins, end, needs="speech", makes="codes", threads=threads)
-        for number, gpu in enumerate(gpus or [()])
+        Job(f"lines-{number}", arguments, gpus, begin, ends, needs="speech", makes="codes", threads=threads)
+        for number, (gpus, begin, ends) in enumerate(places)
     ]
     mixers = 1 if request.small else max(1, min(machine.cores // 3, MIXERS * len(parts.learners)))
     for number in range(mixers):
@@ -277,8 +284,10 @@ def is_there(need: Need, folder: Path, request: Request) -> bool:
         kinds = {is_of_callers(path) for path in (folder / "speech").glob("*.json")}
         return kinds == {True, False}
     if need == "codes":
-        kinds = {is_of_callers(path) for path in (folder / "speech").glob("*.json") if codes_of(path).exists()}
-        return kinds == {True, False} and (folder / "special.json").exists()
+        coded = [path for path in (folder / "speech").glob("*.json") if codes_of(path).exists()]
+        callers = [path for path in coded if is_of_callers(path)]
+        enough = bool(callers) if request.small else sum(map(hours_in, callers)) >= CODED_HOURS
+        return enough and len(callers) < len(coded) and (folder / "special.json").exists()
     if need == "banks":
         return len(list((folder / "banks").glob("*.pt"))) >= request.enough
     return True
