@@ -17,7 +17,18 @@ from safetensors.torch import save_file
 from training.lm import TrainingState
 from training.making.folder import claim, is_running
 from training.making.packed import LOGS
-from training.making.plan import RESERVE_S, STARTUP_S, Job, Machine, Request, encoding, is_there, plan, roles
+from training.making.plan import (
+    CODED_HOURS,
+    RESERVE_S,
+    STARTUP_S,
+    Job,
+    Machine,
+    Request,
+    encoding,
+    is_there,
+    plan,
+    roles,
+)
 from training.making.processes import Running, wait_until
 from training.making.watching import GOES_ON
 from training.packing import DECODER, pack, pieces_in, unpack
@@ -78,7 +89,9 @@ def test_the_plan(gpus: int, minutes: float) -> None:
         assert max(map(len, banks)) > 100, "somewhere as many as there is time for"
     assert len(banks) == min(16 * gpus // 3, 6 * len(parts.learners)), "a third of the cores at most"
     assert not any(job.gpus for name, job in jobs.items() if name.startswith("mix"))
-    assert [job.gpus for name, job in jobs.items() if name.startswith("lines")] == [(gpu,) for gpu in encoding(parts)]
+    lasting = [job.gpus for name, job in jobs.items() if name.startswith("lines") and job.ends == request.end]
+    assert set(lasting) == {(gpu,) for gpu in encoding(parts)}
+    assert all(on(jobs, request.first_speech + 1, gpu).count("lines") for gpu in map(str, range(gpus)))
 
 
 def test_kokoro_is_silent_sooner_where_a_gpu_does_everything() -> None:
@@ -86,16 +99,14 @@ def test_kokoro_is_silent_sooner_where_a_gpu_does_everything() -> None:
     assert ends == [pytest.approx(300), pytest.approx(360)]
 
 
-def test_more_encode_when_kokoro_is_silent() -> None:
+def test_more_lines_get_codes_when_kokoro_is_silent() -> None:
     for gpus in (1, 2, 4):
         request, jobs = planned(gpus, 20)
         parts = roles(tuple(map(str, range(gpus))))
         for gpu in parts.encoders:
             counts = [
                 sum(
-                    gpu in job.gpus and job.begins <= second < job.ends
-                    for name, job in jobs.items()
-                    if "encode" in name
+                    gpu in job.gpus and job.begins <= second < job.ends for name, job in jobs.items() if "lines" in name
                 )
                 for second in (request.first_speech + 1, request.end - 1)
             ]
@@ -114,6 +125,9 @@ def test_what_jobs_wait_for(tmp_path: Path) -> None:
     (tmp_path / "special.json").touch()
     assert not is_there("codes", tmp_path, request), "no caller has codes yet"
     (tmp_path / "speech" / "callers-espeak-00000.npy").touch()
+    assert not is_there("codes", tmp_path, request), "of so few lines nothing is mixed"
+    with (tmp_path / "speech" / "callers-espeak-00000.pcm").open("wb") as sound:
+        sound.truncate(int(CODED_HOURS * 3600 * 2 * 24_000))  # It takes no room.
     assert is_there("codes", tmp_path, request)
     for number in range(2):
         assert not is_there("banks", tmp_path, request)

@@ -230,7 +230,7 @@ def _mixing(machine: Machine, request: Request) -> list[Job]:
     places = places or [((), begins, end)]
     places += [((gpu,), speech_ends(machine, request), end) for gpu in parts.encoders if gpu not in parts.learners]
     learners = [gpu for gpu in parts.learners if gpu not in parts.encoders]
-    places += [((gpu,), begins, begins + LINES_S) for gpu in learners for _ in range(LINES)]
+    places += [((gpu,), begins, min(end, begins + LINES_S)) for gpu in learners for _ in range(LINES)]
     jobs = [
         Job(f"lines-{number}", arguments, gpus, begin, ends, needs="speech", makes="codes", threads=threads)
         for number, (gpus, begin, ends) in enumerate(places)
