@@ -7,9 +7,9 @@ from typing import Any
 
 from training.catalogue import other_good
 from training.episodes import Exchange
-from training.facts import offered, price_asks
 from training.goods import Good, goods_of, words_of
 from training.phrases import Groups, phrases, pick, wordings
+from training.pricing import offered, price_asks
 from training.texts import choices, table
 
 _KINDS = {"hours": 0.5, "where": 0.5, "phone": 0.35, "special": 0.25, "goods": 0.4, "prices": 0.5}

@@ -14,10 +14,10 @@ from itertools import cycle, islice
 
 from training.catalogue import askable, part_names
 from training.episodes import Episode
-from training.facts import indirect_asks, price_asks
 from training.goods import Good
 from training.manners import pause, said
 from training.phrases import good_wordings, wordings
+from training.pricing import indirect_asks, price_asks
 from training.scripts import episode, loose_phrases, shipped_episodes
 from training.texts import table
 from training.voices import Speaker, caller

@@ -10,10 +10,11 @@ from training import names
 from training.absent import absent
 from training.catalogue import any_goods
 from training.episodes import Episode, Exchange
-from training.facts import Fact, about, goods_and_prices, hours, phone, place, rule, special
+from training.facts import Fact, about, hours, phone, place, rule
 from training.goods import Good, article, some_goods
 from training.persons import Telling, traits
 from training.phrases import Groups, chosen, feelings, garbled, phrases, pick, small_talk
+from training.pricing import goods_and_prices, special
 from training.prompts import Style, Told, fillers, opening, role, style, written
 from training.texts import choices, table
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from training import names
 from training.catalogue import any_goods
 from training.episodes import Episode, Exchange
-from training.facts import Fact, goods_and_prices, hours, place
+from training.facts import Fact, hours, place
 from training.goods import article
 from training.persons import Telling, traits
 from training.phrases import Groups, answer, chosen, feelings, garbled, phrases, pick, small_talk, wordings
+from training.pricing import goods_and_prices
 from training.prompts import Style, Told, fillers, opening, style, written
 from training.texts import choices, table
 

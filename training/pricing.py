@@ -1,0 +1,132 @@
+"""What the prompts of those who sell something tell of it: goods and prices, and what is special about one of them."""
+
+import random
+
+from core.engine.spoken_numbers import spell_numbers
+from training.catalogue import part_name, short_name
+from training.episodes import Exchange
+from training.facts import Fact
+from training.goods import Good, capital
+from training.numbers import written_price
+from training.phrases import Groups, good_phrases, phrases, wordings
+from training.prompts import Style, Told
+from training.texts import table
+
+_SHORT = 0.4
+"""How often one of the goods may be called by its last word, if it is the only one with it."""
+_LEFT = {"one": "one", "many": "a few", "some": "a little"}
+
+
+def goods_and_prices(rng: random.Random, style: Style, goods: tuple[Good, ...], verb: str, held_out: bool) -> Fact:
+    """What there is, and what it costs."""
+    groups: Groups = [
+        (3.0, (Exchange("price", _asks(rng, good, goods, held_out), _price_answer(rng, good)),)) for good in goods
+    ]
+    what = Exchange("goods", phrases("goods", held_out), f"We {verb} {offered(goods)}.")
+    more = Exchange("more", phrases("more", held_out), _more(rng, goods, verb))
+    groups.append((2.0, (what, more)))
+    if len(goods) == 1:
+        groups.append((1.0, (Exchange("prices", phrases("prices", held_out), _price_answer(rng, goods[0])),)))
+    elif len(goods[0].price.split()) < 4:
+        both = f"{capital(goods[0].tell)}, and {goods[1].subject} {goods[1].price}{goods[1].each}."
+        groups.append((1.0, (Exchange("prices", phrases("prices", held_out), spell_numbers(both)),)))
+    return Fact(Told(_price_list(rng, style, goods, verb), "our prices"), tuple(groups))
+
+
+def _price_list(rng: random.Random, style: Style, goods: tuple[Good, ...], verb: str) -> str:
+    prices = [f"{written_price(rng, good.price, style.digits)}{good.each}" for good in goods]
+    pairs = tuple(zip(goods, prices, strict=True))
+    if style.labelled or rng.random() < 0.25:
+        entry = rng.choice(("{} {}", "{} {}", "{}: {}", "{} ({})", "{} - {}", "{} for {}"))
+        entries = [entry.format(good.word, price) for good, price in pairs]
+        label = rng.choice(("Prices: ", "Prices: ", "Price list: ", "Costs: ", "Rates: ", f"We {verb} ", ""))
+        if entry == "{}: {}" and label.endswith(": "):
+            label = ""
+        text = rng.choice((", ", ", ", " and ", "; ")).join(entries)
+        return f"{label}{text}." if label else f"{capital(text)}."
+    form = rng.random()
+    if form < 0.15 and len(goods) > 1:
+        tells = [f"{goods[0].subject} {goods[0].costs} {prices[0]}"]
+        tells += [f"{good.subject} {price}" for good, price in pairs[1:]]
+        return f"{capital(', '.join(tells[:-1]))} and {tells[-1]}."
+    if form < 0.3:
+        return f"We {verb} {' and '.join(f'{good.subject} for {price}' for good, price in pairs)}."
+    sentence = rng.choice(table("prompts")["price_sentences"])
+    return " ".join(_price_sentence(sentence, good, price) for good, price in pairs)
+
+
+def _price_sentence(sentence: str, good: Good, price: str) -> str:
+    return sentence.format(
+        subject=good.subject,
+        Subject=capital(good.subject),
+        be=good.be,
+        costs=good.costs,
+        goes="go" if good.count == "many" else "goes",
+        price=price,
+    )
+
+
+def offered(goods: tuple[Good, ...]) -> str:
+    """What one may name of it in a breath."""
+    return " and ".join([good.plural for good in goods][:2])
+
+
+def _more(rng: random.Random, goods: tuple[Good, ...], verb: str) -> str:
+    if len(goods) > 2:
+        return spell_numbers(f"We also {verb} {goods[2].plural}. {capital(goods[2].tell)}.")
+    return rng.choice(("That is all for now.", "I am sorry, that is all.", "Nothing else today, I am afraid."))
+
+
+def price_asks(good: Good, held_out: bool) -> tuple[str, ...]:
+    """All ways to ask for one of the goods and its price."""
+    return tuple(
+        ask for kind in (f"price_{good.count}", "stock") for ask in good_phrases(kind, good.word, good.count, held_out)
+    )
+
+
+def indirect_asks(good: Good, held_out: bool) -> tuple[str, ...]:
+    """What somebody says who needs one of the goods, of `texts/wanted.yaml`: nothing for most goods."""
+    wanted = table("wanted")
+    return wordings(wanted[good.word], held_out) if good.word in wanted else ()
+
+
+def _asks(rng: random.Random, good: Good, goods: tuple[Good, ...], held_out: bool) -> tuple[str, ...]:
+    """The same, and as people put it who do not name it; now and then by its last word or its first, where no other of
+    the goods has it."""
+    names = [short_name(good, goods) if rng.random() < _SHORT else None, part_name(good, goods)]
+    shorter = (ask for name in names if name for ask in price_asks(name, held_out))
+    return (*price_asks(good, held_out), *indirect_asks(good, held_out), *shorter)
+
+
+def _price_answer(rng: random.Random, good: Good) -> str:
+    plain = f"{capital(good.subject)} {good.be} {good.price}{good.each}."
+    answer = rng.choice(
+        (
+            f"{capital(good.tell)}.",
+            f"{capital(good.tell)}.",
+            plain,
+            f"The {good.word} {good.costs} {good.price}{good.each}.",
+            f"The {good.word} {good.be} {good.price}{good.each}.",
+            f"Sure, {good.tell}.",
+        )
+    )
+    return spell_numbers(answer)
+
+
+def special(rng: random.Random, goods: tuple[Good, ...], held_out: bool) -> Fact:
+    """What is special about one of the goods."""
+    good = goods[-1]
+    tell = rng.choice(
+        (
+            f"This week {good.subject} {good.be} half price.",
+            f"Today {good.subject} {good.be} half price.",
+            f"{capital(good.subject)} {good.be} very popular.",
+            f"{capital(good.subject)} {good.be} the special today.",
+            f"There {good.be} only {_LEFT[good.count]} {good.word} left today.",
+        )
+    )
+    if "half price" in tell:
+        answer = rng.choice((tell, f"Yes. {tell}", f"Good question. {tell}"))
+    else:
+        answer = rng.choice((tell, f"Well, {tell[0].lower()}{tell[1:]}"))
+    return Fact(Told(tell), ((2.0, (Exchange("special", phrases("special", held_out), answer),)),))
