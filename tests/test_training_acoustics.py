@@ -9,6 +9,7 @@ from torch import Tensor
 from core.engine.call import SAMPLE_RATE
 from training import noises
 from training.acoustics import around, banded, clipped, echo, lossy, room, telephone
+from training.formants import stretched
 
 pytestmark = pytest.mark.training
 SECONDS = 2
@@ -52,6 +53,36 @@ def test_a_noise_has_unit_power_and_is_the_same_for_the_same_seed(kind: noises.N
     assert torch.equal(made, kind(3, SAMPLES, generator()))
     assert not torch.equal(made, kind(3, SAMPLES, generator(1)))
     assert not torch.equal(made[0], made[1])
+
+
+def vowel(pitch: float, formant: float) -> Tensor:
+    """Harmonics of a pitch, the louder the nearer to a formant: float32[1, samples]."""
+    time = torch.arange(SAMPLES) / SAMPLE_RATE
+    harmonics = torch.arange(1, 40) * pitch
+    level = 0.05 * torch.exp(-((harmonics - formant) / 300).square()) + 0.0005
+    return (level[:, None] * torch.sin(2 * torch.pi * harmonics[:, None] * time)).sum(dim=0, keepdim=True)
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.18])
+def test_formants_move_and_the_pitch_stays(factor: float) -> None:
+    sound = vowel(120.0, 1500.0)
+    moved = stretched(sound, torch.tensor([factor]))
+    assert moved.shape == sound.shape
+    assert float(moved.square().mean()) == pytest.approx(float(sound.square().mean()), rel=1e-4)
+    power = torch.fft.rfft(moved[0]).abs().square()
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, len(power))
+    assert float((power * frequency).sum() / power.sum()) == pytest.approx(1500 * factor, rel=0.06)
+    between = (frequency % 120 - 60).abs() < 40
+    assert float(power[between].sum() / power.sum()) < 0.01, "there is nothing between the harmonics"
+    torch.testing.assert_close(stretched(sound, torch.ones(1)), sound, atol=1e-4, rtol=0)
+
+
+def test_each_row_has_a_throat_of_its_own() -> None:
+    sound = vowel(120.0, 1500.0).expand(2, -1)
+    moved = stretched(sound, torch.tensor([1.0, 1.18]))
+    torch.testing.assert_close(moved[0], sound[0], atol=1e-4, rtol=0)
+    assert not torch.allclose(moved[1], sound[1], atol=1e-2)
+    assert not stretched(torch.zeros(1, SAMPLES), torch.tensor([1.1])).any(), "silence stays what it is"
 
 
 def test_babble_is_what_others_say() -> None:

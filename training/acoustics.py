@@ -14,6 +14,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from core.engine.call import SAMPLE_RATE
+from training.formants import stretched
 from training.noises import (
     Noise,
     amplitude,
@@ -36,6 +37,8 @@ MUTED = 0.25
 """The share of callers whose microphone adds no noise of its own: most of these are perfectly silent between words."""
 GAIN = (-20.0, 6.0)
 """Decibels by which callers' lines are louder than they were recorded."""
+THROATS, THROAT = 0.4, (-0.17, 0.17)
+"""The share of callers whose formants are others, and by which factor these are higher, as a natural logarithm."""
 FAINT = (-75.0, -50.0)
 """The noise of microphones, in decibels of full scale."""
 NOISES: tuple[tuple[Noise, float, float, float], ...] = (
@@ -189,6 +192,8 @@ def around(callers: Tensor, agents: Tensor, generator: torch.Generator, kinds: T
         kinds = torch.multinomial(shares, batch, replacement=True, generator=generator)
     clean, telephoned, narrow, _ = (kinds == kind for kind in range(len(WORLDS)))
     worldly = ~clean
+    factors = uniform(batch, *THROAT, generator)[:, 0].exp()
+    callers = applied(callers.clone(), some(THROATS), lambda part, rows: stretched(part, factors[rows]))
     dry = callers * amplitude(uniform(batch, *GAIN, generator))
     sound = applied(dry.clone(), worldly & some(ROOMS), lambda part, _: room(part, generator))
     beside = 20 * loudness(dry).log10()

@@ -1,7 +1,7 @@
 """Who calls, and what they can say: callers' lines by wish and by voice, and speech that nobody understands."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -66,6 +66,10 @@ class Callers:
                 self._teachers[teacher(line.voice)][wish].append(line)
                 self._names[teacher(line.voice)].append(line.voice)
 
+    def __len__(self) -> int:
+        """How many lines they have said."""
+        return sum(map(len, self._names.values()))
+
     def voice(self, rng: Random) -> str:
         """Somebody; empty where there is nobody."""
         there = [name for name in SHARES if name in self._names]
@@ -97,3 +101,12 @@ class Callers:
         sound = garbled(said.sound.astype(np.float32), other.sound.astype(np.float32), rng)
         before, after = (max(1.0, float(np.abs(samples).max(initial=0))) for samples in (said.sound, sound))
         return Utterance((sound * min(1.0, 1.2 * before / after)).clip(-32767, 32767).astype(np.int16), (), ())
+
+
+def by_world(lines: Mapping[str, Sequence[CallerLine]]) -> list[Callers]:
+    """All callers by the worlds in which they are heard, since nobody changes theirs in a call."""
+    worlds: dict[int | None, dict[str, list[CallerLine]]] = defaultdict(_by_wish)
+    for wish, spoken in lines.items():
+        for line in spoken:
+            worlds[line.world][wish].append(line)
+    return [Callers(said) for said in worlds.values()] or [Callers({})]

@@ -11,8 +11,7 @@ import sentencepiece
 
 from core.engine.architecture import Architecture
 from core.engine.prompt import SpecialCodes, Tokens, Voice, lay_out
-from training.acoustics import WORLDS
-from training.callers import Callers
+from training.callers import by_world
 from training.conversations import Conversation
 from training.dialogues import VOICE_FRAMES, Dialogue, Pieces
 from training.encoded import SHIFTS, AgentLine, Lines
@@ -46,7 +45,8 @@ class Composer:
     ) -> None:
         self._lines, self._episodes, self._loose = lines, episodes, loose
         self._tokenizer, self._special, self._architecture = tokenizer, special, architecture
-        self._callers = Callers(lines.callers)
+        self._callers = by_world(lines.callers)
+        self._counts = [max(1, len(callers)) for callers in self._callers]
         self._spliced = spliced
         self._pieces: Pieces = cache(tokenizer.encode)
         self._names = sorted(name for name in episodes if name in lines.agents)
@@ -61,13 +61,11 @@ class Composer:
         spliced = rng.random() < self._spliced
         episode, speaker, said = self._new(rng) if spliced else self._spoken(rng)
         prompt = self._prompt(rng, episode.prompt, speaker)
-        (world,) = rng.choices(range(len(WORLDS)), tuple(WORLDS.values()))
+        (callers,) = rng.choices(self._callers, self._counts)
         frames = positions - len(prompt) - 1
-        dialogue = Dialogue.silent(prompt, frames, self._special, sounds=not spliced, world=world)
+        dialogue = Dialogue.silent(prompt, frames, self._special, sounds=not spliced)
         given = self._lines.voices[speaker]
-        Conversation(
-            rng, dialogue, episode, said, given, self._callers, self._loose, self._pieces, self._special
-        ).hold()
+        Conversation(rng, dialogue, episode, said, given, callers, self._loose, self._pieces, self._special).hold()
         return dialogue
 
     def _spoken(self, rng: random.Random) -> tuple[Episode, str, Mapping[str, AgentLine]]:

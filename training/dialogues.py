@@ -33,7 +33,7 @@ Pieces = Callable[[str], list[int]]
 class Dialogue:
     """One conversation: what the agent does, frame by frame, and where the caller's lines begin, in samples.
 
-    `user`, int64[frames, 8], is the caller in codes: silence at first, and lines that have codes, as heard in `world`.
+    `user`, int64[frames, 8], is the caller in codes: silence at first, and lines that have codes.
     `heard`, int64[frames], is what the caller says in text pieces, each word's from HEARD_AFTER frames after its end.
     `given`, bool[frames], is where the agent's text is not to be learned: what it is given to say, and missed answers.
     `sounds` is whether the agent's codes sound as its text reads: not where it was spliced.
@@ -48,17 +48,16 @@ class Dialogue:
     given: npt.NDArray[np.bool_]
     caller: list[tuple[int, Sound]] = field(default_factory=list)
     sounds: bool = True
-    world: int = 0
     free: int = 0
     """The first frame into which the next word that is heard may be written."""
 
     @classmethod
-    def silent(cls, prompt: Tokens, frames: int, special: SpecialCodes, sounds: bool, world: int = 0) -> "Dialogue":
+    def silent(cls, prompt: Tokens, frames: int, special: SpecialCodes, sounds: bool) -> "Dialogue":
         """One of so many frames in which nobody speaks yet."""
         text, heard = np.full((2, frames), PADDING, dtype=np.int64)
         agent, user = np.tile(np.array(special.silence, dtype=np.int64), (2, frames, 1))
         speaking, given = np.zeros((2, frames), dtype=np.bool_)
-        return cls(prompt, text, agent, user, speaking, heard, given, sounds=sounds, world=world)
+        return cls(prompt, text, agent, user, speaking, heard, given, sounds=sounds)
 
     def speak(self, line: AgentLine, begin: int, shift: int, pieces: Pieces) -> int:
         """The agent says a line, as it was encoded at `shift`, from frame `begin` on. Returns the frame after it."""
@@ -90,7 +89,7 @@ class Dialogue:
             frame = start // FRAME_SAMPLES
             start = frame * FRAME_SAMPLES + said.place
             room = self.user[frame : -(-(start + len(said.sound)) // FRAME_SAMPLES)]
-            room[:] = said.codes[self.world][: len(room)]
+            room[:] = said.codes[: len(room)]
         self.caller.append((start, said.sound))
         for word, end in zip(said.words, said.ends, strict=True):
             self.free = write(self.heard, max(self.free, (start + end) // FRAME_SAMPLES + HEARD_AFTER), pieces(word))

@@ -1,5 +1,6 @@
 """Lines as codes: each line encoded once by the trained codec, ready to be laid into conversations."""
 
+import random
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -43,8 +44,8 @@ class CallerLine:
     """A line of a caller: int16[samples] at 24 kHz, what it says with its words' seconds, and in whose voice.
 
     `pcm` is a view of the shard's file, which all processes share: hours of callers need no memory of their own.
-    `codes`, int16[worlds, frames, 8], is how it is heard in each of WORLDS when it begins at the sample `place` of a
-    frame; None where nobody has encoded it.
+    `codes`, int16[frames, 8], is how it is heard in one of WORLDS, number `world`, when it begins at the sample `place`
+    of a frame; None where nobody has encoded it, and the world is not decided.
     """
 
     pcm: Recorded
@@ -52,6 +53,7 @@ class CallerLine:
     words: tuple[float, ...]
     voice: str
     codes: Codes | None = None
+    world: int | None = None
     place: int = 0
 
 
@@ -73,10 +75,11 @@ class Lines:
 
     def add_callers(self, lines: list[Line], codes: Codes | None = None) -> None:
         """Take in callers' lines, with their codes if they are to be laid into conversations as codes."""
-        coded = [None] * len(lines) if codes is None else split(lines, codes)
+        coded = [None] * len(lines) if codes is None else [one[0] for one in split(lines, codes)]
+        world = None if codes is None else world_of(lines)
         for line, one in zip(lines, coded, strict=True):
             record = line.record
-            made = CallerLine(line.recorded, record.text, record.words, record.speaker, one, place(line))
+            made = CallerLine(line.recorded, record.text, record.words, record.speaker, one, world, place(line))
             self.callers[record.wish].append(made)
 
 
@@ -113,8 +116,17 @@ def encode_lines(mimi: MimiModel, lines: list[Line], device: torch.device, kept:
 
 
 def ways_of(lines: list[Line]) -> int:
-    """In how many ways each line is heard: an agent's at every shift, a caller's in each of WORLDS."""
-    return len(WORLDS) if lines and lines[0].record.wish else SHIFTS
+    """In how many ways each line is heard: an agent's at every shift, a caller's in one world."""
+    return 1 if lines and lines[0].record.wish else SHIFTS
+
+
+def world_of(lines: list[Line]) -> int:
+    """In which of WORLDS a shard's callers are heard, drawn by their shares.
+
+    Other lines in each are worth more than the same ones in all.
+    """
+    (world,) = random.Random(f"world {lines[0].record.key}").choices(range(len(WORLDS)), tuple(WORLDS.values()))
+    return world
 
 
 @torch.inference_mode()
@@ -124,19 +136,20 @@ def _encoded(mimi: MimiModel, lines: list[Line], device: torch.device) -> Codes:
     ways, empty = ways_of(lines), np.empty((ways_of(lines), 0, AGENT_CODEBOOKS), dtype=np.int16)
     made: list[Codes] = [empty] * len(lines)
     most = CALLERS_FRAMES if lines and lines[0].record.wish else BATCH_FRAMES
+    world = world_of(lines) if lines else 0
     waiting = sorted(range(len(lines)), key=lambda number: frames_of(lines[number]))
     while waiting:
         frames = frames_of(lines[waiting[-1]])
         count = max(1, most // (ways * (frames + BEFORE + AFTER)))
         batch, waiting = waiting[-count:], waiting[:-count]
-        codes = encode_batch(mimi, [lines[number] for number in batch], frames, generator)
+        codes = encode_batch(mimi, [lines[number] for number in batch], frames, generator, world)
         for number, coded in zip(batch, codes, strict=True):
             made[number] = coded[:, : frames_of(lines[number])]
     return np.concatenate([empty, *made], axis=1)
 
 
-def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, generator: torch.Generator) -> Codes:
-    """int16[lines, ways, frames, 8]: frame 0 is the one in which the line begins."""
+def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, generator: torch.Generator, world: int = 0) -> Codes:
+    """int16[lines, ways, frames, 8]: frame 0 is the one in which the line begins. Callers are heard in a `world`."""
     device, callers, ways = generator.device, bool(lines[0].record.wish), ways_of(lines)
     sound = np.zeros((len(lines), ways, (BEFORE + frames + AFTER) * FRAME_SAMPLES), dtype=np.float32)
     for row, line in enumerate(lines):
@@ -145,7 +158,7 @@ def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, generator: tor
             sound[row, way, start : start + len(line.recorded)] = line.pcm
     heard = torch.from_numpy(sound).to(device).flatten(0, 1)
     if callers:
-        kinds = torch.arange(ways, device=device).repeat(len(lines))
+        kinds = torch.full((len(lines),), world, device=device)
         heard = around(heard, torch.zeros_like(heard), generator, kinds)
     codes = mimi.encode(heard[:, None])
     kept = codes[:, :, BEFORE : BEFORE + frames].transpose(1, 2).to(torch.int16)

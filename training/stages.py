@@ -36,6 +36,8 @@ from training.whole_files import whole_file
 
 OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
+MOST_CALLERS = 80
+"""So many new shards of callers are taken in for a bank: to read one takes 0.1 s, and there may be hundreds."""
 LOOKED_S = 2.0
 """Seconds between two looks for new speech."""
 Report = Callable[[str], None]
@@ -183,12 +185,17 @@ def encode_conversations(
             continue
         began = time.monotonic()
         new = [path for path in shard_paths(folder / "speech") if path not in seen]
+        callers = 0
         # In another order in each process, so that most are encoded by one of them, and read by the others.
         for shard in random.Random(number).sample(new, len(new)):
-            lines = read_shard(shard)
             if is_of_callers(shard):
+                callers += 1
+                if callers > MOST_CALLERS:
+                    continue
+                lines = read_shard(shard)
                 known.add_callers(lines)  # As sound, to be mixed with noise first.
             else:
+                lines = read_shard(shard)
                 known.add_agents(lines, encode_lines(mimi, lines, device, codes_of(shard)))
                 episodes |= read_index(shard).episodes
             seen.add(shard)

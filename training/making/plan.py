@@ -34,7 +34,8 @@ MIXERS = 6
 """Processes that mix, for each GPU that learns, on a third of the cores at most: it takes a mixed bank every 3.4 s, and
 a process makes one in 11 s, or 20 s among many."""
 ROBOTS, ROBOT_CALLERS = 60, 160
-"""Shards of robots' lines, with 32 personas each, and of espeak-ng's callers."""
+"""Shards of robots' lines, with 32 personas each, and of espeak-ng's callers for each GPU: an hour and 172 MB each. A
+line that is heard again and again is known by heart, and cores have nothing else to do."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
 BANKS, LONG_EVERY = 8, 4
@@ -175,7 +176,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         return Job(name, tuple(arguments), gpu, 0.0, ends, makes="speech")
 
     jobs = [
-        job("callers-espeak", (0, 1 if small else ROBOT_CALLERS), cores // 2, end),
+        job("callers-espeak", (0, 1 if small else ROBOT_CALLERS * max(1, len(machine.gpus))), cores // 2, end),
         job("espeak", (0, 1 if small else ROBOTS), cores // 4, end),
     ]
     if request.flite is not None:
