@@ -17,6 +17,7 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.prompt import GAP_FRAMES, SpecialCodes
 from tests.engines import CPU
 from training.acoustics import WORLDS
+from training.ambience import make_ambience, read_ambience, stretch
 from training.bank import Bank, BankSizes
 from training.bank_folder import BankFolder
 from training.callers import Callers, Utterance, by_world
@@ -26,7 +27,7 @@ from training.mixing import delete_oldest, mix_conversations, read_special
 from training.shape import SMALL
 from training.shards import Line, LineRecord, codes_of, read_index, read_shard, shard_paths
 from training.speech import make_shard
-from training.stages import encode_all_lines, tokenizer_file
+from training.stages import encode_all_lines, tokenizer_file, trained_mimi
 from training.teachers import MARGIN
 from training.tokenizer import read_tokenizer
 from training.voices import ESPEAK
@@ -102,6 +103,7 @@ def test_a_mixed_bank_has_the_layout_of_a_bank(folder: Folder) -> None:
         for world in coded[:, :frames].tolist():
             lines.setdefault(tuple(world[0]), []).append([tuple(code) for code in world])
     assert bank.tokens.shape == (CONVERSATIONS, POSITIONS, STREAMS)
+    ambient: set[Frame] = {tuple(code) for code in read_ambience(folder.path).reshape(-1, AGENT_CODEBOOKS).tolist()}
     found = 0
     for row in range(CONVERSATIONS):
         begin, steps = int(bank.begins[row]), steps_of(bank.tokens[row])
@@ -112,20 +114,20 @@ def test_a_mixed_bank_has_the_layout_of_a_bank(folder: Folder) -> None:
         assert all(
             code in said if talks else code == special.silence for code, talks in zip(agent, speaking, strict=True)
         )
-        found += spoken([tuple(code) for code in steps[begin:, 9:].tolist()], lines, special.silence)
+        found += spoken([tuple(code) for code in steps[begin:, 9:].tolist()], lines, ambient | {special.silence})
         heard = np.flatnonzero(bank.heard[row] != PADDING)
         assert (heard >= begin + HEARD_AFTER).all()
     assert found > 2 * CONVERSATIONS, "callers speak"
     assert (bank.heard != PADDING).sum() > 10 * CONVERSATIONS, "what callers say is written down"
 
 
-def spoken(user: list[Frame], lines: dict[Frame, list[list[Frame]]], silence: Frame) -> int:
-    """How many lines a caller says at least, where all are whole (but at the end) and there is silence between them."""
+def spoken(user: list[Frame], lines: dict[Frame, list[list[Frame]]], between: set[Frame]) -> int:
+    """How many lines a caller says at least, where all are whole (but at the end), with what may be between them."""
     fewest = {0: 0}
     for at, frame in enumerate(user):
         if at not in fewest:
             continue
-        ways = [(1, 0)] if frame == silence else []
+        ways = [(1, 0)] if frame in between else []
         for line in lines.get(frame, ()):
             rest = user[at : at + len(line)]
             if rest == line[: len(rest)]:
@@ -160,6 +162,25 @@ def test_a_line_in_codes_is_written_down_after_its_words(folder: Folder) -> None
     assert written[-1] >= (end - MARGIN * SAMPLE_RATE) // FRAME_SAMPLES + HEARD_AFTER
     assert Callers(lines.callers).garble(rng, said) is None, "what has codes is not spoilt any more"
     assert Callers(lines.callers).garble(rng, Utterance(said.sound, said.words, said.ends)) is not None
+
+
+def test_between_lines_one_hears_the_callers_world(folder: Folder) -> None:
+    ambience = read_ambience(folder.path)
+    assert ambience.shape[::3] == (len(WORLDS), AGENT_CODEBOOKS)
+    whole = stretch(ambience, random.Random(0), 2, ambience.shape[2])
+    assert any(np.array_equal(whole, row) for row in ambience[2])
+    longer = stretch(ambience, random.Random(0), 1, 2 * ambience.shape[2])
+    assert np.array_equal(longer[: len(longer) // 2], longer[len(longer) // 2 :])
+    heard = {tuple(frame) for frame in ambience.reshape(-1, AGENT_CODEBOOKS).tolist()}
+    bank, special = folder.bank(0), read_special(folder.path)
+    loud = 0
+    for row in range(CONVERSATIONS):
+        steps = steps_of(bank.tokens[row])[int(bank.begins[row]) :, 9:].tolist()
+        loud += sum(tuple(frame) in heard for frame in steps if tuple(frame) != special.silence) > 20
+    assert 0.2 * CONVERSATIONS < loud < CONVERSATIONS, "some are silent"
+    before = (folder.path / "ambience.npy").stat().st_mtime_ns
+    make_ambience(folder.path, trained_mimi(folder.path, CPU, SMALL.mimi), CPU, 1, 8)
+    assert (folder.path / "ambience.npy").stat().st_mtime_ns == before, "it is made once"
 
 
 def test_a_caller_stays_in_one_world() -> None:

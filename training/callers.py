@@ -53,10 +53,10 @@ def _by_wish() -> dict[str, list[CallerLine]]:
 
 
 class Callers:
-    """All that callers have said."""
+    """All that callers have said, in one of WORLDS if they are in codes."""
 
-    def __init__(self, lines: dict[str, list[CallerLine]]) -> None:
-        self._lines = lines
+    def __init__(self, lines: dict[str, list[CallerLine]], world: int | None = None) -> None:
+        self._lines, self.world = lines, world
         self._wishes = [wish for wish, spoken in lines.items() if spoken]
         self._voices, self._teachers = _Spoken(_by_wish), _Spoken(_by_wish)
         self._names: dict[str, list[str]] = defaultdict(list)
@@ -109,4 +109,4 @@ def by_world(lines: Mapping[str, Sequence[CallerLine]]) -> list[Callers]:
     for wish, spoken in lines.items():
         for line in spoken:
             worlds[line.world][wish].append(line)
-    return [Callers(said) for said in worlds.values()] or [Callers({})]
+    return [Callers(said, world) for world, said in worlds.items()] or [Callers({})]

@@ -11,10 +11,11 @@ import sentencepiece
 
 from core.engine.architecture import Architecture
 from core.engine.prompt import SpecialCodes, Tokens, Voice, lay_out
+from training.ambience import stretch
 from training.callers import by_world
 from training.conversations import Conversation
 from training.dialogues import VOICE_FRAMES, Dialogue, Pieces
-from training.encoded import SHIFTS, AgentLine, Lines
+from training.encoded import SHIFTS, AgentLine, Codes, Lines
 from training.episodes import Episode
 from training.scripts import episode as drawn
 from training.splicing import Splicer
@@ -24,13 +25,16 @@ SHARES = {"kokoro": 0.6, "espeak": 0.2, "shipped": 0.2}
 """How often spoken episodes are heard: Kokoro's, robots', and those of the personas that come with the service."""
 SPLICED = 0.6
 """The share of conversations about a persona that nobody has spoken, whose lines are spliced of others' words."""
+AMBIENT = 0.6
+"""The share of those with callers in codes in which it is not all silent between their lines."""
 
 
 class Composer:
     """Makes dialogues of a given number of positions, prompt and conversation together.
 
     `loose` is callers' speech that belongs to no exchange, by what it is, see `training.scripts.loose_phrases`.
-    `spliced` is the share of conversations about a persona that nobody has spoken.
+    `spliced` is the share of conversations about a persona that nobody has spoken. `ambience`, int16[worlds, rows,
+    frames, 8], is what is heard between lines that have codes, if it is not all silent.
     """
 
     def __init__(
@@ -42,12 +46,13 @@ class Composer:
         architecture: Architecture,
         loose: Mapping[str, tuple[str, ...]],
         spliced: float = SPLICED,
+        ambience: Codes | None = None,
     ) -> None:
         self._lines, self._episodes, self._loose = lines, episodes, loose
         self._tokenizer, self._special, self._architecture = tokenizer, special, architecture
         self._callers = by_world(lines.callers)
         self._counts = [max(1, len(callers)) for callers in self._callers]
-        self._spliced = spliced
+        self._spliced, self._ambience = spliced, ambience
         self._pieces: Pieces = cache(tokenizer.encode)
         self._names = sorted(name for name in episodes if name in lines.agents)
         self._weights = list(accumulate(self._shares_of()))
@@ -64,6 +69,8 @@ class Composer:
         (callers,) = rng.choices(self._callers, self._counts)
         frames = positions - len(prompt) - 1
         dialogue = Dialogue.silent(prompt, frames, self._special, sounds=not spliced)
+        if self._ambience is not None and callers.world is not None and rng.random() < AMBIENT:
+            dialogue.user[:] = stretch(self._ambience, rng, callers.world, frames)
         given = self._lines.voices[speaker]
         Conversation(rng, dialogue, episode, said, given, callers, self._loose, self._pieces, self._special).hold()
         return dialogue

@@ -1,8 +1,8 @@
 """Stage `mix`: conversations out of codes alone, so many that hardly one is learned twice.
 
-Callers' lines are encoded once, each in a few worlds, as the agents' lines are. Between them there is silence: no noise
-that goes on, no music, no echo, and nobody who mumbles. For these there are the banks of the stage `encode`; a mixed
-one needs neither a codec nor a GPU.
+Callers' lines are encoded once, each in one world, as the agents' lines are. Between them there is what one hears of
+this world when nobody speaks, or silence; there is no noise that goes on under speech, no echo, and nobody who mumbles.
+For these there are the banks of the stage `encode`; a mixed one needs neither a codec nor a GPU.
 """
 
 import random
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from core.engine.prompt import SpecialCodes
+from training.ambience import read_ambience
 from training.bank import BankSizes, build_bank
 from training.bank_folder import MIXED_PREFIX
 from training.composer import Composer
@@ -53,7 +54,7 @@ def mix_conversations(
     shape: Shape,
 ) -> None:
     """Mix banks of such `sizes` into `banks/`, taking in lines as they get codes, and delete the oldest."""
-    special, pieces = read_special(folder), read_tokenizer(tokenizer)
+    special, ambience, pieces = read_special(folder), read_ambience(folder), read_tokenizer(tokenizer)
     lines, episodes, seen = Lines(), dict[str, Episode](), set[Path]()
     composer: Composer | None = None
     for number in numbers:
@@ -74,7 +75,9 @@ def mix_conversations(
         if not episodes or not lines.callers:
             raise click.ClickException(f"Too few lines in {folder} have codes: run the stage `encode --lines` first.")
         if composer is None or new:
-            composer = Composer(lines, episodes, pieces, special, shape.architecture, loose_phrases())
+            composer = Composer(
+                lines, episodes, pieces, special, shape.architecture, loose_phrases(), ambience=ambience
+            )
         rng = random.Random(f"mixed {number}")
         dialogues = (composer.compose(rng, positions + 1) for _ in range(count))
         build_bank(dialogues, special, count, positions).save(path)
