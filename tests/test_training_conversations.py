@@ -13,7 +13,7 @@ from tests.agents_lines import add_agents_lines
 from training.callers import Callers, utterance
 from training.calling import ANYTHING
 from training.composer import Composer
-from training.conversations import ANSWER, NOTICED, PAUSE, TALK, YIELD
+from training.conversations import ANSWER, PAUSE, TALK, YIELD
 from training.dialogues import PADDING, Dialogue
 from training.encoded import CallerLine, Lines
 from training.episodes import Episode, Exchange
@@ -145,7 +145,7 @@ def test_the_agent_misses_turns_and_comes_back(long_ones: list[Dialogue]) -> Non
                 continue
             in_a_row += 1
             missed, most = missed + 1, max(most, in_a_row)
-            assert dialogue.given[first + 1 : min(last, first + NOTICED[0])].all()
+            assert dialogue.given[first + 1 : last].all()
             assert not dialogue.given[last + 1 : int(following)].any()
     assert missed > 30
     assert returned > 10

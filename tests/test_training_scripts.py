@@ -10,9 +10,11 @@ import pytest
 
 from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
-from training.catalogue import any_goods, askable, short_name
+from training.catalogue import any_goods, askable, part_name, short_name
 from training.goods import Good, all_goods, resemble
 from training.phrases import FEELINGS, good_phrases, is_held_out, phrases, wordings
+from training.pricing import goods_and_prices, indirect_asks
+from training.prompts import style
 from training.scripts import (
     KINDS,
     Episode,
@@ -245,6 +247,29 @@ def test_any_trade_has_any_goods_of_which_no_two_may_be_meant_by_one_name() -> N
     assert all(good.word in asked for goods in drawn for good in goods)
     unseen = [good.word for _ in range(200) for good in any_goods(rng, 3, "dollars", held_out=True)]
     assert not asked & set(unseen)
+
+
+def test_a_part_of_a_name_is_for_one_of_the_goods() -> None:
+    small, large = Good("small pizza", "one", ""), Good("large pizza", "one", "")
+    assert part_name(large, (small, large)) == Good("large one", "one", "")
+    assert part_name(large, (large, Good("large salad", "one", ""))) is None
+    assert part_name(Good("large boots", "many", ""), (small,)) is None, "these are no large one"
+    assert part_name(Good("ballet lesson", "one", ""), ()) is None, "nobody calls it the ballet one"
+
+
+def test_who_needs_one_of_the_goods_need_not_name_it() -> None:
+    rng = random.Random(0)
+
+    def asks(word: str, *others: str) -> set[str]:
+        goods = tuple(Good(one, "one", "3 dollars") for one in (word, *others))
+        told = goods_and_prices(rng, style(rng), goods, "have", held_out=False)
+        price = next(exchange for _, group in told.groups for exchange in group if exchange.kind == "price")
+        return set(price.asks) & set(indirect_asks(goods[0], held_out=False))
+
+    alone, beside = asks("cheese sandwich"), asks("crab sandwich", "turkey sandwich")
+    assert any("crab" not in ask for ask in alone)
+    assert beside
+    assert all("crab" in ask.lower() for ask in beside), "beside another sandwich it is told apart"
 
 
 def test_a_short_name_is_for_one_of_the_goods() -> None:

@@ -75,7 +75,8 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
         else:
             if draw < PRICES:
                 good = next(prices)
-                wishes = (rng.random() < INDIRECT and indirect_asks(good, False)) or price_asks(good, held_out=False)
+                indirect = indirect_asks(good, held_out=False) if rng.random() < INDIRECT else ()
+                wishes = indirect or price_asks(good, held_out=False)
             elif draw < PRICES + ABOUT:
                 good = next(others)
                 wishes = good_wordings(rng.choice(table("about"))["asks"], good.word, good.count)

@@ -1,12 +1,12 @@
 """Goods that any business may have: so many that they are heard and found in the prompt, and not known by heart."""
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import cache
 
 from training.goods import Good, Offer, all_goods, offers, resemble, words_of
 from training.phrases import is_held_out
-from training.texts import expanded, table
+from training.texts import expanded, table, words
 
 ALIKE, RELATED = 0.3, 0.35
 """How often goods share a word, `day pass` and `month pass`, and how often they are of one group. Others are any."""
@@ -52,18 +52,16 @@ def short_name(good: Good, goods: tuple[Good, ...]) -> Good | None:
 
 def part_name(good: Good, goods: tuple[Good, ...]) -> Good | None:
     """`large one` for `large pizza`, if this is the only one of these goods that is large."""
-    first = good.word.split()[0]
-    if " " not in good.word or sum(first in one.word.split() for one in goods) > 1:
+    first, *rest = good.word.split()
+    if good.count != "one" or len(rest) != 1 or sum(first in one.word.split() for one in goods) > 1:
         return None
     return part_names().get(first)
 
 
 @cache
 def part_names() -> dict[str, Good]:
-    """What callers may name of a good instead of all of it, by its first word: those that several goods begin with."""
-    pairs = [good.word.split() for good in askable() if good.count == "one"]
-    begins = Counter(words[0] for words in pairs if len(words) == 2)
-    return {first: Good(f"{first} one", "one", "") for first, number in begins.items() if number > 1}
+    """What callers may name of a good instead of all of it, by its first word: those of `texts/part_names.txt`."""
+    return {first: Good(f"{first} one", "one", "") for first in words("part_names")}
 
 
 @cache

@@ -51,7 +51,8 @@ GIVEN, AFTER_GIVEN = 0.05, (6, 25)
 """How often the agent is given a sentence to say after its own words, and how many frames after them."""
 LAPSE, LAPSES, NOTICED = 0.07, (1, 1, 2, 3, 5, 8), (15, 75)
 """How often the agent begins to miss what it is asked, for how many turns it does, and the frames after which the
-caller goes on. Its silence is not learned but read: whoever has once missed a turn must not be silent for ever."""
+caller goes on. That it says nothing is not learned but read: whoever has once missed a turn must not be silent for
+ever."""
 NODDED = 0.16
 """How often a caller says "mhm" during an answer that is long enough."""
 AGAIN = 0.1
@@ -68,6 +69,8 @@ TALK = frozenset((*SMALL_TALK, *FEELINGS, "lesson", "garbled"))
 """Kinds of exchanges that are about no fact of the prompt."""
 FOLLOWING = frozenset(("yes", "no", "more", "thanks", "sorry", "goodbye", "garbled"))
 """Kinds that make sense after something else only, and by themselves."""
+REFERRING = FOLLOWING - {"goodbye", "garbled"}
+"""Kinds that make sense after an answer only."""
 
 
 class Conversation:
@@ -99,14 +102,21 @@ class Conversation:
         self._answer: tuple[int, int] | None = None  # The frames of the agent's last words, which may be interrupted.
         self._stories: list[str] = []
         self._lapses = 0  # So many turns more remain without an answer.
+        self._missed_from: int | None = None  # The frame since which the agent should have answered.
 
     def hold(self) -> None:
         """From the greeting on until the dialogue is full, or nobody has more to say."""
+        self._converse()
+        self._leave_unlearned(self._frames)
+
+    def _converse(self) -> None:
         self._begin()
         if self._rng.random() < MUTE:
             return
         before: list[Exchange] = []
         for exchange in self._planned():
+            if exchange.kind in REFERRING and self._missed_from is not None:
+                continue
             if exchange.kind in FOLLOWING:
                 self._exchange(before)
                 before = []
@@ -175,6 +185,7 @@ class Conversation:
             return
         stories = self._told()
         sample = self._turn(short=not stories)
+        self._leave_unlearned(sample // FRAME_SAMPLES)
         for said in stories:
             sample = self._dialogue.say(said, sample, self._pieces) + seconds(rng, PAUSE)
         for _, said in asked:
@@ -241,9 +252,14 @@ class Conversation:
     def _missed(self, begin: int) -> None:
         """The agent says nothing to what ended at frame `begin`, and the caller goes on after a while."""
         self._lapses = (self._lapses or self._rng.choice(LAPSES)) - 1
-        self._answer = None
+        self._answer, self._missed_from = None, begin
         self._now = begin + self._rng.randint(*NOTICED)
-        self._dialogue.given[begin : self._now] = True
+
+    def _leave_unlearned(self, end: int) -> None:
+        """What the agent has not said since the turn that it missed, until frame `end`, is not learned."""
+        if self._missed_from is not None:
+            self._dialogue.given[self._missed_from : end] = True
+            self._missed_from = None
 
     def _answered(self, texts: list[str], begin: int) -> None:
         """The agent says these lines one after the other from frame `begin` on, and the caller may speak after that."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
+import click
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -24,7 +25,7 @@ BEFORE, AFTER = 4, 2
 """Frames of silence around a line while it is encoded."""
 BATCH_FRAMES, CALLERS_FRAMES = 8000, 3000
 """Frames that are encoded at a time, of agents' lines and of callers', whose worlds take more memory, on GPUs on which
-five processes encode conversations."""
+others encode conversations."""
 
 Codes = npt.NDArray[np.int16]
 
@@ -74,7 +75,14 @@ class Lines:
             self.voices[record.speaker].append(made)
 
     def add_callers(self, lines: list[Line], codes: Codes | None = None) -> None:
-        """Take in callers' lines, with their codes if they are to be laid into conversations as codes."""
+        """Take in callers' lines, with their codes if they are to be laid into conversations as codes.
+
+        Raises ClickException when these are not of one world.
+        """
+        if codes is not None and len(codes) != 1:
+            raise click.ClickException(
+                "Callers' lines have codes of an earlier version: delete `speech/callers-*.npy`."
+            )
         coded = [None] * len(lines) if codes is None else [one[0] for one in split(lines, codes)]
         world = None if codes is None else world_of(lines)
         for line, one in zip(lines, coded, strict=True):

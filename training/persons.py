@@ -17,6 +17,8 @@ from training.texts import choices, table
 _SUBJECT = re.compile(r"\b[Yy]ou ((?:always|never|just|once) )?(\w+)")
 _THIRD_PERSON = {"are": "is", "were": "was", "have": "has", "do": "does"}
 """Irregular verbs; those of the past and those that help others stay as they are."""
+_WORK = ("job", "old_job", "employer", "boss")
+"""Fields of what is told of somebody's work."""
 _UNCHANGED = ("can", "cannot", "could", "will", "would", "became", "grew", "went", "had")
 
 
@@ -42,8 +44,11 @@ class Telling:
 
 
 def traits(rng: random.Random, telling: Telling, job: str, held_out: bool, count: int) -> tuple[list[Trait], ...]:
-    """So many traits of somebody whose `job` is given, and two more that the prompt does not tell."""
-    facts = table("persons")["facts"]
+    """So many traits of somebody, and two more that the prompt does not tell.
+
+    Nothing is told of work where no `job` is given.
+    """
+    facts = [fact for fact in table("persons")["facts"] if job or not _is_of_work(fact)]
     fields = _fields(rng, job, held_out)
     order = rng.sample(facts, len(facts))
     drawn = [_trait(rng, fact, telling, fields, held_out) for fact in order[:count]]
@@ -56,6 +61,10 @@ def traits(rng: random.Random, telling: Telling, job: str, held_out: bool, count
         if trait.exchange.asks and trait.about not in abouts and asked.isdisjoint(trait.exchange.asks)
     ]
     return drawn, others[:2]
+
+
+def _is_of_work(fact: dict[str, Any]) -> bool:
+    return any(f"{{{field}}}" in str(fact) for field in _WORK)
 
 
 def _trait(

@@ -3,10 +3,10 @@
 import random
 
 from core.engine.spoken_numbers import spell_numbers
-from training.catalogue import part_name, short_name
+from training.catalogue import last_word, part_name, short_name
 from training.episodes import Exchange
 from training.facts import Fact
-from training.goods import Good, capital
+from training.goods import Good, capital, words_of
 from training.numbers import written_price
 from training.phrases import Groups, good_phrases, phrases, wordings
 from training.prompts import Style, Told
@@ -95,7 +95,15 @@ def _asks(rng: random.Random, good: Good, goods: tuple[Good, ...], held_out: boo
     the goods has it."""
     names = [short_name(good, goods) if rng.random() < _SHORT else None, part_name(good, goods)]
     shorter = (ask for name in names if name for ask in price_asks(name, held_out))
-    return (*price_asks(good, held_out), *indirect_asks(good, held_out), *shorter)
+    indirect = (ask for ask in indirect_asks(good, held_out) if _tells_apart(ask, good, goods))
+    return (*price_asks(good, held_out), *indirect, *shorter)
+
+
+def _tells_apart(ask: str, good: Good, goods: tuple[Good, ...]) -> bool:
+    """Whether it is of this one of the goods: where others are of its kind, it has a word that their names have not."""
+    alike = [other for other in goods if other.word != good.word and last_word(other.word) == last_word(good.word)]
+    own = words_of(good.word).difference(*(words_of(other.word) for other in alike))
+    return not alike or not own.isdisjoint(words_of(ask))
 
 
 def _price_answer(rng: random.Random, good: Good) -> str:

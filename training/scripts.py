@@ -52,8 +52,8 @@ _SELDOM = {
     "glad": 0.7,
     **dict.fromkeys(("no_fact", "no_good", "no_hours", "no_where", "no_phone", "no_special"), 0.4),
 }
-"""How often such exchanges come beside those about the prompt, 1.0. What is not understood is refused, the rather the
-more is refused in all."""
+"""How often such exchanges come beside those about the prompt, 1.0. The more refusals are trained, the more often what
+is not understood is refused."""
 
 
 def episode(rng: random.Random, kind: str | None = None, held_out: bool = False) -> Episode:

@@ -27,7 +27,6 @@ _NO_GOODS = 0.12
 """The share of prompts that name nothing for sale."""
 _OPEN = 0.5
 """The share of the others whose goods are any, and not those of the trade: what is sold must be read to be known."""
-
 _PERSONAL = 0.2
 """The share of prompts that may also tell something of a life."""
 _FOREIGN = 2
@@ -102,7 +101,7 @@ def _facts(
     if rng.random() < 0.5:
         others.append(phone(rng, style, held_out))
     if rng.random() < _PERSONAL:
-        personal, _ = traits(rng, Telling(style.labelled, ""), trade["kind"].partition(" ")[2], held_out, count=1)
+        personal, _ = traits(rng, Telling(style.labelled, ""), "", held_out, count=1)
         others += [Fact(trait.told, ((2.5, (trait.exchange,)),)) for trait in personal]
     rng.shuffle(others)
     facts = [goods_and_prices(rng, style, goods, verb, held_out)] if goods else []

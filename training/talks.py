@@ -1,7 +1,7 @@
 """Open conversations, emergencies and teachers: roles without a company."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from training import names
 from training.catalogue import any_goods
@@ -11,14 +11,15 @@ from training.goods import article
 from training.persons import Telling, traits
 from training.phrases import Groups, answer, chosen, feelings, garbled, phrases, pick, small_talk, wordings
 from training.pricing import goods_and_prices
-from training.prompts import Style, Told, fillers, opening, style, written
+from training.prompts import Style, fillers, opening, style, written
 from training.texts import choices, table
 
 _ANSWER_WORDS = 52
 _THIRD_PERSON = 0.25
 """The share of prompts that tell of their person in the third person."""
 _SELLING, _ALSO = 0.4, 0.6
-"""The share of people who sell something, and of those who then also tell when, or where."""
+"""The share of people, of those who are told of in the second person, who sell something, and of those who then also
+tell when, or where."""
 _ENJOYS = "You enjoy having a good conversation."
 
 
@@ -51,13 +52,14 @@ def talk(rng: random.Random, held_out: bool = False) -> Episode:
         About=f"{manner[0].upper()}{manner[1:]} {topic}",
     )
     more = fillers(rng, "talk_instructions")
-    work = _work(rng, chosen_style, held_out)
-    told = told[: 2 if work.told else None]
-    statements = [trait.told for trait in told] + work.told
+    work = [] if pronoun else _work(rng, chosen_style, held_out)
+    told = told[: 2 if work else None]
+    statements = [trait.told for trait in told] + [fact.told for fact in work]
     rng.shuffle(statements)
     prompt = written(rng, chosen_style, begin, late, statements, more)
     fields = {"name": person.name, "first": person.first}
-    groups = [*work.groups, *((2.5, (trait.exchange,)) for trait in told)]
+    groups: Groups = [group for fact in work for group in fact.groups]
+    groups += [(2.5, (trait.exchange,)) for trait in told]
     groups += [
         (0.8, (replace(trait.exchange, kind="no_fact", answer=pick(rng, talks["no_fact"])),)) for trait in others
     ]
@@ -72,21 +74,13 @@ def talk(rng: random.Random, held_out: bool = False) -> Episode:
     return _episode(rng, "talk", prompt, person, greeting, groups, held_out, talks["help"])
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What a prompt tells of what somebody sells and when, and what is asked because of it; mostly nothing."""
-
-    told: list[Told]
-    groups: Groups
-
-
-def _work(rng: random.Random, style: Style, held_out: bool) -> _Work:
-    facts: list[Fact] = []
-    if rng.random() < _SELLING:
-        goods = any_goods(rng, rng.choice((1, 2, 2, 3)), "dollars", held_out)
-        facts = [goods_and_prices(rng, style, goods, rng.choice(("have", "sell")), held_out)]
-        facts += [fact(rng, style, held_out) for fact in (hours, place) if rng.random() < _ALSO]
-    return _Work([fact.told for fact in facts], [group for fact in facts for group in fact.groups])
+def _work(rng: random.Random, style: Style, held_out: bool) -> list[Fact]:
+    """What a prompt tells of what somebody sells, when and where; mostly nothing."""
+    if rng.random() >= _SELLING:
+        return []
+    goods = any_goods(rng, rng.choice((1, 2, 2, 3)), "dollars", held_out)
+    facts = [goods_and_prices(rng, style, goods, rng.choice(("have", "sell")), held_out)]
+    return facts + [fact(rng, style, held_out) for fact in (hours, place) if rng.random() < _ALSO]
 
 
 def crisis(rng: random.Random, held_out: bool = False) -> Episode:

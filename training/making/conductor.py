@@ -80,8 +80,10 @@ class Conductor:
 
     def _start_what_is_due(self) -> None:
         now = self._now()
-        for job in list(self._waiting):
-            if now < job.begins or not is_there(job.needs, self._folder, self._request):
+        due = [job for job in self._waiting if now >= job.begins]
+        there = {need: is_there(need, self._folder, self._request) for need in {job.needs for job in due}}
+        for job in due:
+            if not there[job.needs]:
                 continue
             self._waiting.remove(job)
             minutes = self._request.minutes(now)

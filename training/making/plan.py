@@ -36,6 +36,8 @@ a process makes one in 11 s, or 20 s among many."""
 ROBOTS, ROBOT_CALLERS = 60, 160
 """Shards of robots' lines, with 32 personas each, and of espeak-ng's callers for each GPU: an hour and 172 MB each. A
 line that is heard again and again is known by heart, and cores have nothing else to do."""
+MOST_ROBOT_CALLERS = 640
+"""So many of them fit beside all else on a disk of 235 GiB."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
 BANKS, LONG_EVERY = 8, 4
@@ -163,6 +165,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
     """espeak-ng and flite on the cores, Kokoro on all GPUs, and on some of them for longer."""
     end, cores = request.end, machine.cores
     small = request.small
+    robots = min(MOST_ROBOT_CALLERS, ROBOT_CALLERS * max(1, len(machine.gpus)))
 
     def job(teacher: str, shards: tuple[int, int], workers: int, ends: float, gpu: tuple[str, ...] = ()) -> Job:
         arguments = ["speech", "--teacher", teacher, "--shards", *map(str, shards), "--workers", str(max(1, workers))]
@@ -176,7 +179,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         return Job(name, tuple(arguments), gpu, 0.0, ends, makes="speech")
 
     jobs = [
-        job("callers-espeak", (0, 1 if small else ROBOT_CALLERS * max(1, len(machine.gpus))), cores // 2, end),
+        job("callers-espeak", (0, 1 if small else robots), cores // 2, end),
         job("espeak", (0, 1 if small else ROBOTS), cores // 4, end),
     ]
     if request.flite is not None:
@@ -223,7 +226,8 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
 
 
 def _mixing(machine: Machine, request: Request) -> list[Job]:
-    """Processes on the GPUs that encode give lines codes; others, without a GPU, lay conversations of them."""
+    """Processes on the GPUs that encode, and for a while on those that learn, give lines codes; others, without a GPU,
+    lay conversations of them."""
     begins, end, threads = request.first_speech, request.end, threads_of(machine)
     parts = roles(machine.gpus, request.decoder)
     arguments = ("encode", "--lines", "--follow") + (("--small",) if request.small else ())
