@@ -7,6 +7,7 @@ import fcntl
 from pathlib import Path
 from random import Random
 
+import click
 import numpy as np
 import torch
 from moshi.models.compression import MimiModel
@@ -35,7 +36,9 @@ def make_ambience(folder: Path, mimi: MimiModel, device: torch.device, rows: int
 
 
 def read_ambience(folder: Path) -> Codes:
-    """What `make_ambience` has written; none of it is read before it is used."""
+    """What `make_ambience` has written; none of it is read before it is used. Raises ClickException where nobody has."""
+    if not (folder / FILE).exists():
+        raise click.ClickException(f"{folder / FILE} is missing: run the stage `encode --lines`.")
     codes: Codes = np.load(folder / FILE, mmap_mode="r")
     return codes
 
