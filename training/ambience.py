@@ -36,7 +36,10 @@ def make_ambience(folder: Path, mimi: MimiModel, device: torch.device, rows: int
 
 
 def read_ambience(folder: Path) -> Codes:
-    """What `make_ambience` has written; none of it is read before it is used. Raises ClickException where nobody has."""
+    """What `make_ambience` has written; none of it is read before it is used.
+
+    Raises ClickException where nobody has.
+    """
     if not (folder / FILE).exists():
         raise click.ClickException(f"{folder / FILE} is missing: run the stage `encode --lines`.")
     codes: Codes = np.load(folder / FILE, mmap_mode="r")
