@@ -22,7 +22,7 @@ from training.bank import Bank, BankSizes
 from training.bank_folder import BankFolder
 from training.callers import Callers, Utterance, by_world
 from training.dialogues import HEARD_AFTER, PADDING, VOICE_FRAMES, Dialogue
-from training.encoded import CallerLine, Lines, frames_of, place, split, world_of
+from training.encoded import CallerLine, Lines, encode_batch, frames_of, place, split, world_of
 from training.mixing import delete_oldest, mix_conversations, read_special
 from training.shape import SMALL
 from training.shards import Line, LineRecord, codes_of, read_index, read_shard, shard_paths
@@ -84,6 +84,11 @@ def test_every_line_has_codes(folder: Folder) -> None:
     for shard in (callers, agents):
         lines, codes = read_shard(shard), np.load(codes_of(shard))
         assert codes.shape == (1 if shard == callers else 4, sum(map(frames_of, lines)), AGENT_CODEBOOKS)
+    lines, generator = read_shard(callers)[:8], torch.Generator()
+    frames, mimi = max(map(frames_of, lines)), trained_mimi(folder.path, CPU, SMALL.mimi)
+    studio, telephone = (encode_batch(mimi, lines, frames, generator.manual_seed(0), world) for world in (0, 1))
+    differ = [not np.array_equal(one, other) for one, other in zip(studio, telephone, strict=True)]
+    assert np.mean(differ) > 0.9, "a telephone is heard otherwise than a studio"
     before = codes_of(callers).stat().st_mtime_ns
     again: list[str] = []
     encode_all_lines(folder.path, CPU, again.append, SMALL)

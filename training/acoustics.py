@@ -193,8 +193,8 @@ def around(callers: Tensor, agents: Tensor, generator: torch.Generator, kinds: T
     clean, telephoned, narrow, _ = (kinds == kind for kind in range(len(WORLDS)))
     worldly = ~clean
     factors = uniform(batch, *THROAT, generator)[:, 0].exp()
-    callers = applied(callers.clone(), some(THROATS), lambda part, rows: stretched(part, factors[rows]))
     dry = callers * amplitude(uniform(batch, *GAIN, generator))
+    dry = applied(dry, some(THROATS), lambda part, rows: stretched(part, factors[rows]))
     sound = applied(dry.clone(), worldly & some(ROOMS), lambda part, _: room(part, generator))
     beside = 20 * loudness(dry).log10()
     for kind, share, least, most in NOISES:

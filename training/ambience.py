@@ -17,14 +17,14 @@ from training.acoustics import WORLDS, around
 from training.encoded import Codes
 from training.whole_files import whole_file
 
-ROWS, FRAMES = 64, 1600
-"""Stretches in each of WORLDS, and the frames of each, more than a long conversation has."""
+STRETCHES, SMALL_STRETCHES = (64, 1600), (2, 96)
+"""Stretches in each of WORLDS and the frames of each, more than a long conversation has; and those of a rehearsal."""
 AT_ONCE = 4
 """Stretches that are encoded at a time."""
 FILE = "ambience.npy"
 
 
-def make_ambience(folder: Path, mimi: MimiModel, device: torch.device, rows: int = ROWS, frames: int = FRAMES) -> None:
+def make_ambience(folder: Path, mimi: MimiModel, device: torch.device, rows: int, frames: int) -> None:
     """Write `ambience.npy`, int16[worlds, rows, frames, 8], unless it is there; of several processes one does it."""
     with (folder / f"{FILE}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

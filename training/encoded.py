@@ -125,7 +125,12 @@ def encode_lines(mimi: MimiModel, lines: list[Line], device: torch.device, kept:
 
 def ways_of(lines: list[Line]) -> int:
     """In how many ways each line is heard: an agent's at every shift, a caller's in one world."""
-    return 1 if lines and lines[0].record.wish else SHIFTS
+    return 1 if _of_callers(lines) else SHIFTS
+
+
+def _of_callers(lines: list[Line]) -> bool:
+    """Whether a shard's lines are callers': these wish for something."""
+    return bool(lines and lines[0].record.wish)
 
 
 def world_of(lines: list[Line]) -> int:
@@ -143,7 +148,7 @@ def _encoded(mimi: MimiModel, lines: list[Line], device: torch.device) -> Codes:
     generator = torch.Generator(device).manual_seed(zlib.crc32(lines[0].record.key.encode()) if lines else 0)
     ways, empty = ways_of(lines), np.empty((ways_of(lines), 0, AGENT_CODEBOOKS), dtype=np.int16)
     made: list[Codes] = [empty] * len(lines)
-    most = CALLERS_FRAMES if lines and lines[0].record.wish else BATCH_FRAMES
+    most = CALLERS_FRAMES if _of_callers(lines) else BATCH_FRAMES
     world = world_of(lines) if lines else 0
     waiting = sorted(range(len(lines)), key=lambda number: frames_of(lines[number]))
     while waiting:
@@ -156,9 +161,9 @@ def _encoded(mimi: MimiModel, lines: list[Line], device: torch.device) -> Codes:
     return np.concatenate([empty, *made], axis=1)
 
 
-def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, generator: torch.Generator, world: int = 0) -> Codes:
+def encode_batch(mimi: MimiModel, lines: list[Line], frames: int, generator: torch.Generator, world: int) -> Codes:
     """int16[lines, ways, frames, 8]: frame 0 is the one in which the line begins. Callers are heard in a `world`."""
-    device, callers, ways = generator.device, bool(lines[0].record.wish), ways_of(lines)
+    device, callers, ways = generator.device, _of_callers(lines), ways_of(lines)
     sound = np.zeros((len(lines), ways, (BEFORE + frames + AFTER) * FRAME_SAMPLES), dtype=np.float32)
     for row, line in enumerate(lines):
         for way in range(ways):

@@ -17,7 +17,7 @@ from core.engine.mimi.spectral import SECTION, SpectralMimi, SpectralNetwork, Sp
 from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
 from core.engine.prompt import SpecialCodes
 from core.engine.weights import load_mimi, read_json
-from training.ambience import make_ambience
+from training.ambience import SMALL_STRETCHES, STRETCHES, make_ambience
 from training.bank import BankSizes, build_bank, encoded
 from training.bank_folder import BankFolder
 from training.codec import CodecOptions, CodecTraining
@@ -39,8 +39,6 @@ OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
 MOST_CALLERS = 80
 """So many new shards of callers are taken in for a bank: to read one takes 0.1 s, and there may be hundreds."""
-SMALL_AMBIENCE = (2, 96)
-"""Stretches of each world and their frames in a rehearsal."""
 LOOKED_S = 2.0
 """Seconds between two looks for new speech."""
 Report = Callable[[str], None]
@@ -154,7 +152,7 @@ def encode_all_lines(
     With `follow` it goes on as new shards come, until the process is ended. Others may do the same beside it.
     """
     mimi = trained_mimi(folder, device, shape.mimi)
-    make_ambience(folder, mimi, device, *(() if shape is NANO else SMALL_AMBIENCE))
+    make_ambience(folder, mimi, device, *(STRETCHES if shape is NANO else SMALL_STRETCHES))
     write_special(folder, special_codes(mimi))
     while True:
         waiting = [shard for shard in shard_paths(folder / "speech") if not codes_of(shard).exists()]
@@ -189,17 +187,16 @@ def encode_conversations(
             continue
         began = time.monotonic()
         new = [path for path in shard_paths(folder / "speech") if path not in seen]
-        callers = 0
         # In another order in each process, so that most are encoded by one of them, and read by the others.
-        for shard in random.Random(number).sample(new, len(new)):
+        new = random.Random(number).sample(new, len(new))
+        agents, callers = (
+            [shard for shard in new if is_of_callers(shard) == of_callers] for of_callers in (False, True)
+        )
+        for shard in (*agents, *callers[:MOST_CALLERS]):
+            lines = read_shard(shard)
             if is_of_callers(shard):
-                callers += 1
-                if callers > MOST_CALLERS:
-                    continue
-                lines = read_shard(shard)
                 known.add_callers(lines)  # As sound, to be mixed with noise first.
             else:
-                lines = read_shard(shard)
                 known.add_agents(lines, encode_lines(mimi, lines, device, codes_of(shard)))
                 episodes |= read_index(shard).episodes
             seen.add(shard)
