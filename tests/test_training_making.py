@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -92,6 +93,32 @@ def test_the_plan(gpus: int, minutes: float) -> None:
     lasting = [job.gpus for name, job in jobs.items() if name.startswith("lines") and job.ends == request.end]
     assert set(lasting) == {(gpu,) for gpu in encoding(parts)}
     assert all(on(jobs, request.first_speech + 1, gpu).count("lines") for gpu in map(str, range(gpus)))
+
+
+def test_a_run_that_goes_on_makes_other_speech_and_banks() -> None:
+    """Their numbers decide what is in them: with the same ones a second run would learn nothing that is new."""
+    from training.speech import episodes_of
+    from training.voices import KOKORO
+
+    machine, request = Machine(("0", "1"), 32), Request(600, "packed", 0.0, flite="", voices="voices")
+    made: list[dict[str, set[int]]] = []
+    for steps in (0, 1, 19_160):
+        jobs = plan(machine, msgspec.structs.replace(request, steps=steps))
+        made.append({})
+        for job in jobs:
+            for option in ("--shards", "--banks"):
+                if option in job.arguments:
+                    place = job.arguments.index(option)
+                    made[-1][job.name] = set(range(*map(int, job.arguments[place + 1 : place + 3])))
+    assert len(made[0]) > 10
+    for name, first in made[0].items():
+        assert len({*first, *made[1][name], *made[2][name]}) == 3 * len(first) > 0
+    begin = min(made[2]["speech-kokoro-1"])
+    texts = [
+        {episode.prompt for episode, _ in episodes_of(KOKORO, shard).values()} for shard in (0, begin, 4, begin + 4)
+    ]
+    assert texts[0] == texts[1], "the shipped personas come first in each run"
+    assert not texts[2] & texts[3], "the others are new"
 
 
 def test_kokoro_is_silent_sooner_where_a_gpu_does_everything() -> None:

@@ -64,8 +64,11 @@ def pieces_in(source: Path) -> list[Path]:
     raise click.ClickException(f"{source} has {len(pieces)} of {count} pieces: copy them all.")
 
 
-def unpack(source: Path, path: Path) -> None:
-    """Make the state at `path` of what `pack` has written into `source`: both the last weights and their mean."""
+def unpack(source: Path, path: Path) -> int:
+    """Make the state at `path` of what `pack` has written into `source`: both the last weights and their mean.
+
+    Returns the steps behind them.
+    """
     weights: dict[str, Tensor] = {}
     pieces = pieces_in(source)
     for piece in pieces:
@@ -74,6 +77,7 @@ def unpack(source: Path, path: Path) -> None:
         described: dict[str, str] = file.metadata()
     state: TrainingState = {"network": weights, "mean": weights, "steps": int(described["steps"])}
     save_atomically(path, dict(state))
+    return state["steps"]
 
 
 def pack_decoder(path: Path, target: Path) -> Path:

@@ -17,6 +17,9 @@ from core.evaluation.speech import Samples
 from training.episodes import Episode
 from training.teachers import SAMPLE_RATE, Spoken
 
+NUMBERS_A_RUN = 100_000
+"""So many shards of a teacher, and banks, a run of `make` may number. Their numbers decide what is in them, so a run
+that goes on from another one begins where that one cannot have been, and its speech and conversations are new."""
 Recorded = npt.NDArray[np.int16]
 Wordings = tuple[str, ...]
 

@@ -18,7 +18,7 @@ from training.calling import calls
 from training.episodes import Episode
 from training.flite import Flite
 from training.scripts import episode, greeting_episode, shipped_episodes
-from training.shards import Said, write_shard
+from training.shards import NUMBERS_A_RUN, Said, write_shard
 from training.teachers import Espeak, Kokoro, Spoken, paused
 from training.voices import AGENTS, CALLERS, ESPEAK, ESPEAK_AGENTS, KOKORO, Speaker
 
@@ -28,17 +28,17 @@ WHOLE = {KOKORO: 0.6, ESPEAK: 0.5}
 """The share of episodes with all their exchanges; the others only greet and give their name."""
 SHARDS_PER_PROCESS = 16
 SHIPPED = len(AGENTS)
-"""So many of Kokoro's first shards hold the shipped personas."""
+"""So many of Kokoro's first shards in each run hold the shipped personas."""
 
 
 def episodes_of(teacher: str, shard: int, count: int | None = None) -> dict[str, tuple[Episode, Speaker]]:
     """A shard's `count` episodes, EPISODES of them if None, by name, and who is the agent: the same on every machine.
 
-    Kokoro's first shards hold the personas that come with the service, each in every voice.
+    Kokoro's first shards in each run hold the personas that come with the service, each in every voice.
     """
     voices = list((AGENTS if teacher == KOKORO else ESPEAK_AGENTS).values())
     chosen: dict[str, tuple[Episode, Speaker]] = {}
-    if teacher == KOKORO and shard < SHIPPED:
+    if teacher == KOKORO and shard % NUMBERS_A_RUN < SHIPPED:
         for number, episode_ in enumerate(shipped_episodes(random.Random(f"shipped {shard}"))):
             chosen[f"shipped-{shard}.{number}"] = episode_, voices[(shard + number) % len(voices)]
         return chosen

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from training.shards import codes_of, hours_in, is_of_callers
+from training.shards import NUMBERS_A_RUN, codes_of, hours_in, is_of_callers
 
 RESERVE_S, SMALL_RESERVE_S = 25.0, 4.0
 """Seconds at the end in which nothing is to learn: what there is is packed."""
@@ -55,7 +55,8 @@ class Request(msgspec.Struct, frozen=True):
     `first_speech` is the seconds in which all GPUs speak, `enough` the number of banks with which the language model
     begins, `packed_every` the seconds between two packings into the folder `into`. `flite` is the folder of its
     libraries, "" the system's, None for no flite; `voices` the folder of Kokoro's voices, None for no callers of its.
-    `goes_on` says that the decoder has weights to go on from. `small` is the rehearsal of it all, with everything as
+    `goes_on` says that the decoder has weights to go on from. `steps` is how many the language model has made before,
+    on other speech than what is now to be spoken. `small` is the rehearsal of it all, with everything as
     small as can be.
     """
 
@@ -70,7 +71,13 @@ class Request(msgspec.Struct, frozen=True):
     kokoro: bool = True
     decoder: bool = True
     goes_on: bool = False
+    steps: int = 0
     small: bool = False
+
+    @property
+    def first(self) -> int:
+        """The number of the first shard of each teacher, and of the first bank."""
+        return self.steps * NUMBERS_A_RUN
 
     @property
     def end(self) -> float:
@@ -168,7 +175,15 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
     robots = min(MOST_ROBOT_CALLERS, ROBOT_CALLERS * max(1, len(machine.gpus)))
 
     def job(teacher: str, shards: tuple[int, int], workers: int, ends: float, gpu: tuple[str, ...] = ()) -> Job:
-        arguments = ["speech", "--teacher", teacher, "--shards", *map(str, shards), "--workers", str(max(1, workers))]
+        arguments = [
+            "speech",
+            "--teacher",
+            teacher,
+            "--shards",
+            *numbers(request, shards),
+            "--workers",
+            str(max(1, workers)),
+        ]
         if small:
             arguments += ["--count", "2" if teacher in ("kokoro", "espeak") else "40"]
         if teacher == "callers-flite" and request.flite:
@@ -211,7 +226,7 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
         Job(
             f"encode-{number}",
             (
-                *("encode", "--banks", *map(str, banks_of(number, 1 if request.small else count))),
+                *("encode", "--banks", *numbers(request, banks_of(number, 1 if request.small else count))),
                 *bank_options(request),
             ),
             (gpu,) if gpu else (),
@@ -243,7 +258,7 @@ def _mixing(machine: Machine, request: Request) -> list[Job]:
     mixers = 1 if request.small else max(1, min(machine.cores // 3, MIXERS * len(parts.learners)))
     for number in range(mixers):
         banks = banks_of(number, 1 if request.small else GPU_SHARDS)
-        arguments = ("mix", "--banks", *map(str, banks), *bank_options(request))
+        arguments = ("mix", "--banks", *numbers(request, banks), *bank_options(request))
         jobs.append(Job(f"mix-{number}", arguments, (), begins, end, needs="codes", makes="banks"))
     return jobs
 
@@ -262,6 +277,11 @@ def speech_ends(machine: Machine, request: Request) -> float:
 def banks_of(process: int, count: int) -> tuple[int, int]:
     """The first of a process's banks, and the one after the last."""
     return process * GPU_SHARDS, process * GPU_SHARDS + count
+
+
+def numbers(request: Request, span: tuple[int, int]) -> list[str]:
+    """The first number of some shards or banks of this run, and the one after the last, as arguments."""
+    return [str(request.first + number) for number in span]
 
 
 def threads_of(machine: Machine) -> int:

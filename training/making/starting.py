@@ -78,7 +78,7 @@ def take_in(folder: Path, request: Request, given: Given) -> Request:
     """Take copies of what is given, too; returns the request with what has become of it."""
     decoder = given.codec
     if given.resume is not None:
-        unpack(given.resume, folder / "lm.pt")
+        request = msgspec.structs.replace(request, steps=unpack(given.resume, folder / "lm.pt"))
         if decoder is None and (given.resume / DECODER).exists():
             decoder = given.resume / DECODER
     if decoder is not None:
