@@ -1,5 +1,6 @@
 """Mixed banks: conversations out of lines that have codes, made without a codec."""
 
+import fcntl
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -186,6 +187,16 @@ def test_between_lines_one_hears_the_callers_world(folder: Folder) -> None:
     before = (folder.path / "ambience.npy").stat().st_mtime_ns
     make_ambience(folder.path, trained_mimi(folder.path, CPU, SMALL.mimi), CPU, 1, 8)
     assert (folder.path / "ambience.npy").stat().st_mtime_ns == before, "it is made once"
+
+
+def test_ambience_is_made_by_one_process_while_others_go_on(folder: Folder, tmp_path: Path) -> None:
+    mimi = trained_mimi(folder.path, CPU, SMALL.mimi)
+    with (tmp_path / "ambience.npy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        make_ambience(tmp_path, mimi, CPU, 1, 8)
+        assert not (tmp_path / "ambience.npy").exists()
+    make_ambience(tmp_path, mimi, CPU, 1, 8)
+    assert read_ambience(tmp_path).shape == (len(WORLDS), 1, 8, AGENT_CODEBOOKS)
 
 
 def test_a_caller_stays_in_one_world() -> None:

@@ -17,7 +17,7 @@ from training.acoustics import WORLDS, around
 from training.encoded import Codes
 from training.whole_files import whole_file
 
-STRETCHES, SMALL_STRETCHES = (64, 1600), (2, 96)
+STRETCHES, SMALL_STRETCHES = (24, 1600), (2, 96)
 """Stretches in each of WORLDS and the frames of each, more than a long conversation has; and those of a rehearsal."""
 AT_ONCE = 4
 """Stretches that are encoded at a time."""
@@ -25,14 +25,26 @@ FILE = "ambience.npy"
 
 
 def make_ambience(folder: Path, mimi: MimiModel, device: torch.device, rows: int, frames: int) -> None:
-    """Write `ambience.npy`, int16[worlds, rows, frames, 8], unless it is there; of several processes one does it."""
+    """Write `ambience.npy`, int16[worlds, rows, frames, 8], unless it is there.
+
+    Of several processes one does it, which takes it a minute, and the others return at once: they may look again, if
+    that one should be ended before.
+    """
     with (folder / f"{FILE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / FILE).exists():
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        if has_ambience(folder):
             return
         made = np.stack([_encoded(mimi, device, world, rows, frames) for world in range(len(WORLDS))])
         with whole_file(folder / FILE) as part, part.open("wb") as file:
             np.save(file, made)
+
+
+def has_ambience(folder: Path) -> bool:
+    """Whether somebody has made it."""
+    return (folder / FILE).exists()
 
 
 def read_ambience(folder: Path) -> Codes:
@@ -40,7 +52,7 @@ def read_ambience(folder: Path) -> Codes:
 
     Raises ClickException where nobody has.
     """
-    if not (folder / FILE).exists():
+    if not has_ambience(folder):
         raise click.ClickException(f"{folder / FILE} is missing: run the stage `encode --lines`.")
     codes: Codes = np.load(folder / FILE, mmap_mode="r")
     return codes

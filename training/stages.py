@@ -152,9 +152,9 @@ def encode_all_lines(
     With `follow` it goes on as new shards come, until the process is ended. Others may do the same beside it.
     """
     mimi = trained_mimi(folder, device, shape.mimi)
-    make_ambience(folder, mimi, device, *(STRETCHES if shape is NANO else SMALL_STRETCHES))
     write_special(folder, special_codes(mimi))
     while True:
+        make_ambience(folder, mimi, device, *(STRETCHES if shape is NANO else SMALL_STRETCHES))
         waiting = [shard for shard in shard_paths(folder / "speech") if not codes_of(shard).exists()]
         for shard in random.sample(waiting, len(waiting)):
             if codes_of(shard).exists():

@@ -16,7 +16,7 @@ STARTUP_S = 20.0
 """Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
 SMALL_LEARNS_S = 6.0
 """Seconds for which a rehearsal learns."""
-SHARED_SPEECH, SPEECH = 0.25, 0.3
+SHARED_SPEECH, SPEECH = 0.25, 0.4
 """The share of the time after which Kokoro is silent: on a GPU that learns as well, and on others. What comes late is
 hardly learned."""
 KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
@@ -119,7 +119,7 @@ class Job:
 
     It begins at the second `begins`, when there is what it `needs`, and is killed at the second `ends`. One that
     `learns` is told by `--minutes` how long it may take, and runs as one process for each of its `ranks`. It may
-    make what others need.
+    make what others need. One that `gives_way` has the cores that no other job wants.
     """
 
     name: str
@@ -132,6 +132,7 @@ class Job:
     makes: Need = ""
     ranks: int = 1
     threads: int = 1
+    gives_way: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         if teacher == "callers-kokoro" and request.voices:
             arguments += ["--voices", request.voices]
         name = f"speech-{teacher}" + "".join(f"-{number}" for number in gpu)
-        return Job(name, tuple(arguments), gpu, 0.0, ends, makes="speech")
+        return Job(name, tuple(arguments), gpu, 0.0, ends, makes="speech", gives_way=not gpu)
 
     jobs = [
         job("callers-espeak", (0, 1 if small else robots), cores // 2, end),
@@ -312,7 +313,8 @@ def is_there(need: Need, folder: Path, request: Request) -> bool:
         coded = [path for path in (folder / "speech").glob("*.json") if codes_of(path).exists()]
         callers = [path for path in coded if is_of_callers(path)]
         enough = bool(callers) if request.small else sum(map(hours_in, callers)) >= CODED_HOURS
-        return enough and len(callers) < len(coded) and (folder / "special.json").exists()
+        beside = all((folder / name).exists() for name in ("special.json", "ambience.npy"))
+        return enough and len(callers) < len(coded) and beside
     if need == "banks":
         return len(list((folder / "banks").glob("*.pt"))) >= request.enough
     return True

@@ -26,6 +26,8 @@ class Running:
         self.job = job
         self.log = folder / "logs" / f"{job.name}.log"
         arguments = [sys.executable, "-m", "training", "--folder", str(folder), *job.arguments]
+        if job.gives_way:
+            arguments = ["nice", "-n", "10", *arguments]
         if job.learns:
             arguments += ["--minutes", f"{minutes:.3f}"]
         self.log.parent.mkdir(parents=True, exist_ok=True)
