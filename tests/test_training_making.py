@@ -90,6 +90,8 @@ def test_the_plan(gpus: int, minutes: float) -> None:
         assert max(map(len, banks)) > 100, "somewhere as many as there is time for"
     assert len(banks) == min(16 * gpus // 3, 6 * len(parts.learners)), "a third of the cores at most"
     assert not any(job.gpus for name, job in jobs.items() if name.startswith("mix"))
+    robots = {"speech-espeak", "speech-callers-espeak", "speech-callers-flite"}
+    assert {name for name, job in jobs.items() if job.gives_way} == robots, "no GPU waits for what they make"
     lasting = [job.gpus for name, job in jobs.items() if name.startswith("lines") and job.ends == request.end]
     assert set(lasting) == {(gpu,) for gpu in encoding(parts)}
     assert all(on(jobs, request.first_speech + 1, gpu).count("lines") for gpu in map(str, range(gpus)))
