@@ -99,6 +99,15 @@ def codec(
 
 
 @main.command()
+@click.pass_obj
+def sharpen(folder: Path) -> None:
+    """The decoder's spectra get sharper, and its speech as bright as the teacher's; once, before the export."""
+    from training.sharpening import sharpen_codec
+
+    sharpen_codec(folder, report)
+
+
+@main.command()
 @stage
 @rate_option(1.2e-3)
 @click.option("--batch", default=96, show_default=True, help="Conversations of 512 positions to a step.")

@@ -1,0 +1,136 @@
+"""Stage `sharpen`: the spectra that the decoder makes get sharper, and its speech as bright as the teacher's.
+
+A network that learns to come near makes spectra that are too even, with valleys between harmonics and formants filled
+(Toda and Tokuda, "A speech parameter generation algorithm considering global variance", 2007), which postfilters have
+long deepened again (Chen and Gersho, "Adaptive postfiltering for quality enhancement of coded speech", 1995). Here log
+magnitudes are moved away from their surroundings along the frequency; then each frequency is weighed so that speech has
+the power there that the teacher's has. Both are linear in log magnitudes, so they are folded into the decoder's last
+layer and cost nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.engine.call import SAMPLE_RATE
+from core.engine.mimi.spectral import SpectralMimi
+from core.evaluation.speech import Samples
+from training.codec_quality import settled
+from training.schedule import save_atomically
+from training.shape import NANO
+from training.shards import is_of_callers, read_shard, shard_paths
+from training.stages import trained_mimi
+from training.voices import AGENTS
+
+SHARPENED = 0.2
+"""By which share of its distance from its surroundings a log magnitude is moved away from them."""
+SURROUNDINGS_HZ = 750.0
+"""The standard deviation of the Gaussian that weighs a frequency's surroundings: formants stand out of them, too."""
+MOST_S = 300.0
+"""Seconds of speech that are compared."""
+PASSES = 2
+"""How often power is compared: windows overlap, so that each frequency changes those beside it."""
+FAINT = 1e-4
+"""What is fainter than this share of a line's loudest moment, in power, is not speech."""
+
+Report = Callable[[str], None]
+
+
+def sharpen_codec(folder: Path, report: Report, config: dict[str, Any] = NANO.mimi) -> None:
+    """Sharpen the mean decoder in the training folder's `codec.pt`, once, by the lines of nano's voices in `speech/`.
+
+    Raises ClickException when there is no such decoder or no such line, and when it is sharp already.
+    """
+    path = folder / "codec.pt"
+    if not path.exists():
+        raise click.ClickException(f"{path} is missing: run the stage `codec` first.")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("sharpened"):
+        raise click.ClickException(f"{path} is sharp already: take the one that the stage `codec` has written.")
+    lines = agents_sound(folder)
+    mimi = trained_mimi(folder, torch.device("cpu"), config)
+    if not isinstance(mimi, SpectralMimi):
+        raise click.ClickException(f"{path} holds no decoder that makes spectra.")
+    seconds = sum(map(len, lines)) / SAMPLE_RATE
+    report(f"{len(lines)} lines, {seconds:.0f} s")
+    for decibels in sharpen(mimi, lines):
+        report(f"power differs from the teacher's by {decibels:.1f} dB")
+    layer = mimi.spectral.spectrum
+    sharp = {"spectrum.weight": layer.weight.detach(), "spectrum.bias": layer.bias.detach()}
+    save_atomically(path, state | {"mean": state["mean"] | sharp, "sharpened": True})
+
+
+def agents_sound(folder: Path) -> list[Samples]:
+    """Lines of nano's voices, MOST_S of them at most, each with silence around it."""
+    found: list[Samples] = []
+    left = MOST_S * SAMPLE_RATE
+    for path in shard_paths(folder / "speech"):
+        for line in [] if is_of_callers(path) else read_shard(path):
+            if line.record.speaker in AGENTS and left > 0:
+                found.append(settled(line.pcm))
+                left -= len(line.pcm)
+    if not found:
+        raise click.ClickException(f"{folder / 'speech'} holds no line of nano's voices: run the stage `speech` first.")
+    return found
+
+
+def sharpen(mimi: SpectralMimi, lines: Sequence[Samples], share: float = SHARPENED) -> list[float]:
+    """Change the last layer of `mimi`'s decoder for good, by lines in whole frames, float32[samples] each.
+
+    Returns by how much its speech differs from theirs, in decibels, root mean square over all frequencies: as it is
+    when sharp, and after each pass.
+    """
+    layer, bins = mimi.spectral.spectrum, mimi.spectral.shape.bins
+    codes = [encoded(mimi, line) for line in lines]
+    sharper = (1 + share) * torch.eye(bins) - share * surroundings(mimi.spectral.shape.window)
+    differences: list[float] = []
+    with torch.no_grad():
+        layer.weight[:bins] = sharper @ layer.weight[:bins]
+        layer.bias[:bins] = sharper @ layer.bias[:bins]
+        for number in range(PASSES + 1):
+            gain = louder(mimi, lines, codes)
+            differences.append(float((gain * 20 / np.log(10)).square().mean().sqrt()))
+            if number < PASSES:
+                layer.bias[:bins] += gain
+    return differences
+
+
+def surroundings(window: int) -> Tensor:
+    """What weighs each frequency of a spectrum of `window` samples for each other, float32[bins, bins], rows sum to
+    one."""
+    places = torch.arange(window // 2 + 1) * SAMPLE_RATE / window
+    weights = torch.exp(-0.5 * ((places[:, None] - places) / SURROUNDINGS_HZ).square())
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+@torch.inference_mode()
+def encoded(mimi: SpectralMimi, line: Samples) -> Tensor:
+    """The codes of a line, int64[1, 8, frames]."""
+    codes: Tensor = mimi.encode(torch.from_numpy(line)[None, None])
+    return codes
+
+
+@torch.inference_mode()
+def louder(mimi: SpectralMimi, lines: Sequence[Samples], codes: Sequence[Tensor]) -> Tensor:
+    """How much louder the lines are than what the decoder makes of their codes, as natural logarithms of amplitudes,
+    float32[bins], where they speak."""
+    shape = mimi.spectral.shape
+    sums = torch.zeros(2, shape.bins)
+    for line, coded in zip(lines, codes, strict=True):
+        made = mimi.decode(coded)[0, 0, shape.delay :]
+        powers = [power(sound, shape.window, shape.hop) for sound in (torch.from_numpy(line)[: len(made)], made)]
+        whole = powers[0].sum(dim=1)
+        speaking = whole > FAINT * whole.max()
+        sums += torch.stack([each[speaking].sum(dim=0) for each in powers])
+    return 0.5 * (sums[0].clamp(min=1e-9) / sums[1].clamp(min=1e-9)).log()
+
+
+def power(sound: Tensor, window: int, hop: int) -> Tensor:
+    """Spectra of power, float32[time, bins], of float32[samples]."""
+    spectra = torch.stft(sound, window, hop, window=torch.hann_window(window), center=False, return_complex=True)
+    return spectra.abs().square().T
