@@ -170,7 +170,7 @@ def test_prompts_leave_room_for_a_conversation(episodes: list[Episode]) -> None:
     tokenizer = SentencePieceTokenizer(nano.tokenizer, nano.spell)
     lengths = sorted(len(tokenizer.prompt(one.prompt)) for one in episodes)
     assert sum(lengths) / len(lengths) < 125
-    assert lengths[int(0.95 * len(lengths))] < 175
+    assert lengths[int(0.95 * len(lengths))] < 180
     assert lengths[-1] < 240
 
 
