@@ -67,6 +67,7 @@ def test_nobody_is_glad_about_sadness_or_anger(episodes: list[Episode]) -> None:
     for manner in ("service", "talk", "crisis"):
         answers = table("answers")[f"unknown_{manner}"]
         assert set(answers) == set(FEELINGS)
+        assert not GLADNESS.search(" ".join(choices(answers["glad"]))), "sad news may be taken for good news"
         for kind in ("sad", "rude"):
             for answer in choices(answers[kind]):
                 assert re.search(r"\b(sorry|understand|hear|hard|all right|hurt)\b", answer), answer

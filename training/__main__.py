@@ -101,7 +101,7 @@ def codec(
 @main.command()
 @click.pass_obj
 def sharpen(folder: Path) -> None:
-    """The decoder's spectra get sharper, and its speech as bright as the teacher's; once, before the export."""
+    """The decoder's spectra get sharper, and its speech as bright as the teacher's."""
     from training.sharpening import sharpen_codec
 
     sharpen_codec(folder, report)

@@ -23,7 +23,7 @@ from training.judge import judge as make_judge
 from training.mos import DistillMos
 from training.scripts import episode
 from training.shape import NANO
-from training.stages import trained_mimi
+from training.stages import SHARP, TRAINED, trained_mimi
 from training.teachers import Espeak, Kokoro
 from training.voices import AGENTS
 
@@ -75,7 +75,7 @@ def tones_of(sound: Samples) -> int:
 def evaluate_codec(
     checkpoint: Path, folder: Path, lines: int, device_name: Device, keep: Path | None, report: Report
 ) -> list[Figure]:
-    """Measure the teacher, the checkpoint's codec, and the decoder in the training folder's `codec.pt` if there is one.
+    """Measure the teacher, the checkpoint's codec, and the training folder's decoders, trained and sharp, if there are.
 
     The teacher, Kokoro, is made in the folder where it is not. `keep` is a folder for the sound.
     """
@@ -85,8 +85,9 @@ def evaluate_codec(
     read = Checkpoint.read(checkpoint)
     mimi = load_mimi(read.mimi, read.mimi_config, device).eval()
     codecs = {"through the checkpoint's codec": mimi}
-    if (folder / "codec.pt").exists():
-        codecs["through the trained decoder"] = trained_mimi(folder, device, NANO.mimi)
+    for name, file in (("trained", TRAINED), ("sharp", SHARP)):
+        if (folder / file).exists():
+            codecs[f"through the {name} decoder"] = trained_mimi(folder, device, NANO.mimi, file)
     judge, kokoro, espeak = make_judge(), Kokoro(teacher, device), Espeak()
     ways = [Heard("teacher"), *map(Heard, codecs)]
     rng = random.Random("codec")

@@ -24,7 +24,15 @@ from training.dialogues import VOICE_FRAMES
 from training.network import Network
 from training.shape import NANO, Shape
 from training.shards import Line, read_shard, shard_paths
-from training.stages import codec_folder, rounded, special_codes, tokenizer_file, trained_mimi
+from training.stages import (
+    SHARP,
+    TRAINED,
+    codec_folder,
+    rounded,
+    special_codes,
+    tokenizer_file,
+    trained_mimi,
+)
 from training.voices import AGENTS
 
 NOTICE = "This is the small built-in model: it speaks, plays its persona and does not think."
@@ -45,7 +53,8 @@ def export(
 ) -> None:
     """Write config, weights in bfloat16, tokenizer and voices into `target`, which is made anew.
 
-    The codec is core/nano's, or the folder's, with the decoder of `codec.pt` where there is one. The language model is
+    The codec is core/nano's, or the folder's, with the decoder of `sharp.pt` or `codec.pt` where there is one. Raises
+    ClickException when the sharp decoder is older than the trained one. The language model is
     what `lm.pt` holds, and the mean with `earlier` states of it: of each the mean of its latest steps or, if asked, the
     last alone. What tells the caller's words is left out. Where the folder has no speech, the voices of `target` stay.
     """
@@ -55,7 +64,7 @@ def export(
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
     cpu = torch.device("cpu")
-    mimi = trained_mimi(folder, cpu, shape.mimi)
+    mimi = trained_mimi(folder, cpu, shape.mimi, SHARP if is_sharp(folder) else TRAINED)
     network = Network(shape.architecture)
     network.load_state_dict(mean_of([folder / "lm.pt", *earlier], "network" if last else "mean"))
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in network.checkpoint().items()}
@@ -80,6 +89,14 @@ def export(
     making.rename(target)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     report(f"{target}: {size / 1e6:.1f} MB")
+
+
+def is_sharp(folder: Path) -> bool:
+    """Whether the folder's decoder has been sharpened. Raises ClickException when it has learned since."""
+    sharp, trained = folder / SHARP, folder / TRAINED
+    if sharp.exists() and trained.exists() and sharp.stat().st_mtime < trained.stat().st_mtime:
+        raise click.ClickException(f"{sharp} is older than {trained}: run the stage `sharpen` again, or delete it.")
+    return sharp.exists()
 
 
 def codec_weights(mimi: MimiModel, source: Path) -> dict[str, torch.Tensor]:

@@ -87,8 +87,7 @@ def pack_decoder(path: Path, target: Path) -> Path:
     """
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     mean = {name: tensor.to(torch.bfloat16) for name, tensor in state["mean"].items()}
-    others = {"shape": state["shape"], "steps": state.get("steps", 0), "sharpened": state.get("sharpened", False)}
-    save_atomically(target / DECODER, {"mean": mean, **others})
+    save_atomically(target / DECODER, {"mean": mean, "shape": state["shape"], "steps": state.get("steps", 0)})
     return target / DECODER
 
 

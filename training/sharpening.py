@@ -4,11 +4,12 @@ A network that learns to come near makes spectra that are too even, with valleys
 (Toda and Tokuda, "A speech parameter generation algorithm considering global variance", 2007), which postfilters have
 long deepened again (Chen and Gersho, "Adaptive postfiltering for quality enhancement of coded speech", 1995). Here log
 magnitudes are moved away from their surroundings along the frequency; then each frequency is weighed so that speech has
-the power there that the teacher's has. Both are linear in log magnitudes, so they are folded into the decoder's last
-layer and cost nothing.
+the power there that the teacher's has. Both are linear in the log magnitudes that the decoder's last layer gives, so
+they are folded into it and cost nothing.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from training.codec_quality import settled
 from training.schedule import save_atomically
 from training.shape import NANO
 from training.shards import is_of_callers, read_shard, shard_paths
-from training.stages import trained_mimi
+from training.stages import SHARP, TRAINED, read_decoder, trained_mimi
 from training.voices import AGENTS
 
 SHARPENED = 0.2
@@ -32,7 +33,7 @@ SHARPENED = 0.2
 SURROUNDINGS_HZ = 750.0
 """The standard deviation of the Gaussian that weighs a frequency's surroundings: formants stand out of them, too."""
 MOST_S = 300.0
-"""Seconds of speech that are compared."""
+"""Seconds of speech with which what the decoder makes is compared, about."""
 PASSES = 2
 """How often power is compared: windows overlap, so that each frequency changes those beside it."""
 FAINT = 1e-4
@@ -42,81 +43,77 @@ Report = Callable[[str], None]
 
 
 def sharpen_codec(folder: Path, report: Report, config: dict[str, Any] = NANO.mimi) -> None:
-    """Sharpen the mean decoder in the training folder's `codec.pt`, once, by the lines of nano's voices in `speech/`.
+    """Write `sharp.pt`, the decoder of the training folder's `codec.pt` sharpened by nano's voices in `speech/`.
 
-    Raises ClickException when there is no such decoder or no such line, and when it is sharp already.
+    The decoder goes on learning from `codec.pt`, which stays as it is. Raises ClickException when there is no such
+    decoder, or no line of these voices.
     """
-    path = folder / "codec.pt"
-    if not path.exists():
-        raise click.ClickException(f"{path} is missing: run the stage `codec` first.")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state.get("sharpened"):
-        raise click.ClickException(f"{path} is sharp already: take the one that the stage `codec` has written.")
+    if not (folder / TRAINED).exists():
+        raise click.ClickException(f"{folder / TRAINED} is missing: run the stage `codec` first.")
     lines = agents_sound(folder)
-    mimi = trained_mimi(folder, torch.device("cpu"), config)
-    if not isinstance(mimi, SpectralMimi):
-        raise click.ClickException(f"{path} holds no decoder that makes spectra.")
-    seconds = sum(map(len, lines)) / SAMPLE_RATE
-    report(f"{len(lines)} lines, {seconds:.0f} s")
-    for decibels in sharpen(mimi, lines):
+    cpu = torch.device("cpu")
+    mimi = trained_mimi(folder, cpu, config)
+    decoder = read_decoder(folder / TRAINED, cpu)
+    report(f"{len(lines)} lines, {sum(map(len, lines)) / SAMPLE_RATE:.0f} s")
+    for decibels in sharpen(SpectralMimi(mimi, decoder), lines):
         report(f"power differs from the teacher's by {decibels:.1f} dB")
-    layer = mimi.spectral.spectrum
-    sharp = {"spectrum.weight": layer.weight.detach(), "spectrum.bias": layer.bias.detach()}
-    save_atomically(path, state | {"mean": state["mean"] | sharp, "sharpened": True})
+    save_atomically(folder / SHARP, {"mean": decoder.state_dict(), "shape": asdict(decoder.shape)})
 
 
 def agents_sound(folder: Path) -> list[Samples]:
-    """Lines of nano's voices, MOST_S of them at most, each with silence around it."""
+    """Lines of nano's voices with silence around them, as many as take MOST_S.
+
+    Raises ClickException where there is none.
+    """
     found: list[Samples] = []
-    left = MOST_S * SAMPLE_RATE
-    for path in shard_paths(folder / "speech"):
-        for line in [] if is_of_callers(path) else read_shard(path):
-            if line.record.speaker in AGENTS and left > 0:
-                found.append(settled(line.pcm))
-                left -= len(line.pcm)
+    wanted = MOST_S * SAMPLE_RATE
+    for shard in shard_paths(folder / "speech"):
+        if is_of_callers(shard) or sum(map(len, found)) >= wanted:
+            continue
+        found += [settled(line.pcm) for line in read_shard(shard) if line.record.speaker in AGENTS]
     if not found:
         raise click.ClickException(f"{folder / 'speech'} holds no line of nano's voices: run the stage `speech` first.")
     return found
 
 
 def sharpen(mimi: SpectralMimi, lines: Sequence[Samples], share: float = SHARPENED) -> list[float]:
-    """Change the last layer of `mimi`'s decoder for good, by lines in whole frames, float32[samples] each.
+    """Change the last layer of `mimi`'s decoder, on the CPU, by lines in whole frames, float32[samples] each.
 
     Returns by how much its speech differs from theirs, in decibels, root mean square over all frequencies: as it is
     when sharp, and after each pass.
     """
     layer, bins = mimi.spectral.spectrum, mimi.spectral.shape.bins
-    codes = [encoded(mimi, line) for line in lines]
-    sharper = (1 + share) * torch.eye(bins) - share * surroundings(mimi.spectral.shape.window)
+    codes = [codes_of(mimi, line) for line in lines]
+    sharper = (1 + share) * torch.eye(bins) - share * neighbourhood(mimi.spectral.shape.window)
     differences: list[float] = []
     with torch.no_grad():
         layer.weight[:bins] = sharper @ layer.weight[:bins]
         layer.bias[:bins] = sharper @ layer.bias[:bins]
         for number in range(PASSES + 1):
-            gain = louder(mimi, lines, codes)
+            gain = missing_gain(mimi, lines, codes)
             differences.append(float((gain * 20 / np.log(10)).square().mean().sqrt()))
             if number < PASSES:
                 layer.bias[:bins] += gain
     return differences
 
 
-def surroundings(window: int) -> Tensor:
-    """What weighs each frequency of a spectrum of `window` samples for each other, float32[bins, bins], rows sum to
-    one."""
+def neighbourhood(window: int) -> Tensor:
+    """For each frequency of a spectrum of `window` samples how much all count as its surroundings, float32[bins, bins]:
+    each row sums to one."""
     places = torch.arange(window // 2 + 1) * SAMPLE_RATE / window
     weights = torch.exp(-0.5 * ((places[:, None] - places) / SURROUNDINGS_HZ).square())
     return weights / weights.sum(dim=1, keepdim=True)
 
 
 @torch.inference_mode()
-def encoded(mimi: SpectralMimi, line: Samples) -> Tensor:
+def codes_of(mimi: SpectralMimi, line: Samples) -> Tensor:
     """The codes of a line, int64[1, 8, frames]."""
     codes: Tensor = mimi.encode(torch.from_numpy(line)[None, None])
     return codes
 
 
 @torch.inference_mode()
-def louder(mimi: SpectralMimi, lines: Sequence[Samples], codes: Sequence[Tensor]) -> Tensor:
+def missing_gain(mimi: SpectralMimi, lines: Sequence[Samples], codes: Sequence[Tensor]) -> Tensor:
     """How much louder the lines are than what the decoder makes of their codes, as natural logarithms of amplitudes,
     float32[bins], where they speak."""
     shape = mimi.spectral.shape

@@ -37,6 +37,8 @@ from training.whole_files import whole_file
 
 OTHERS, MOST_OTHERS_H = 0.2, 5.0
 """Hours of other voices for each hour of nano's own when the decoder learns, and how many are read at most."""
+TRAINED, SHARP = "codec.pt", "sharp.pt"
+"""The decoder as it was trained, and what `training.sharpening` makes of it, in a training folder."""
 MOST_CALLERS = 80
 """So many new shards of callers are taken in for a bank: to read one takes 0.1 s, and there may be hundreds."""
 LOOKED_S = 2.0
@@ -102,8 +104,9 @@ def codec_folder(folder: Path) -> Path:
     return folder if (folder / "mimi.safetensors").exists() else NANO_CHECKPOINT
 
 
-def trained_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> MimiModel:
-    """The codec whose encoder and quantizer are frozen, with the decoder of `codec.pt`, or its own where there is none.
+def trained_mimi(folder: Path, device: torch.device, config: dict[str, Any], decoder: str = TRAINED) -> MimiModel:
+    """The codec whose encoder and quantizer are frozen, with the trained or the sharp `decoder`, a file of the folder,
+    or its own where there is none.
 
     Its shape must be what `config` says, without what that says of the decoder.
     """
@@ -111,12 +114,12 @@ def trained_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> 
     described = read_json(source / "mimi.json") if (source / "mimi.json").exists() else {}
     own = {SECTION: described[SECTION]} if SECTION in described else {}
     mimi = load_mimi(source / "mimi.safetensors", config | own, device)
-    return SpectralMimi(mimi, trained_decoder(folder, device)) if (folder / "codec.pt").exists() else mimi
+    return SpectralMimi(mimi, read_decoder(folder / decoder, device)) if (folder / decoder).exists() else mimi
 
 
-def trained_decoder(folder: Path, device: torch.device) -> SpectralNetwork:
-    """The decoder of `codec.pt`, its weights rounded as an export rounds them."""
-    state = torch.load(folder / "codec.pt", map_location=device, weights_only=True)
+def read_decoder(path: Path, device: torch.device) -> SpectralNetwork:
+    """The mean decoder in a file, its weights rounded as an export rounds them."""
+    state = torch.load(path, map_location=device, weights_only=True)
     decoder = SpectralNetwork(SpectralShape(**state["shape"])).to(device)
     decoder.load_state_dict({name: rounded(tensor).float() for name, tensor in state["mean"].items()})
     return decoder.eval()
@@ -153,8 +156,9 @@ def encode_all_lines(
     """
     mimi = trained_mimi(folder, device, shape.mimi)
     write_special(folder, special_codes(mimi))
+    stretches = STRETCHES if shape is NANO else SMALL_STRETCHES
+    make_ambience(folder, mimi, device, *stretches)
     while True:
-        make_ambience(folder, mimi, device, *(STRETCHES if shape is NANO else SMALL_STRETCHES))
         waiting = [shard for shard in shard_paths(folder / "speech") if not codes_of(shard).exists()]
         for shard in random.sample(waiting, len(waiting)):
             if codes_of(shard).exists():
@@ -162,6 +166,7 @@ def encode_all_lines(
             began, lines = time.monotonic(), read_shard(shard)
             encode_lines(mimi, lines, device, codes_of(shard))
             report(f"{shard.stem}: {hours(lines):.2f} hours, {time.monotonic() - began:.0f} s")
+            make_ambience(folder, mimi, device, *stretches)  # Whoever began it may have been ended.
         if not follow:
             return
         time.sleep(LOOKED_S)

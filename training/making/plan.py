@@ -26,13 +26,13 @@ ENCODERS = 3
 hold seven, with those that encode single lines."""
 LINES, LINES_S = 3, 75.0
 """Processes that encode single lines on each GPU that is to learn, and for how many seconds when all have spoken. One
-more stays on each GPU that encodes, and another joins it when Kokoro is silent: beside Kokoro one takes a minute for an
-hour of callers."""
+more stays on each GPU that encodes, and another joins it when Kokoro is silent. An hour of callers takes
+one of them 4 s, and 18 s beside Kokoro."""
 CODED_HOURS = 25.0
 """So much of callers' speech has codes before anything is mixed: of less, conversations would be of the same lines."""
 MIXERS = 6
 """Processes that mix, for each GPU that learns, on a third of the cores at most: it takes a mixed bank every 3.4 s, and
-a process makes one in 11 s, or 20 s among many."""
+a process makes one in 11 s, or 21 to 29 s among many."""
 ROBOTS, ROBOT_CALLERS = 60, 160
 """Shards of robots' lines, with 32 personas each, and of espeak-ng's callers for each GPU: an hour and 172 MB each. A
 line that is heard again and again is known by heart, and cores have nothing else to do."""
@@ -75,7 +75,7 @@ class Request(msgspec.Struct, frozen=True):
     small: bool = False
 
     @property
-    def first(self) -> int:
+    def first_number(self) -> int:
         """The number of the first shard of each teacher, and of the first bank."""
         return self.steps * NUMBERS_A_RUN
 
@@ -119,7 +119,8 @@ class Job:
 
     It begins at the second `begins`, when there is what it `needs`, and is killed at the second `ends`. One that
     `learns` is told by `--minutes` how long it may take, and runs as one process for each of its `ranks`. It may
-    make what others need. One that `gives_way` has the cores that no other job wants.
+    make what others need. One that `gives_way` is nice: where cores are scarce,
+    the others have them first.
     """
 
     name: str
@@ -192,7 +193,10 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         if teacher == "callers-kokoro" and request.voices:
             arguments += ["--voices", request.voices]
         name = f"speech-{teacher}" + "".join(f"-{number}" for number in gpu)
-        return Job(name, tuple(arguments), gpu, 0.0, ends, makes="speech", gives_way=not gpu)
+        # A GPU must not wait for a core on which a robot speaks.
+        return Job(
+            name, tuple(arguments), gpu, 0.0, ends, makes="speech", gives_way=not gpu and "kokoro" not in teacher
+        )
 
     jobs = [
         job("callers-espeak", (0, 1 if small else robots), cores // 2, end),
@@ -282,7 +286,7 @@ def banks_of(process: int, count: int) -> tuple[int, int]:
 
 def numbers(request: Request, span: tuple[int, int]) -> list[str]:
     """The first number of some shards or banks of this run, and the one after the last, as arguments."""
-    return [str(request.first + number) for number in span]
+    return [str(request.first_number + number) for number in span]
 
 
 def threads_of(machine: Machine) -> int:
