@@ -374,3 +374,13 @@ def test_the_built_in_model_reads_and_says_words_and_others_read_digits() -> Non
     assert list(spelling.prompt("Tea is $4.")) == list(plain.prompt("Tea is four dollars."))
     assert spelling.words("That is $4.") == plain.words("That is four dollars.")
     assert list(plain.prompt("Tea is $4.")) != list(plain.prompt("Tea is four dollars."))
+
+
+def test_the_built_in_model_reads_no_hyphens_inside_words() -> None:
+    nano = Checkpoint.read(NANO)
+    spelling, plain = SentencePieceTokenizer(nano.tokenizer, nano.spell), SentencePieceTokenizer(nano.tokenizer)
+    written = "A tune-up - $65 - or e\u2011bikes, Tue-Sat."
+    assert list(spelling.prompt(written)) == list(
+        plain.prompt("A tune up - sixty five dollars - or e bikes, Tuesday to Saturday.")
+    )
+    assert spelling.words("A well-known check-up.") == plain.words("A well known check up.")

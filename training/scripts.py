@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from core.engine.spoken_numbers import spell_numbers
+from core.engine.tokenizer import spelled
 from training.episodes import Episode, Exchange, Turn
 from training.goods import all_goods
 from training.phrases import FEELINGS, feelings, garbled, good_phrases, loose, phrases, unrelated
@@ -146,7 +146,7 @@ def _fits(exchange: Exchange, turns: list[Turn]) -> bool:
 
 
 def _shipped(rng: random.Random, path: Path) -> Episode:
-    prompt = spell_numbers(" ".join(yaml.safe_load(path.read_text())["prompt"].split()))
+    prompt = spelled(" ".join(yaml.safe_load(path.read_text())["prompt"].split()))
     script = table("shipped")[path.stem]
     company, name = script.get("company", ""), script.get("name", "")
     fields = {"company": company, "help": script["help"], "thing": "the reactor"}

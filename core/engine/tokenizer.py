@@ -1,6 +1,7 @@
 """Text to tokens and back, with the SentencePiece model that a checkpoint brings."""
 
 import codecs
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,8 @@ from core.errors import CheckpointError, SayError
 
 MAX_PIECES = 16
 """Pieces that are said without a pause, more than a word has unless it is spelled in bytes."""
+_HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u2010\u2011](?=[^\W\d_])")
+"""What stands between two parts of a word, such as `tune-up`, and is not heard."""
 
 
 class Detokenizer(Protocol):
@@ -37,10 +40,16 @@ class Tokenizer(Protocol):
         """A detokenizer for a new call."""
 
 
+def spelled(text: str) -> str:
+    """A text as one says it, for a model that was trained so: numbers in words, and no hyphens inside words."""
+    return _HYPHEN.sub(" ", spell_numbers(text))
+
+
 class SentencePieceTokenizer:
     """The checkpoint's own SentencePiece model. Raises CheckpointError when the file holds none.
 
-    With `spell`, numbers in prompts and sentences are written as one says them: the model was trained without digits.
+    With `spell`, numbers in prompts and sentences are written as one says them, and words without hyphens: the model
+    was trained without either.
     """
 
     def __init__(self, path: Path, spell: bool = False) -> None:
@@ -63,7 +72,7 @@ class SentencePieceTokenizer:
         return [word[start : start + MAX_PIECES] for word in words for start in range(0, len(word), MAX_PIECES)]
 
     def _spelled(self, text: str) -> str:
-        return spell_numbers(text) if self._spell else text
+        return spelled(text) if self._spell else text
 
     def detokenizer(self) -> "SentencePieceDetokenizer":
         return SentencePieceDetokenizer(self._processor)
