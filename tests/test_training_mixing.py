@@ -123,7 +123,7 @@ def test_a_mixed_bank_has_the_layout_of_a_bank(folder: Folder) -> None:
         found += spoken([tuple(code) for code in steps[begin:, 9:].tolist()], lines, ambient | {special.silence})
         heard = np.flatnonzero(bank.heard[row] != PADDING)
         assert (heard >= begin + HEARD_AFTER).all()
-    assert found > CONVERSATIONS, "callers speak"
+    assert found > 2 * CONVERSATIONS, "callers speak"
     assert (bank.heard != PADDING).sum() > 10 * CONVERSATIONS, "what callers say is written down"
 
 
@@ -178,12 +178,12 @@ def test_between_lines_one_hears_the_callers_world(folder: Folder) -> None:
     longer = stretch(ambience, random.Random(0), 1, 2 * ambience.shape[2])
     assert np.array_equal(longer[: len(longer) // 2], longer[len(longer) // 2 :])
     heard = {tuple(frame) for frame in ambience.reshape(-1, AGENT_CODEBOOKS).tolist()}
-    special, loud = read_special(folder.path), 0
-    for bank in (folder.bank(0), folder.bank(1)):
-        for row in range(CONVERSATIONS):
-            steps = steps_of(bank.tokens[row])[int(bank.begins[row]) :, 9:].tolist()
-            loud += sum(tuple(frame) in heard for frame in steps if tuple(frame) != special.silence) > 20
-    assert 0.2 * CONVERSATIONS < loud < 2 * CONVERSATIONS, "some are silent"
+    bank, special = folder.bank(0), read_special(folder.path)
+    loud = 0
+    for row in range(CONVERSATIONS):
+        steps = steps_of(bank.tokens[row])[int(bank.begins[row]) :, 9:].tolist()
+        loud += sum(tuple(frame) in heard for frame in steps if tuple(frame) != special.silence) > 20
+    assert 0.2 * CONVERSATIONS < loud < CONVERSATIONS, "some are silent"
     before = (folder.path / "ambience.npy").stat().st_mtime_ns
     make_ambience(folder.path, trained_mimi(folder.path, CPU, SMALL.mimi), CPU, 1, 8)
     assert (folder.path / "ambience.npy").stat().st_mtime_ns == before, "it is made once"

@@ -19,7 +19,7 @@ from tests.engines import CPU
 from training.export import is_sharp
 from training.shape import SMALL, SMALL_DECODER
 from training.shards import Said, write_shard
-from training.sharpening import codes_of, missing_gain, neighbourhood, sharpen, sharpen_codec
+from training.sharpening import missing_gain, neighbourhood, sharpen, sharpen_codec
 from training.stages import SHARP, TRAINED, read_decoder
 from training.teachers import Spoken
 
@@ -54,7 +54,7 @@ def magnitudes(mimi: SpectralMimi, line: Samples) -> Tensor:
     found: list[Tensor] = []
     hook = mimi.spectral.spectrum.register_forward_hook(lambda module, given, made: found.append(made))
     with torch.inference_mode():
-        mimi.decode(codes_of(mimi, line))
+        mimi.decode(mimi.encode(torch.from_numpy(line)[None, None]))
     hook.remove()
     return found[0][0, :, :BINS]
 

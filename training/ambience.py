@@ -30,8 +30,6 @@ def make_ambience(folder: Path, mimi: MimiModel, device: torch.device, rows: int
     Of several processes one does it, which takes it a minute, and the others return at once: they may look again, if
     that one should be ended before.
     """
-    if has_ambience(folder):
-        return
     with (folder / f"{FILE}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,15 +24,7 @@ from training.dialogues import VOICE_FRAMES
 from training.network import Network
 from training.shape import NANO, Shape
 from training.shards import Line, read_shard, shard_paths
-from training.stages import (
-    SHARP,
-    TRAINED,
-    codec_folder,
-    rounded,
-    special_codes,
-    tokenizer_file,
-    trained_mimi,
-)
+from training.stages import SHARP, TRAINED, codec_folder, rounded, special_codes, tokenizer_file, trained_mimi
 from training.voices import AGENTS
 
 NOTICE = "This is the small built-in model: it speaks, plays its persona and does not think."
@@ -53,10 +45,10 @@ def export(
 ) -> None:
     """Write config, weights in bfloat16, tokenizer and voices into `target`, which is made anew.
 
-    The codec is core/nano's, or the folder's, with the decoder of `sharp.pt` or `codec.pt` where there is one. Raises
-    ClickException when the sharp decoder is older than the trained one. The language model is
-    what `lm.pt` holds, and the mean with `earlier` states of it: of each the mean of its latest steps or, if asked, the
-    last alone. What tells the caller's words is left out. Where the folder has no speech, the voices of `target` stay.
+    The codec is core/nano's, or the folder's, with the decoder of `sharp.pt` or `codec.pt` where there is one. The
+    language model is what `lm.pt` holds, and the mean with `earlier` states of it: of each the mean of its latest steps
+    or, if asked, the last alone. What tells the caller's words is left out. Where the folder has no speech, the voices
+    of `target` stay. Raises ClickException without `lm.pt`, and when the sharp decoder is older than the trained one.
     """
     if not (folder / "lm.pt").exists():
         raise click.ClickException(f"{folder / 'lm.pt'} is missing: run the stage `lm` first.")

@@ -25,7 +25,7 @@ from training.codec_quality import settled
 from training.schedule import save_atomically
 from training.shape import NANO
 from training.shards import is_of_callers, read_shard, shard_paths
-from training.stages import SHARP, TRAINED, read_decoder, trained_mimi
+from training.stages import SHARP, TRAINED, frozen_mimi, read_decoder
 from training.voices import AGENTS
 
 SHARPENED = 0.2
@@ -51,11 +51,10 @@ def sharpen_codec(folder: Path, report: Report, config: dict[str, Any] = NANO.mi
     if not (folder / TRAINED).exists():
         raise click.ClickException(f"{folder / TRAINED} is missing: run the stage `codec` first.")
     lines = agents_sound(folder)
-    cpu = torch.device("cpu")
-    mimi = trained_mimi(folder, cpu, config)
-    decoder = read_decoder(folder / TRAINED, cpu)
     report(f"{len(lines)} lines, {sum(map(len, lines)) / SAMPLE_RATE:.0f} s")
-    for decibels in sharpen(SpectralMimi(mimi, decoder), lines):
+    cpu = torch.device("cpu")
+    decoder = read_decoder(folder / TRAINED, cpu)
+    for decibels in sharpen(SpectralMimi(frozen_mimi(folder, cpu, config), decoder), lines):
         report(f"power differs from the teacher's by {decibels:.1f} dB")
     save_atomically(folder / SHARP, {"mean": decoder.state_dict(), "shape": asdict(decoder.shape)})
 
@@ -68,14 +67,16 @@ def agents_sound(folder: Path) -> list[Samples]:
     found: list[Samples] = []
     wanted = MOST_S * SAMPLE_RATE
     for shard in shard_paths(folder / "speech"):
-        if is_of_callers(shard) or sum(map(len, found)) >= wanted:
-            continue
-        found += [settled(line.pcm) for line in read_shard(shard) if line.record.speaker in AGENTS]
+        if sum(map(len, found)) >= wanted:
+            break
+        if not is_of_callers(shard):
+            found += [settled(line.pcm) for line in read_shard(shard) if line.record.speaker in AGENTS]
     if not found:
         raise click.ClickException(f"{folder / 'speech'} holds no line of nano's voices: run the stage `speech` first.")
     return found
 
 
+@torch.no_grad()
 def sharpen(mimi: SpectralMimi, lines: Sequence[Samples], share: float = SHARPENED) -> list[float]:
     """Change the last layer of `mimi`'s decoder, on the CPU, by lines in whole frames, float32[samples] each.
 
@@ -83,18 +84,15 @@ def sharpen(mimi: SpectralMimi, lines: Sequence[Samples], share: float = SHARPEN
     when sharp, and after each pass.
     """
     layer, bins = mimi.spectral.spectrum, mimi.spectral.shape.bins
-    codes = [codes_of(mimi, line) for line in lines]
+    codes = [mimi.encode(torch.from_numpy(line)[None, None]) for line in lines]
     sharper = (1 + share) * torch.eye(bins) - share * neighbourhood(mimi.spectral.shape.window)
-    differences: list[float] = []
-    with torch.no_grad():
-        layer.weight[:bins] = sharper @ layer.weight[:bins]
-        layer.bias[:bins] = sharper @ layer.bias[:bins]
-        for number in range(PASSES + 1):
-            gain = missing_gain(mimi, lines, codes)
-            differences.append(float((gain * 20 / np.log(10)).square().mean().sqrt()))
-            if number < PASSES:
-                layer.bias[:bins] += gain
-    return differences
+    layer.weight[:bins] = sharper @ layer.weight[:bins]
+    layer.bias[:bins] = sharper @ layer.bias[:bins]
+    gains = [missing_gain(mimi, lines, codes)]
+    for _ in range(PASSES):
+        layer.bias[:bins] += gains[-1]
+        gains.append(missing_gain(mimi, lines, codes))
+    return [float((gain * 20 / np.log(10)).square().mean().sqrt()) for gain in gains]
 
 
 def neighbourhood(window: int) -> Tensor:
@@ -105,14 +103,6 @@ def neighbourhood(window: int) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-@torch.inference_mode()
-def codes_of(mimi: SpectralMimi, line: Samples) -> Tensor:
-    """The codes of a line, int64[1, 8, frames]."""
-    codes: Tensor = mimi.encode(torch.from_numpy(line)[None, None])
-    return codes
-
-
-@torch.inference_mode()
 def missing_gain(mimi: SpectralMimi, lines: Sequence[Samples], codes: Sequence[Tensor]) -> Tensor:
     """How much louder the lines are than what the decoder makes of their codes, as natural logarithms of amplitudes,
     float32[bins], where they speak."""

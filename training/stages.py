@@ -104,16 +104,20 @@ def codec_folder(folder: Path) -> Path:
     return folder if (folder / "mimi.safetensors").exists() else NANO_CHECKPOINT
 
 
-def trained_mimi(folder: Path, device: torch.device, config: dict[str, Any], decoder: str = TRAINED) -> MimiModel:
-    """The codec whose encoder and quantizer are frozen, with the trained or the sharp `decoder`, a file of the folder,
-    or its own where there is none.
+def frozen_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> MimiModel:
+    """The codec whose encoder and quantizer stay as they are, with the decoder that it has.
 
     Its shape must be what `config` says, without what that says of the decoder.
     """
     source = codec_folder(folder)
     described = read_json(source / "mimi.json") if (source / "mimi.json").exists() else {}
     own = {SECTION: described[SECTION]} if SECTION in described else {}
-    mimi = load_mimi(source / "mimi.safetensors", config | own, device)
+    return load_mimi(source / "mimi.safetensors", config | own, device)
+
+
+def trained_mimi(folder: Path, device: torch.device, config: dict[str, Any], decoder: str = TRAINED) -> MimiModel:
+    """What `frozen_mimi` gives, with the trained or the sharp `decoder`, a file of the folder, if there is one."""
+    mimi = frozen_mimi(folder, device, config)
     return SpectralMimi(mimi, read_decoder(folder / decoder, device)) if (folder / decoder).exists() else mimi
 
 
@@ -157,19 +161,18 @@ def encode_all_lines(
     mimi = trained_mimi(folder, device, shape.mimi)
     write_special(folder, special_codes(mimi))
     stretches = STRETCHES if shape is NANO else SMALL_STRETCHES
-    make_ambience(folder, mimi, device, *stretches)
     while True:
+        make_ambience(folder, mimi, device, *stretches)  # Whoever began it may have been ended.
         waiting = [shard for shard in shard_paths(folder / "speech") if not codes_of(shard).exists()]
-        for shard in random.sample(waiting, len(waiting)):
-            if codes_of(shard).exists():
-                continue
-            began, lines = time.monotonic(), read_shard(shard)
+        if waiting:
+            began, shard = time.monotonic(), random.choice(waiting)
+            lines = read_shard(shard)
             encode_lines(mimi, lines, device, codes_of(shard))
             report(f"{shard.stem}: {hours(lines):.2f} hours, {time.monotonic() - began:.0f} s")
-            make_ambience(folder, mimi, device, *stretches)  # Whoever began it may have been ended.
-        if not follow:
+        elif follow:
+            time.sleep(LOOKED_S)
+        else:
             return
-        time.sleep(LOOKED_S)
 
 
 def encode_conversations(

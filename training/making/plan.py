@@ -56,8 +56,8 @@ class Request(msgspec.Struct, frozen=True):
     begins, `packed_every` the seconds between two packings into the folder `into`. `flite` is the folder of its
     libraries, "" the system's, None for no flite; `voices` the folder of Kokoro's voices, None for no callers of its.
     `goes_on` says that the decoder has weights to go on from. `steps` is how many the language model has made before,
-    on other speech than what is now to be spoken. `small` is the rehearsal of it all, with everything as
-    small as can be.
+    on other speech than what is now to be spoken. `small` is the rehearsal of it all, with everything as small as can
+    be.
     """
 
     seconds: float
@@ -177,15 +177,8 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
     robots = min(MOST_ROBOT_CALLERS, ROBOT_CALLERS * max(1, len(machine.gpus)))
 
     def job(teacher: str, shards: tuple[int, int], workers: int, ends: float, gpu: tuple[str, ...] = ()) -> Job:
-        arguments = [
-            "speech",
-            "--teacher",
-            teacher,
-            "--shards",
-            *numbers(request, shards),
-            "--workers",
-            str(max(1, workers)),
-        ]
+        arguments = ["speech", "--teacher", teacher, "--shards", *numbers(request, shards)]
+        arguments += ["--workers", str(max(1, workers))]
         if small:
             arguments += ["--count", "2" if teacher in ("kokoro", "espeak") else "40"]
         if teacher == "callers-flite" and request.flite:
