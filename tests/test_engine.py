@@ -143,10 +143,11 @@ async def test_a_caller_who_lags_loses_the_oldest_frames(weights: Path) -> None:
     try:
         call = engine.open(persona(1), Sampling(seed=1))
         clock = [0.0]
-        call.inputs = InputQueue(4, lambda: clock[0])
-        dropped = sum(call.push(frame_of(codes)) for codes in speech(1))
-        assert dropped == 0
-        clock[0] = 0.33
+        with engine.inputs_changed():  # Whoever holds this keeps the engine from taking frames.
+            call.inputs = InputQueue(4, lambda: clock[0])
+            dropped = sum(call.push(frame_of(codes)) for codes in speech(1))
+            assert dropped == 0
+            clock[0] = 0.33
         await call.ready()
         answers = call.frames()
         outputs = [await anext(answers) for _ in range(4)]
