@@ -80,6 +80,25 @@ def speech(
 @main.command()
 @stage
 @rate_option(6e-4)
+@click.option("--workers", default=2, show_default=True, help="Processes that read what callers say.")
+@small_option
+@click.pass_obj
+def encoder(
+    folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float, workers: int, small: bool
+) -> None:
+    """The codec's encoder learns to put into codes what is said."""
+    from training.encoder import EncoderOptions
+    from training.shape import NANO, SMALL
+    from training.stages import train_encoder
+
+    options = EncoderOptions(callers=4, agents=3, rate=rate) if small else EncoderOptions(rate=rate)
+    config = (SMALL if small else NANO).mimi
+    train_encoder(folder, torch.device(device), Schedule(minutes * 60, *part), report, workers, options, config)
+
+
+@main.command()
+@stage
+@rate_option(6e-4)
 @click.option("--batch", default=40, show_default=True, help="Crops of 32 frames to a step.")
 @small_option
 @click.pass_obj

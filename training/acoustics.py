@@ -30,6 +30,7 @@ from training.noises import (
     uniform,
     white,
 )
+from training.vocoding import vocoded
 
 CLEAN = 0.4
 """The share of conversations in which the caller is heard as in a studio, but for the level and what is faint."""
@@ -39,6 +40,8 @@ GAIN = (-20.0, 6.0)
 """Decibels by which callers' lines are louder than they were recorded."""
 THROATS, THROAT = 0.4, (-0.17, 0.17)
 """The share of callers whose formants are others, and by which factor these are higher, as a natural logarithm."""
+VOCODED = 0.25
+"""The share of callers whom a vocoder speaks anew."""
 FAINT = (-75.0, -50.0)
 """The noise of microphones, in decibels of full scale."""
 NOISES: tuple[tuple[Noise, float, float, float], ...] = (
@@ -194,6 +197,7 @@ def around(callers: Tensor, agents: Tensor, generator: torch.Generator, kinds: T
     worldly = ~clean
     factors = uniform(batch, *THROAT, generator)[:, 0].exp()
     dry = callers * amplitude(uniform(batch, *GAIN, generator))
+    dry = applied(dry, some(VOCODED), lambda part, _: vocoded(part, generator))
     dry = applied(dry, some(THROATS), lambda part, rows: stretched(part, factors[rows]))
     sound = applied(dry.clone(), worldly & some(ROOMS), lambda part, _: room(part, generator))
     beside = 20 * loudness(dry).log10()

@@ -21,7 +21,7 @@ def stretched(sound: Tensor, factors: Tensor) -> Tensor:
     """float32[batch, samples], each row's formants `factors`, float32[batch], times as high; as long and as loud."""
     window = torch.hann_window(WINDOW, device=sound.device)
     spectrum = torch.stft(sound, WINDOW, HOP, window=window, return_complex=True)
-    envelope = _envelope(spectrum.abs())
+    envelope = envelope_of(spectrum.abs())
     bins = envelope.shape[1]
     places = torch.arange(bins, device=sound.device) / factors[:, None]
     below = places.long().clamp(max=bins - 2)
@@ -33,12 +33,16 @@ def stretched(sound: Tensor, factors: Tensor) -> Tensor:
         share,
     )
     filtered = spectrum * (moved - envelope).clamp(-MOST, MOST).exp()
-    made: Tensor = torch.istft(filtered, WINDOW, HOP, window=window, length=sound.shape[1])
+    return as_loud(torch.istft(filtered, WINDOW, HOP, window=window, length=sound.shape[1]), sound)
+
+
+def as_loud(made: Tensor, sound: Tensor) -> Tensor:
+    """float32[batch, samples], each row with the power that it has in `sound`."""
     power, before = made.square().mean(dim=1, keepdim=True), sound.square().mean(dim=1, keepdim=True)
     return made * (before / power.clamp(min=1e-12)).sqrt()
 
 
-def _envelope(magnitude: Tensor) -> Tensor:
+def envelope_of(magnitude: Tensor) -> Tensor:
     """The smooth part of the logarithm of float32[batch, bins, time]."""
     cepstrum = torch.fft.irfft(magnitude.clamp(min=FAINT).log(), dim=1)
     cepstrum[:, LIFTERED : cepstrum.shape[1] - LIFTERED + 1] = 0

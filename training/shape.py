@@ -76,7 +76,7 @@ def codec_shape(
     }
 
 
-MIMI = codec_shape(dim=128, filters=16, layers=2)
+MIMI = codec_shape(dim=128, filters=16, layers=4)
 
 
 @dataclass(frozen=True)

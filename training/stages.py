@@ -1,17 +1,22 @@
 """The stages that learn, on the files of a training folder: `speech/`, `tokenizer.model`, `codec.pt`, `lm.pt`."""
 
+import json
 import random
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 from moshi.models.compression import MimiModel
+from moshi.models.loaders import get_mimi
+from safetensors.torch import save_file
 
 from core.boot.checkpoint_source import NANO as NANO_CHECKPOINT
+from core.engine.architecture import AGENT_CODEBOOKS
 from core.engine.checkpoint import Checkpoint
 from core.engine.mimi.spectral import SECTION, SpectralMimi, SpectralNetwork, SpectralShape
 from core.engine.mimi.voice_encoder import VoiceEncoder, measure_special_codes
@@ -24,6 +29,7 @@ from training.codec import CodecOptions, CodecTraining
 from training.coded import CodedSpeech
 from training.composer import Composer
 from training.encoded import Lines, encode_lines
+from training.encoder import EncoderOptions, EncoderTraining, SpokenLines
 from training.episodes import Episode
 from training.lm import LmOptions, LmTraining
 from training.mixing import write_special
@@ -78,6 +84,61 @@ def train_codec(
         training.begin(mimi.spectral)
         report("It begins with the weights of the codec's decoder.")
     training.run(schedule, folder / "codec.pt", report)
+
+
+def train_encoder(
+    folder: Path,
+    device: torch.device,
+    schedule: Schedule,
+    report: Report,
+    workers: int,
+    options: EncoderOptions | None = None,
+    config: dict[str, Any] = NANO.mimi,
+) -> None:
+    """Train the codec's encoder on all speech that is there, and write the codec to the folder.
+
+    It goes on from the folder's codec, or core/nano's. `workers` processes read the texts. Raises ClickException when
+    there are no lines of callers and agents.
+    """
+    began = time.monotonic()
+    mimi = grown_mimi(folder, device, config)
+    shards = shard_paths(folder / "speech")
+    if {is_of_callers(shard) for shard in shards} != {True, False}:
+        raise click.ClickException(f"{folder / 'speech'} must hold lines of agents and of callers: run `speech` first.")
+    lines = (
+        (shard.name.partition("-")[2].partition("-")[0] if is_of_callers(shard) else "agents", line)
+        for shard in shards
+        for line in read_shard(shard)
+    )
+    speech = SpokenLines(lines, device, workers)
+    heard = ", ".join(f"{who} {hours_:.1f}" for who, hours_ in speech.hours.items())
+    report(f"Hours: {heard}; read in {time.monotonic() - began:.0f} s")
+    training = EncoderTraining(mimi, speech, options or EncoderOptions())
+    training.run(schedule, lambda learned: write_codec(folder, learned, config), report)
+
+
+def grown_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> MimiModel:
+    """The codec with which the encoder begins; layers that its transformer lacks of `config` are new and do little."""
+    source = codec_folder(folder)
+    described = read_json(source / "mimi.json") if (source / "mimi.json").exists() else config
+    mimi = load_mimi(source / "mimi.safetensors", described, device)
+    if described["transformer"] == config["transformer"]:
+        return mimi
+    grown = get_mimi(None, config, device=device, num_codebooks=AGENT_CODEBOOKS)
+    if isinstance(mimi, SpectralMimi):
+        grown = SpectralMimi(grown, mimi.spectral)
+    strange = grown.load_state_dict(mimi.state_dict(), strict=False)
+    if strange.unexpected_keys or not all("transformer.layers." in name for name in strange.missing_keys):
+        raise click.ClickException(f"The codec in {source} is no smaller one of the shape that is trained.")
+    return grown
+
+
+def write_codec(folder: Path, mimi: MimiModel, config: dict[str, Any]) -> None:
+    """Keep a codec, rounded as an export rounds it, whose codes the later stages take."""
+    decoder = {SECTION: asdict(mimi.spectral.shape)} if isinstance(mimi, SpectralMimi) else {}
+    (folder / "mimi.json").write_text(json.dumps(config | decoder, indent=1))
+    with whole_file(folder / "mimi.safetensors") as part:
+        save_file({name: rounded(tensor.cpu()).contiguous() for name, tensor in mimi.state_dict().items()}, part)
 
 
 def agents_first(folder: Path, report: Report) -> list[Line]:

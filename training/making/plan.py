@@ -24,7 +24,7 @@ KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
 ENCODERS = 3
 """Processes that go on encoding on each GPU that does: each is bound by the core on which it composes. 80 GB do not
 hold seven, with those that encode single lines."""
-LINES, LINES_S = 3, 75.0
+LINES, LINES_S = 2, 75.0
 """Processes that encode single lines on each GPU that is to learn, and for how many seconds when all have spoken. One
 more stays on each GPU that encodes, and another joins it when Kokoro is silent. An hour of callers takes
 one of them 4 s, and 18 s beside Kokoro."""
@@ -38,6 +38,8 @@ ROBOTS, ROBOT_CALLERS = 60, 160
 line that is heard again and again is known by heart, and cores have nothing else to do."""
 MOST_ROBOT_CALLERS = 640
 """So many of them fit beside all else on a disk of 235 GiB."""
+FLITE_CALLERS = 96
+"""Shards of flite's callers, of half an hour each."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
 BANKS, LONG_EVERY = 8, 4
@@ -196,7 +198,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         job("espeak", (0, 1 if small else ROBOTS), cores // 4, end),
     ]
     if request.flite is not None:
-        jobs.append(job("callers-flite", (0, 1 if small else 32), cores // 10, end))
+        jobs.append(job("callers-flite", (0, 1 if small else FLITE_CALLERS), cores // 8, end))
     if request.kokoro:
         parts = roles(machine.gpus, request.decoder)
         longer = speech_ends(machine, request)

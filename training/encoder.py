@@ -1,0 +1,253 @@
+"""Stage `encoder`: the codec's encoder learns to put into codes what is said, whoever says it and wherever.
+
+Left to sound alone, an encoder spends most of its bits on how a voice sounds, and few of them on which phoneme it is;
+Mimi's is taught by a recogniser of speech (arXiv 2410.00037, section 3.3.1). Here a small network reads the quantized
+vectors of callers, in worlds of their own, and has to write their phonemes (CTC; Graves et al., 2006), so they must be
+in the codes. What agents say keeps the codes that it has: the codebooks stay as they are, and so does what the encoder
+makes of agents' speech, of silence and of the sine in prompts. So the decoder fits, and the language model's own voice.
+"""
+
+import copy
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from moshi.models.compression import MimiModel
+from torch import Tensor, nn
+
+from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
+from core.engine.mimi.coder import reference_nearest_codes
+from core.engine.mimi.weights import Codebooks, codebooks
+from training.acoustics import around
+from training.callers import SHARES
+from training.noises import uniform
+from training.pool import LABELS_PER_FRAME, PHONES
+from training.schedule import SAVED_S, Schedule
+from training.shards import Line
+from training.teachers import Espeak
+
+LONGEST = 96
+"""Frames of the longest line that is learned from."""
+LEAD = (3, 8)
+"""Frames of silence before a line, at least and at most."""
+KEPT, COMMITTED = 0.05, 0.02
+"""Weights of how far agents' features move, and of how far any are from their codes, beside the phonemes' loss; both
+are squared distances of vectors whose squared length is about 470."""
+READER_RATE = 1e-3
+AVERAGED = 0.999
+"""What the mean of the encoder's weights keeps of itself at a step. The mean is what is kept."""
+REPORTED = 100
+"""Steps between two reports."""
+SINE_HZ = 440.0
+"""Of the sine that stands for the user in prompts."""
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """A step hears `callers` lines and `agents` pieces; `rate` is the encoder's learning rate at its highest."""
+
+    callers: int = 40
+    agents: int = 12
+    rate: float = 6e-4
+
+
+class Reader(nn.Module):
+    """Writes phonemes, four labels a frame, from quantized vectors: convolutions that see 0.24 s to either side."""
+
+    def __init__(self, dim: int, width: int = 256, layers: int = 3) -> None:
+        super().__init__()
+        self.enter, self.norm = nn.Linear(dim, width), nn.LayerNorm(width)
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.mixers = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)) for _ in range(layers)
+        )
+        self.labels = nn.Linear(width, LABELS_PER_FRAME * (1 + len(PHONES)))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """`[batch, frames, dim]` -> log probabilities, `[batch, 4 * frames, 1 + phones]`; number 0 is none."""
+        x = self.norm(self.enter(vectors))
+        for convolution, norm, mixer in zip(self.convolutions, self.norms, self.mixers, strict=True):
+            x = x + F.gelu(convolution(x.transpose(1, 2))).transpose(1, 2)
+            x = x + mixer(norm(x))
+        labels: Tensor = self.labels(x).unflatten(-1, (LABELS_PER_FRAME, -1)).flatten(1, 2)
+        return labels.log_softmax(dim=-1)
+
+
+class SpokenLines:
+    """Callers' lines by teacher with what phonemes they are, and agents' speech, on a device."""
+
+    def __init__(self, lines: Iterable[tuple[str, Line]], device: torch.device, workers: int) -> None:
+        """`lines` with who spoke them, as `training.callers.SHARES` names it; others are agents'.
+
+        `workers` processes read the callers' texts.
+        """
+        callers: dict[str, list[Line]] = {}
+        agents: list[Line] = []
+        for teacher, line in lines:
+            if teacher not in SHARES:
+                agents.append(line)
+            elif len(line.recorded) <= (LONGEST - 1) * FRAME_SAMPLES:
+                callers.setdefault(teacher, []).append(line)
+        self.device = device
+        self.shares = {teacher: share for teacher, share in SHARES.items() if teacher in callers}
+        self._callers = {teacher: sorted(callers[teacher], key=lambda line: len(line.recorded)) for teacher in callers}
+        texts = sorted({line.record.text for line in chain.from_iterable(self._callers.values())})
+        with get_context("spawn").Pool(workers) as pool:
+            self._phones = dict(zip(texts, pool.imap(labels_of, texts, chunksize=256), strict=True))
+        self._agents = torch.from_numpy(np.concatenate([line.recorded for line in agents])).to(device)
+
+    @property
+    def hours(self) -> dict[str, float]:
+        """How much there is of callers, by teacher, and of agents."""
+        sizes = {teacher: sum(len(line.recorded) for line in lines) for teacher, lines in self._callers.items()}
+        return {who: size / SAMPLE_RATE / 3600 for who, size in (sizes | {"agents": len(self._agents)}).items()}
+
+    def callers(self, rng: random.Random, count: int) -> tuple[Tensor, list[list[int]]]:
+        """Lines of about one length, float32[count, samples] in whole frames, and their phonemes' labels."""
+        place, chosen = rng.random(), list[Line]()
+        for teacher, share in self.shares.items():
+            lines = self._callers[teacher]
+            wanted = max(1, round(share / sum(self.shares.values()) * count))
+            first = int(place * max(0, len(lines) - 4 * wanted))
+            chosen += rng.choices(lines[first : first + 4 * wanted], k=wanted)
+        starts = [rng.randrange(LEAD[0] * FRAME_SAMPLES, LEAD[1] * FRAME_SAMPLES) for _ in chosen]
+        ends = [start + len(line.recorded) for start, line in zip(starts, chosen, strict=True)]
+        sound = np.zeros((len(chosen), -(-max(ends) // FRAME_SAMPLES) * FRAME_SAMPLES), dtype=np.int16)
+        for row, start, end, line in zip(sound, starts, ends, chosen, strict=True):
+            row[start:end] = line.recorded
+        return torch.from_numpy(sound).to(self.device).float() / 32767, [self._phones[c.record.text] for c in chosen]
+
+    def agents(self, count: int, samples: int, generator: torch.Generator) -> Tensor:
+        """Pieces of agents' speech, float32[count, samples], each behind some silence, and a row of a sine at last."""
+        places = torch.arange(samples, device=self.device)
+        starts = torch.randint(len(self._agents) - samples, (count - 1, 1), device=self.device, generator=generator)
+        speech = self._agents[starts + places].float() / 32767
+        silent = uniform(count - 1, 0, samples / 2, generator) * (uniform(count - 1, 0, 1, generator) < 0.5)
+        speech = torch.where(places >= silent, speech, 0)
+        sine = 0.5 * torch.sin(2 * math.pi * SINE_HZ / SAMPLE_RATE * places)
+        return torch.cat([speech, sine[None]])
+
+
+def labels_of(text: str) -> list[int]:
+    """The phonemes of a text as labels, see PHONES."""
+    number = {phone: 1 + place for place, phone in enumerate(PHONES)}
+    return [number[phone] for phone in _espeak().read(text).phonemes if phone in number]
+
+
+@cache
+def _espeak() -> Espeak:
+    """The one of this process."""
+    return Espeak()
+
+
+class EncoderTraining:
+    """An encoder, the reader of its codes, and their optimiser."""
+
+    def __init__(self, mimi: MimiModel, speech: SpokenLines, options: EncoderOptions, seed: int = 0) -> None:
+        self.options, self.speech = options, speech
+        self.mimi, self._before = mimi, copy.deepcopy(mimi).requires_grad_(False)
+        self.mean = copy.deepcopy(mimi).requires_grad_(False)
+        self._quantizer = codebooks(self._before.quantizer)
+        self.reader = Reader(len(self._quantizer.project)).to(speech.device)
+        self._rng = random.Random(seed)
+        self._generator = torch.Generator(speech.device).manual_seed(seed)
+        groups = [
+            {"params": learned(mimi), "base": options.rate},
+            {"params": list(self.reader.parameters()), "base": READER_RATE},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01)
+        self.step_count = 0
+
+    def step(self, factor: float) -> dict[str, Tensor]:
+        """One step at this share of the learning rates. Returns losses, and the share of agents' codes that stay."""
+        heard, phones = self.speech.callers(self._rng, self.options.callers)
+        heard = around(heard, torch.zeros_like(heard), self._generator)
+        own = self.speech.agents(self.options.agents, heard.shape[1], self._generator)
+        features = projected(self.mimi, torch.cat([heard, own]))
+        with torch.no_grad():
+            before = projected(self._before, own)
+            codes, vectors = quantized(features, self._quantizer)
+            same = (codes[len(heard) :] == quantized(before, self._quantizer)[0]).float()
+        callers, agents = features[: len(heard)], features[len(heard) :]
+        read = self.reader(callers + (vectors[: len(heard)] - callers).detach())
+        losses = {
+            "phonemes": ctc(read, phones),
+            "kept": (agents - before).square().sum(dim=-1).mean(),
+            "committed": (callers - vectors[: len(heard)]).square().sum(dim=-1).mean(),
+        }
+        total = losses["phonemes"] + KEPT * losses["kept"] + COMMITTED * losses["committed"]
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        self.optimizer.zero_grad()
+        torch.autograd.backward(total)
+        nn.utils.clip_grad_norm_(learned(self.mimi), 1.0)
+        nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
+        self.optimizer.step()
+        self.step_count += 1
+        with torch.no_grad():
+            torch._foreach_lerp_(learned(self.mean), learned(self.mimi), 1 - min(AVERAGED, self.step_count / 1000))
+        return {name: loss.detach() for name, loss in losses.items()} | {
+            "first code stays": same[..., 0].mean(),
+            "codes stay": same.mean(),
+        }
+
+    def run(self, schedule: Schedule, save: Callable[[MimiModel], None], report: Callable[[str], None]) -> None:
+        """Train until the schedule's time is over, and `save` the mean now and then and at the end."""
+        began, due = time.monotonic(), SAVED_S
+        while (progress := schedule.progress(elapsed := time.monotonic() - began)) < 1:
+            if elapsed >= due:
+                save(self.mean)
+                due = elapsed + SAVED_S
+            shown = self.step(schedule.rate(progress, self.step_count))
+            if self.step_count % REPORTED == 1:
+                values = " ".join(f"{name} {float(value):.3f}" for name, value in shown.items())
+                report(f"{elapsed:5.0f} s  step {self.step_count}  {values}")
+        save(self.mean)
+
+
+def learned(mimi: MimiModel) -> list[Tensor]:
+    """What learns: everything between sound and codebooks."""
+    modules = (mimi.encoder, mimi.encoder_transformer, mimi.downsample, *entrances(mimi))
+    return [parameter for module in modules if module is not None for parameter in module.parameters()]
+
+
+def entrances(mimi: MimiModel) -> tuple[nn.Conv1d, nn.Conv1d]:
+    """The projections before the first codebook and before the others."""
+    quantizer: Any = mimi.quantizer
+    return quantizer.rvq_first.input_proj, quantizer.rvq_rest.input_proj
+
+
+def projected(mimi: MimiModel, sound: Tensor) -> Tensor:
+    """float32[batch, samples] -> what is quantized, `[batch, frames, 2 * width]`; `samples` are whole frames."""
+    transform: Any = mimi.encoder_transformer
+    (features,) = transform(mimi.encoder(sound[:, None]))
+    matrix = torch.cat([entrance.weight[:, :, 0] for entrance in entrances(mimi)])
+    return F.linear(mimi.downsample(features).transpose(1, 2), matrix)
+
+
+def quantized(features: Tensor, quantizer: Codebooks) -> tuple[Tensor, Tensor]:
+    """The codes of `[batch, frames, 2 * width]`, int64[batch, frames, 8], and the vectors that they stand for."""
+    flat = features.flatten(0, 1)
+    codes = reference_nearest_codes(flat, quantizer.vectors, quantizer.half_squares)
+    each = quantizer.vectors[torch.arange(codes.shape[1], device=codes.device), codes]
+    vectors = torch.cat([each[:, 0], each[:, 1:].sum(dim=1)], dim=-1)
+    return codes.view(*features.shape[:2], -1), vectors.view_as(features)
+
+
+def ctc(read: Tensor, phones: Sequence[Sequence[int]]) -> Tensor:
+    """What is lost of some lines' phonemes: for each phoneme, the mean over lines."""
+    batch, labels = read.shape[:2]
+    targets = torch.tensor(list(chain.from_iterable(phones)), device=read.device)
+    lengths = torch.tensor([len(one) for one in phones], device=read.device)
+    whole = torch.full((batch,), labels, device=read.device)
+    return F.ctc_loss(read.transpose(0, 1), targets, whole, lengths, zero_infinity=True)
