@@ -39,9 +39,13 @@ LONGEST = 96
 """Frames of the longest line that is learned from."""
 LEAD = (3, 8)
 """Frames of silence before a line, at least and at most."""
-KEPT, COMMITTED = 0.05, 0.02
-"""Weights of how far agents' features move, and of how far any are from their codes, beside the phonemes' loss; both
-are squared distances of vectors whose squared length is about 470."""
+KEPT, COMMITTED = 0.05, (0.0005, 0.005)
+"""Weights of how far agents' features move, and of how far callers' are from the first codebook's vectors and from the
+others', beside the phonemes' loss. All are squared distances: of vectors of a squared length of 990, of which one
+codebook misses 300, and of 180. If the first weighed as much as the others, callers would have few of its codes left."""
+FIRST_ALONE = 0.3
+"""The share of lines whose phonemes are read from the first codebook alone, so that these are what it tells, as Mimi's
+does."""
 READER_RATE = 1e-3
 AVERAGED = 0.999
 """What the mean of the encoder's weights keeps of itself at a step. The mean is what is kept."""
@@ -179,13 +183,21 @@ class EncoderTraining:
             codes, vectors = quantized(features, self._quantizer)
             same = (codes[len(heard) :] == quantized(before, self._quantizer)[0]).float()
         callers, agents = features[: len(heard)], features[len(heard) :]
-        read = self.reader(callers + (vectors[: len(heard)] - callers).detach())
+        missed = vectors[: len(heard)] - callers
+        first, rest = (callers + missed.detach()).chunk(2, dim=-1)
+        alone = uniform(len(heard), 0, 1, self._generator) < FIRST_ALONE
+        read = self.reader(torch.cat([first, torch.where(alone[..., None], 0, rest)], dim=-1))
+        lost = ctc(read, phones)
+        uncommitted = [part.square().sum(dim=-1).mean() for part in missed.chunk(2, dim=-1)]
         losses = {
-            "phonemes": ctc(read, phones),
+            "phonemes": lost[~alone[:, 0]].mean(),
+            "in the first": lost[alone[:, 0]].mean(),
             "kept": (agents - before).square().sum(dim=-1).mean(),
-            "committed": (callers - vectors[: len(heard)]).square().sum(dim=-1).mean(),
+            "missed by the first": uncommitted[0],
+            "by all": uncommitted[1],
         }
-        total = losses["phonemes"] + KEPT * losses["kept"] + COMMITTED * losses["committed"]
+        total = lost.mean() + KEPT * losses["kept"]
+        total = total + COMMITTED[0] * uncommitted[0] + COMMITTED[1] * uncommitted[1]
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
         self.optimizer.zero_grad()
@@ -245,9 +257,10 @@ def quantized(features: Tensor, quantizer: Codebooks) -> tuple[Tensor, Tensor]:
 
 
 def ctc(read: Tensor, phones: Sequence[Sequence[int]]) -> Tensor:
-    """What is lost of some lines' phonemes: for each phoneme, the mean over lines."""
+    """What is lost of some lines' phonemes, float32[batch]: for each phoneme of a line."""
     batch, labels = read.shape[:2]
     targets = torch.tensor(list(chain.from_iterable(phones)), device=read.device)
     lengths = torch.tensor([len(one) for one in phones], device=read.device)
     whole = torch.full((batch,), labels, device=read.device)
-    return F.ctc_loss(read.transpose(0, 1), targets, whole, lengths, zero_infinity=True)
+    lost = F.ctc_loss(read.transpose(0, 1), targets, whole, lengths, reduction="none", zero_infinity=True)
+    return lost / lengths.clamp(min=1)
