@@ -10,6 +10,7 @@ from core.engine.call import SAMPLE_RATE
 from training import noises
 from training.acoustics import around, banded, clipped, echo, lossy, room, telephone
 from training.formants import stretched
+from training.vocoding import pitch_of, pulse_train, vocoded
 
 pytestmark = pytest.mark.training
 SECONDS = 2
@@ -83,6 +84,35 @@ def test_each_row_has_a_throat_of_its_own() -> None:
     torch.testing.assert_close(moved[0], sound[0], atol=1e-4, rtol=0)
     assert not torch.allclose(moved[1], sound[1], atol=1e-2)
     assert not stretched(torch.zeros(1, SAMPLES), torch.tensor([1.1])).any(), "silence stays what it is"
+
+
+def test_a_vocoder_keeps_the_formants_and_has_a_pitch_of_its_own() -> None:
+    sound = vowel(120.0, 1500.0).expand(6, -1).contiguous()
+    anew = vocoded(sound, generator(3))
+    assert anew.shape == sound.shape
+    torch.testing.assert_close(anew.square().mean(dim=1), sound.square().mean(dim=1), rtol=1e-4, atol=0)
+    power = torch.fft.rfft(anew).abs().square()
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, power.shape[1])
+    centre = (power * frequency).sum(dim=1) / power.sum(dim=1)
+    assert ((centre - 1500).abs() < 200).all()
+    window = torch.hann_window(1024)
+    period, _ = pitch_of(torch.stft(anew, 1024, 256, window=window, return_complex=True).abs())
+    pitches = SAMPLE_RATE / period.median(dim=1).values
+    assert len({round(float(pitch) / 5) for pitch in pitches}) >= 4, "each row is spoken at another pitch"
+    assert torch.equal(anew, vocoded(sound, generator(3)))
+    assert not vocoded(torch.zeros(1, SAMPLES), generator()).any(), "silence stays what it is"
+
+
+def test_a_pitch_is_found_and_pulses_have_it() -> None:
+    window = torch.hann_window(1024)
+    period, voiced = pitch_of(torch.stft(vowel(150.0, 900.0), 1024, 256, window=window, return_complex=True).abs())
+    assert voiced[0, 4:-4].all()
+    assert ((period[0, 4:-4] - SAMPLE_RATE / 150).abs() <= 2).all()
+    pulses = pulse_train(torch.full((1, SAMPLES), 100.0))
+    assert ((pulses[0].nonzero()[:, 0].diff() - 240).abs() <= 1).all()
+    assert float(pulses.square().mean()) == pytest.approx(1, rel=0.02)
+    _, voiced = pitch_of(torch.stft(torch.zeros(1, SAMPLES), 1024, 256, window=window, return_complex=True).abs())
+    assert not voiced.any()
 
 
 def test_babble_is_what_others_say() -> None:

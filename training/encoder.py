@@ -42,7 +42,8 @@ LEAD = (3, 8)
 KEPT, COMMITTED = 0.05, (0.0005, 0.005)
 """Weights of how far agents' features move, and of how far callers' are from the first codebook's vectors and from the
 others', beside the phonemes' loss. All are squared distances: of vectors of a squared length of 990, of which one
-codebook misses 300, and of 180. If the first weighed as much as the others, callers would have few of its codes left."""
+codebook misses 300, and of 180. If the first weighed as much as the others, callers would have few of its
+codes left."""
 FIRST_ALONE = 0.3
 """The share of lines whose phonemes are read from the first codebook alone, so that these are what it tells, as Mimi's
 does."""

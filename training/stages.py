@@ -13,7 +13,7 @@ import click
 import torch
 from moshi.models.compression import MimiModel
 from moshi.models.loaders import get_mimi
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from core.boot.checkpoint_source import NANO as NANO_CHECKPOINT
 from core.engine.architecture import AGENT_CODEBOOKS
@@ -114,7 +114,7 @@ def train_encoder(
     heard = ", ".join(f"{who} {hours_:.1f}" for who, hours_ in speech.hours.items())
     report(f"Hours: {heard}; read in {time.monotonic() - began:.0f} s")
     training = EncoderTraining(mimi, speech, options or EncoderOptions())
-    training.run(schedule, lambda learned: write_codec(folder, learned, config), report)
+    training.run(schedule, lambda learned: keep_codec(folder, learned, config), report)
 
 
 def grown_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> MimiModel:
@@ -133,12 +133,20 @@ def grown_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> Mi
     return grown
 
 
-def write_codec(folder: Path, mimi: MimiModel, config: dict[str, Any]) -> None:
-    """Keep a codec, rounded as an export rounds it, whose codes the later stages take."""
+def keep_codec(folder: Path, mimi: MimiModel, config: dict[str, Any]) -> None:
+    """Write the codec whose codes the later stages take.
+
+    What learned is rounded as an export rounds it; the rest has the bits that it had.
+    """
+    frozen = load_file(codec_folder(folder) / "mimi.safetensors")
+    tensors = {
+        name: (tensor.to(frozen[name].dtype) if name in frozen else rounded(tensor)).cpu().contiguous()
+        for name, tensor in mimi.state_dict().items()
+    }
     decoder = {SECTION: asdict(mimi.spectral.shape)} if isinstance(mimi, SpectralMimi) else {}
     (folder / "mimi.json").write_text(json.dumps(config | decoder, indent=1))
     with whole_file(folder / "mimi.safetensors") as part:
-        save_file({name: rounded(tensor.cpu()).contiguous() for name, tensor in mimi.state_dict().items()}, part)
+        save_file(tensors, part)
 
 
 def agents_first(folder: Path, report: Report) -> list[Line]:
