@@ -78,14 +78,13 @@ def speech(
 
 
 @main.command()
-@stage
+@click.option("--minutes", default=6.0, show_default=True, help="How long it takes.")
+@device_option
 @rate_option(6e-4)
 @click.option("--workers", default=2, show_default=True, help="Processes that read what callers say.")
 @small_option
 @click.pass_obj
-def encoder(
-    folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float, workers: int, small: bool
-) -> None:
+def encoder(folder: Path, minutes: float, device: str, rate: float, workers: int, small: bool) -> None:
     """The codec's encoder learns to put into codes what is said."""
     from training.encoder import EncoderOptions
     from training.shape import NANO, SMALL
@@ -93,7 +92,7 @@ def encoder(
 
     options = EncoderOptions(callers=4, agents=3, rate=rate) if small else EncoderOptions(rate=rate)
     config = (SMALL if small else NANO).mimi
-    train_encoder(folder, torch.device(device), Schedule(minutes * 60, *part), report, workers, options, config)
+    train_encoder(folder, torch.device(device), Schedule(minutes * 60), report, workers, options, config)
 
 
 @main.command()

@@ -33,7 +33,8 @@ from training.noises import (
 from training.vocoding import vocoded
 
 CLEAN = 0.4
-"""The share of conversations in which the caller is heard as in a studio, but for the level and what is faint."""
+"""The share of conversations in which the caller is heard as in a studio, but for the level, what is faint, the throat
+and the vocoder."""
 MUTED = 0.25
 """The share of callers whose microphone adds no noise of its own: most of these are perfectly silent between words."""
 GAIN = (-20.0, 6.0)

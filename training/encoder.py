@@ -1,17 +1,18 @@
 """Stage `encoder`: the codec's encoder learns to put into codes what is said, whoever says it and wherever.
 
-Left to sound alone, an encoder spends most of its bits on how a voice sounds, and few of them on which phoneme it is;
-Mimi's is taught by a recogniser of speech (arXiv 2410.00037, section 3.3.1). Here a small network reads the quantized
-vectors of callers, in worlds of their own, and has to write their phonemes (CTC; Graves et al., 2006), so they must be
-in the codes. What agents say keeps the codes that it has: the codebooks stay as they are, and so does what the encoder
-makes of agents' speech, of silence and of the sine in prompts. So the decoder fits, and the language model's own voice.
+An encoder that has learned from sound alone spends most of its bits on how a voice sounds, and few of them on which
+phoneme it is; Mimi's first codebook is distilled from WavLM, a self-supervised model of speech (arXiv 2410.00037). Here
+a small network reads the quantized vectors of callers, in worlds of their own, and has to write their phonemes (CTC;
+Graves et al., 2006), so they must be in the codes. The codebooks are frozen, and what the encoder makes of agents'
+speech, of silence and of the sine in prompts is held close to what it was, so that the decoder and the language model's
+voice still fit.
 """
 
 import copy
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -29,9 +30,9 @@ from core.engine.mimi.coder import reference_nearest_codes
 from core.engine.mimi.weights import Codebooks, codebooks
 from training.acoustics import around
 from training.callers import SHARES
-from training.noises import uniform
-from training.pool import LABELS_PER_FRAME, PHONES
-from training.schedule import SAVED_S, Schedule
+from training.coded import spaced
+from training.pool import LABELS_PER_FRAME, PHONES, SpeechPool
+from training.schedule import Schedule
 from training.shards import Line
 from training.teachers import Espeak
 
@@ -40,13 +41,12 @@ LONGEST = 96
 LEAD = (3, 8)
 """Frames of silence before a line, at least and at most."""
 KEPT, COMMITTED = 0.05, (0.0005, 0.005)
-"""Weights of how far agents' features move, and of how far callers' are from the first codebook's vectors and from the
-others', beside the phonemes' loss. All are squared distances: of vectors of a squared length of 990, of which one
-codebook misses 300, and of 180. If the first weighed as much as the others, callers would have few of its
-codes left."""
+"""Weights, beside the phonemes' loss, of squared distances: how far agents' features move, and how far callers' are
+from the first codebook's vectors and from the sum of the others'. The first half of the features has a mean squared
+length of 990, of which its codebook leaves 300; the second half 180, of which seven codebooks leave 2. If both weighed
+the same, few codes of the first codebook would be left to callers."""
 FIRST_ALONE = 0.3
-"""The share of lines whose phonemes are read from the first codebook alone, so that these are what it tells, as Mimi's
-does."""
+"""The share of lines read from the first codebook alone, so that it carries the phonemes, as Mimi's first one does."""
 READER_RATE = 1e-3
 AVERAGED = 0.999
 """What the mean of the encoder's weights keeps of itself at a step. The mean is what is kept."""
@@ -89,33 +89,29 @@ class Reader(nn.Module):
 
 
 class SpokenLines:
-    """Callers' lines by teacher with what phonemes they are, and agents' speech, on a device."""
+    """Callers' lines by teacher, with their phonemes, and agents' speech on a device."""
 
-    def __init__(self, lines: Iterable[tuple[str, Line]], device: torch.device, workers: int) -> None:
-        """`lines` with who spoke them, as `training.callers.SHARES` names it; others are agents'.
-
-        `workers` processes read the callers' texts.
-        """
-        callers: dict[str, list[Line]] = {}
-        agents: list[Line] = []
-        for teacher, line in lines:
-            if teacher not in SHARES:
-                agents.append(line)
-            elif len(line.recorded) <= (LONGEST - 1) * FRAME_SAMPLES:
-                callers.setdefault(teacher, []).append(line)
+    def __init__(
+        self, callers: Mapping[str, Sequence[Line]], agents: Sequence[Line], device: torch.device, workers: int
+    ) -> None:
+        """`callers` by who spoke them, as `training.callers.SHARES` names it; `workers` processes read their texts."""
         self.device = device
-        self.shares = {teacher: share for teacher, share in SHARES.items() if teacher in callers}
-        self._callers = {teacher: sorted(callers[teacher], key=lambda line: len(line.recorded)) for teacher in callers}
+        self._callers = {
+            teacher: sorted(short, key=lambda line: len(line.recorded))
+            for teacher, lines in callers.items()
+            if (short := [line for line in lines if len(line.recorded) <= LONGEST * FRAME_SAMPLES])
+        }
+        self.shares = {teacher: SHARES[teacher] for teacher in self._callers}
         texts = sorted({line.record.text for line in chain.from_iterable(self._callers.values())})
         with get_context("spawn").Pool(workers) as pool:
             self._phones = dict(zip(texts, pool.imap(labels_of, texts, chunksize=256), strict=True))
-        self._agents = torch.from_numpy(np.concatenate([line.recorded for line in agents])).to(device)
+        self._agents = SpeechPool(spaced(agents, random.Random(0)), device)
 
     @property
     def hours(self) -> dict[str, float]:
-        """How much there is of callers, by teacher, and of agents."""
+        """How much there is of callers, by teacher, and of agents with the silence between their lines."""
         sizes = {teacher: sum(len(line.recorded) for line in lines) for teacher, lines in self._callers.items()}
-        return {who: size / SAMPLE_RATE / 3600 for who, size in (sizes | {"agents": len(self._agents)}).items()}
+        return {who: size / SAMPLE_RATE / 3600 for who, size in sizes.items()} | {"agents": self._agents.hours}
 
     def callers(self, rng: random.Random, count: int) -> tuple[Tensor, list[list[int]]]:
         """Lines of about one length, float32[count, samples] in whole frames, and their phonemes' labels."""
@@ -123,7 +119,7 @@ class SpokenLines:
         for teacher, share in self.shares.items():
             lines = self._callers[teacher]
             wanted = max(1, round(share / sum(self.shares.values()) * count))
-            first = int(place * max(0, len(lines) - 4 * wanted))
+            first = int(place * (max(0, len(lines) - 4 * wanted) + 1))
             chosen += rng.choices(lines[first : first + 4 * wanted], k=wanted)
         starts = [rng.randrange(LEAD[0] * FRAME_SAMPLES, LEAD[1] * FRAME_SAMPLES) for _ in chosen]
         ends = [start + len(line.recorded) for start, line in zip(starts, chosen, strict=True)]
@@ -132,21 +128,16 @@ class SpokenLines:
             row[start:end] = line.recorded
         return torch.from_numpy(sound).to(self.device).float() / 32767, [self._phones[c.record.text] for c in chosen]
 
-    def agents(self, count: int, samples: int, generator: torch.Generator) -> Tensor:
-        """Pieces of agents' speech, float32[count, samples], each behind some silence, and a row of a sine at last."""
-        places = torch.arange(samples, device=self.device)
-        starts = torch.randint(len(self._agents) - samples, (count - 1, 1), device=self.device, generator=generator)
-        speech = self._agents[starts + places].float() / 32767
-        silent = uniform(count - 1, 0, samples / 2, generator) * (uniform(count - 1, 0, 1, generator) < 0.5)
-        speech = torch.where(places >= silent, speech, 0)
-        sine = 0.5 * torch.sin(2 * math.pi * SINE_HZ / SAMPLE_RATE * places)
-        return torch.cat([speech, sine[None]])
+    def agents(self, count: int, frames: int) -> Tensor:
+        """Pieces of agents' speech and of the silence between it, float32[count, samples], the last one a sine."""
+        speech, _ = self._agents.crops(count - 1, frames)
+        time = torch.arange(frames * FRAME_SAMPLES, device=self.device) / SAMPLE_RATE
+        return torch.cat([speech, 0.5 * torch.sin(2 * math.pi * SINE_HZ * time)[None]])
 
 
 def labels_of(text: str) -> list[int]:
     """The phonemes of a text as labels, see PHONES."""
-    number = {phone: 1 + place for place, phone in enumerate(PHONES)}
-    return [number[phone] for phone in _espeak().read(text).phonemes if phone in number]
+    return [PHONES.index(phone) + 1 for phone in _espeak().read(text).phonemes if phone in PHONES]
 
 
 @cache
@@ -158,14 +149,14 @@ def _espeak() -> Espeak:
 class EncoderTraining:
     """An encoder, the reader of its codes, and their optimiser."""
 
-    def __init__(self, mimi: MimiModel, speech: SpokenLines, options: EncoderOptions, seed: int = 0) -> None:
+    def __init__(self, mimi: MimiModel, speech: SpokenLines, options: EncoderOptions) -> None:
         self.options, self.speech = options, speech
         self.mimi, self._before = mimi, copy.deepcopy(mimi).requires_grad_(False)
         self.mean = copy.deepcopy(mimi).requires_grad_(False)
         self._quantizer = codebooks(self._before.quantizer)
         self.reader = Reader(len(self._quantizer.project)).to(speech.device)
-        self._rng = random.Random(seed)
-        self._generator = torch.Generator(speech.device).manual_seed(seed)
+        self._rng = random.Random(0)
+        self._generator = torch.Generator(speech.device).manual_seed(0)
         groups = [
             {"params": learned(mimi), "base": options.rate},
             {"params": list(self.reader.parameters()), "base": READER_RATE},
@@ -177,7 +168,7 @@ class EncoderTraining:
         """One step at this share of the learning rates. Returns losses, and the share of agents' codes that stay."""
         heard, phones = self.speech.callers(self._rng, self.options.callers)
         heard = around(heard, torch.zeros_like(heard), self._generator)
-        own = self.speech.agents(self.options.agents, heard.shape[1], self._generator)
+        own = self.speech.agents(self.options.agents, heard.shape[1] // FRAME_SAMPLES)
         features = projected(self.mimi, torch.cat([heard, own]))
         with torch.no_grad():
             before = projected(self._before, own)
@@ -186,7 +177,7 @@ class EncoderTraining:
         callers, agents = features[: len(heard)], features[len(heard) :]
         missed = vectors[: len(heard)] - callers
         first, rest = (callers + missed.detach()).chunk(2, dim=-1)
-        alone = uniform(len(heard), 0, 1, self._generator) < FIRST_ALONE
+        alone = torch.arange(len(heard), device=heard.device)[:, None] % 10 < 10 * FIRST_ALONE
         read = self.reader(torch.cat([first, torch.where(alone[..., None], 0, rest)], dim=-1))
         lost = ctc(read, phones)
         uncommitted = [part.square().sum(dim=-1).mean() for part in missed.chunk(2, dim=-1)]
@@ -214,24 +205,20 @@ class EncoderTraining:
             "codes stay": same.mean(),
         }
 
-    def run(self, schedule: Schedule, save: Callable[[MimiModel], None], report: Callable[[str], None]) -> None:
-        """Train until the schedule's time is over, and `save` the mean now and then and at the end."""
-        began, due = time.monotonic(), SAVED_S
+    def run(self, schedule: Schedule, report: Callable[[str], None]) -> None:
+        """Train until the schedule's time is over."""
+        began = time.monotonic()
         while (progress := schedule.progress(elapsed := time.monotonic() - began)) < 1:
-            if elapsed >= due:
-                save(self.mean)
-                due = elapsed + SAVED_S
             shown = self.step(schedule.rate(progress, self.step_count))
             if self.step_count % REPORTED == 1:
                 values = " ".join(f"{name} {float(value):.3f}" for name, value in shown.items())
                 report(f"{elapsed:5.0f} s  step {self.step_count}  {values}")
-        save(self.mean)
 
 
 def learned(mimi: MimiModel) -> list[Tensor]:
     """What learns: everything between sound and codebooks."""
-    modules = (mimi.encoder, mimi.encoder_transformer, mimi.downsample, *entrances(mimi))
-    return [parameter for module in modules if module is not None for parameter in module.parameters()]
+    modules: tuple[Any, ...] = (mimi.encoder, mimi.encoder_transformer, mimi.downsample, *entrances(mimi))
+    return [parameter for module in modules for parameter in module.parameters()]
 
 
 def entrances(mimi: MimiModel) -> tuple[nn.Conv1d, nn.Conv1d]:
@@ -242,10 +229,8 @@ def entrances(mimi: MimiModel) -> tuple[nn.Conv1d, nn.Conv1d]:
 
 def projected(mimi: MimiModel, sound: Tensor) -> Tensor:
     """float32[batch, samples] -> what is quantized, `[batch, frames, 2 * width]`; `samples` are whole frames."""
-    transform: Any = mimi.encoder_transformer
-    (features,) = transform(mimi.encoder(sound[:, None]))
-    matrix = torch.cat([entrance.weight[:, :, 0] for entrance in entrances(mimi)])
-    return F.linear(mimi.downsample(features).transpose(1, 2), matrix)
+    features = mimi.encode_to_latent(sound[:, None], quantize=False).transpose(1, 2)
+    return F.linear(features, torch.cat([entrance.weight[:, :, 0] for entrance in entrances(mimi)]))
 
 
 def quantized(features: Tensor, quantizer: Codebooks) -> tuple[Tensor, Tensor]:

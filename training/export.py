@@ -17,14 +17,22 @@ from safetensors.torch import load_file, save_file
 from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import EXTENSION, SPOKEN
-from core.engine.mimi.spectral import SECTION, SpectralMimi
 from core.engine.prompt import Voice
 from core.media.voices import write_voice
 from training.dialogues import VOICE_FRAMES
 from training.network import Network
 from training.shape import NANO, Shape
 from training.shards import Line, read_shard, shard_paths
-from training.stages import SHARP, TRAINED, codec_folder, rounded, special_codes, tokenizer_file, trained_mimi
+from training.stages import (
+    SHARP,
+    TRAINED,
+    codec_folder,
+    described_mimi,
+    rounded,
+    special_codes,
+    tokenizer_file,
+    trained_mimi,
+)
 from training.voices import AGENTS
 
 NOTICE = "This is the small built-in model: it speaks, plays its persona and does not think."
@@ -67,8 +75,7 @@ def export(
     config |= {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json"}
     config[EXTENSION] = {"name": "nano", "notice": NOTICE, "text": SPOKEN, **asdict(special), "sampling": SAMPLING}
     (making / "config.json").write_text(json.dumps(config, indent=1))
-    decoder = {SECTION: asdict(mimi.spectral.shape)} if isinstance(mimi, SpectralMimi) else {}
-    (making / "mimi.json").write_text(json.dumps(shape.mimi | decoder, indent=1))
+    (making / "mimi.json").write_text(described_mimi(mimi, shape.mimi))
     shutil.copy(tokenizer_file(folder, shape), making / TEXT_TOKENIZER_NAME)
     if not shard_paths(folder / "speech") and (target / "voices").is_dir():
         shutil.copytree(target / "voices", making / "voices")

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,7 @@ from training.mixing import write_special
 from training.schedule import Schedule
 from training.scripts import loose_phrases
 from training.shape import NANO, Shape
-from training.shards import Line, codes_of, is_of_callers, read_index, read_shard, shard_paths
+from training.shards import Line, codes_of, is_of_callers, read_index, read_shard, shard_paths, teacher_of
 from training.tokenizer import make_tokenizer, read_tokenizer
 from training.voices import AGENTS
 from training.whole_files import whole_file
@@ -47,6 +48,8 @@ TRAINED, SHARP = "codec.pt", "sharp.pt"
 """The decoder as it was trained, and what `training.sharpening` makes of it, in a training folder."""
 MOST_CALLERS = 80
 """So many new shards of callers are taken in for a bank: to read one takes 0.1 s, and there may be hundreds."""
+MORE_LAYERS = "_transformer.transformer.layers."
+"""What the names have of the tensors that a codec may have more of than the one that it begins with."""
 LOOKED_S = 2.0
 """Seconds between two looks for new speech."""
 Report = Callable[[str], None]
@@ -95,58 +98,71 @@ def train_encoder(
     options: EncoderOptions | None = None,
     config: dict[str, Any] = NANO.mimi,
 ) -> None:
-    """Train the codec's encoder on all speech that is there, and write the codec to the folder.
+    """Train the codec's encoder on all speech that is there, in one piece, and write the codec to the folder.
 
     It goes on from the folder's codec, or core/nano's. `workers` processes read the texts. Raises ClickException when
-    there are no lines of callers and agents.
+    there are no lines of callers and agents, and where a codec has learned already or lines have codes.
     """
     began = time.monotonic()
-    mimi = grown_mimi(folder, device, config)
     shards = shard_paths(folder / "speech")
-    if {is_of_callers(shard) for shard in shards} != {True, False}:
-        raise click.ClickException(f"{folder / 'speech'} must hold lines of agents and of callers: run `speech` first.")
-    lines = (
-        (shard.name.partition("-")[2].partition("-")[0] if is_of_callers(shard) else "agents", line)
-        for shard in shards
-        for line in read_shard(shard)
-    )
-    speech = SpokenLines(lines, device, workers)
+    if (folder / "mimi.json").exists() or any(codes_of(shard).exists() for shard in shards):
+        raise click.ClickException(
+            f"{folder} holds a codec that has learned, or codes: train the encoder in a new folder, then encode."
+        )
+    callers: dict[str, list[Line]] = defaultdict(list)
+    for shard in filter(is_of_callers, shards):
+        callers[teacher_of(shard).removeprefix("callers-")] += read_shard(shard)
+    if not callers:
+        raise click.ClickException(f"{folder / 'speech'} holds no callers: run the stage `speech` first.")
+    mimi = grown_mimi(folder, device, config)
+    speech = SpokenLines(callers, agents_first(folder, report), device, workers)
     heard = ", ".join(f"{who} {hours_:.1f}" for who, hours_ in speech.hours.items())
     report(f"Hours: {heard}; read in {time.monotonic() - began:.0f} s")
     training = EncoderTraining(mimi, speech, options or EncoderOptions())
-    training.run(schedule, lambda learned: keep_codec(folder, learned, config), report)
+    training.run(schedule, report)
+    keep_codec(folder, training.mean, config)
 
 
 def grown_mimi(folder: Path, device: torch.device, config: dict[str, Any]) -> MimiModel:
-    """The codec with which the encoder begins; layers that its transformer lacks of `config` are new and do little."""
+    """The codec with which the encoder begins; layers that its transformer lacks of `config` are new and do little.
+
+    Raises ClickException when it differs from `config` in anything else.
+    """
     source = codec_folder(folder)
     described = read_json(source / "mimi.json") if (source / "mimi.json").exists() else config
     mimi = load_mimi(source / "mimi.safetensors", described, device)
-    if described["transformer"] == config["transformer"]:
-        return mimi
     grown = get_mimi(None, config, device=device, num_codebooks=AGENT_CODEBOOKS)
     if isinstance(mimi, SpectralMimi):
         grown = SpectralMimi(grown, mimi.spectral)
-    strange = grown.load_state_dict(mimi.state_dict(), strict=False)
-    if strange.unexpected_keys or not all("transformer.layers." in name for name in strange.missing_keys):
-        raise click.ClickException(f"The codec in {source} is no smaller one of the shape that is trained.")
+    old, new = mimi.state_dict(), grown.state_dict()
+    fits = all(name in new and new[name].shape == tensor.shape for name, tensor in old.items())
+    if not fits or not all(MORE_LAYERS in name for name in new.keys() - old.keys()):
+        raise click.ClickException(f"The codec in {source} is not a smaller one of the shape that is trained.")
+    grown.load_state_dict(old, strict=False)
     return grown
 
 
 def keep_codec(folder: Path, mimi: MimiModel, config: dict[str, Any]) -> None:
     """Write the codec whose codes the later stages take.
 
-    What learned is rounded as an export rounds it; the rest has the bits that it had.
+    Tensors keep the dtype that they had, and so those that have not learned their bits; new ones are rounded as an
+    export rounds them.
     """
     frozen = load_file(codec_folder(folder) / "mimi.safetensors")
     tensors = {
         name: (tensor.to(frozen[name].dtype) if name in frozen else rounded(tensor)).cpu().contiguous()
         for name, tensor in mimi.state_dict().items()
     }
-    decoder = {SECTION: asdict(mimi.spectral.shape)} if isinstance(mimi, SpectralMimi) else {}
-    (folder / "mimi.json").write_text(json.dumps(config | decoder, indent=1))
     with whole_file(folder / "mimi.safetensors") as part:
         save_file(tensors, part)
+    with whole_file(folder / "mimi.json") as part:
+        part.write_text(described_mimi(mimi, config))
+
+
+def described_mimi(mimi: MimiModel, config: dict[str, Any]) -> str:
+    """The JSON file that describes a codec: Mimi's config, and the shape of its decoder if that is one of spectra."""
+    decoder = {SECTION: asdict(mimi.spectral.shape)} if isinstance(mimi, SpectralMimi) else {}
+    return json.dumps(config | decoder, indent=1)
 
 
 def agents_first(folder: Path, report: Report) -> list[Line]:

@@ -6,8 +6,6 @@ elsewhere (Dudley, "Remaking speech", 1939). The pitch is where the cepstrum pea
 same in the copy.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,4 +65,4 @@ def pulse_train(pitch: Tensor) -> Tensor:
     """A pulse at the begin of each period, of unit power on average; `pitch` is float32[batch, samples] in hertz."""
     turns = (pitch.double() / SAMPLE_RATE).cumsum(dim=1).floor()
     begins = F.pad(turns.diff(dim=1), (1, 0)) > 0
-    return begins * (SAMPLE_RATE / pitch).sqrt().clamp(max=math.sqrt(SAMPLE_RATE / PITCHES[0]))
+    return begins * (SAMPLE_RATE / pitch).sqrt()
