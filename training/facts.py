@@ -25,15 +25,12 @@ _EVERYWHERE = words_of(
 """Words that tell nothing about a subject."""
 _RULE = 2.8
 """The weight of an exchange about a rule: they are asked for about as often as prices."""
-_PLACES = (
-    "at {number} {road}",
-    "at {number} {road}",
-    "at {number} {road}",
-    "on {road}, next to {landmark}",
-    "on the corner of {road} and {road2}",
-    "opposite {landmark}",
-    "behind {landmark}",
-)
+_ADDRESS = "at {number} {road}"
+"""The form of a place that is an address without its first word."""
+_ADDRESSES = 0.3
+"""The share of places that are told so, as most people do."""
+_TO_THE_AGENT = ("If ", "Tell ", "Give ")
+"""How sentences begin that no agent says to a caller."""
 _DAYS_IN_PROSE = (
     "Monday to Friday",
     "Tuesday to Sunday",
@@ -84,24 +81,27 @@ def hours(rng: random.Random, style: Style, held_out: bool) -> Fact:
 
 def _open(rng: random.Random, style: Style) -> tuple[str, str]:
     """What stands before the hours, and the hours."""
-    before = rng.choice(("Open", "We are open", "We're open", "It is open", "You can come", "Opening hours are"))
+    before = rng.choice(table("prompts")["hours_labels" if style.labelled else "hours_before"])
+    hours_are = before.endswith(" are")
     days = rng.choice(_DAYS_IN_PROSE)
     if style.labelled:
-        before = rng.choice(("Hours:", "Opening hours:", "Open:", "Business hours:", "Opening times:", "We're open:"))
         days = rng.choice(_DAYS_IN_SHORT if style.digits else _DAYS_IN_PROSE)
     elif before == "Open" and style.digits and rng.random() < 0.5:
         days = rng.choice(_DAYS_IN_SHORT)
     if before == "You can come" or rng.random() < 0.12:
-        return before, rng.choice(("day and night", "every day", "at any time", "24/7", "on weekdays"))
+        always = ("day and night", "every day", "at any time", "24/7", "on weekdays")
+        return before, rng.choice(("around the clock", "24/7") if hours_are else always)
     if rng.random() < 0.15:
         return before, f"every day until {_clock(rng.randint(18, 23), 0, style.digits)}"
-    span = _span(rng, style.digits and before != "Opening hours are")
+    span = _span(rng, style.digits and not hours_are)
     closed = (
         rng.choice((", closed on {}s", ", except {}s", ", not on {}s", ", closed {}s")).format(rng.choice(DAYS))
         if rng.random() < 0.15
         else ""
     )
-    when = f"{span} {days}" if rng.random() < 0.15 else f"{days} {span}"
+    # Where nothing before `9-17` tells that these are times, the days do.
+    days_last = rng.random() < 0.15 and " in the " in spell_numbers(f"{before} 9-17.")
+    when = f"{span} {days}" if days_last else f"{days} {span}"
     return before, f"{when.strip()}{closed}"
 
 
@@ -134,6 +134,9 @@ def _span(rng: random.Random, digits: bool) -> str:
 def _in_a_sentence(rng: random.Random, style: Style) -> str:
     begin, end = rng.randint(6, 11), rng.randint(2, 9)
     morning, evening = (" am", " pm") if rng.random() < 0.4 else ("", "")
+    if not evening:
+        # `8 to 9` would be an hour in the morning.
+        end = min(end, begin)
     day, day2 = rng.sample(DAYS, 2)
     text = rng.choice(table("prompts")["hours_sentences"]).format(
         early=f"{begin}{morning}", late=f"{end}{evening}", earlier=f"{end - 1}{evening}", day=day, day2=day2
@@ -152,31 +155,36 @@ def _clock(hour: int, minute: int, digits: bool) -> str:
 
 def place(rng: random.Random, style: Style, held_out: bool) -> Fact:
     """Where it is."""
-    landmark = rng.choice(table("places")["landmarks"])
-    where = rng.choice(_PLACES).format(
-        number=rng.randint(1, 199), road=names.road(rng), road2=names.road(rng), landmark=landmark
+    prompts = table("prompts")
+    form = _ADDRESS if rng.random() < _ADDRESSES else rng.choice(prompts["places"])
+    where = form.format(
+        number=rng.randint(1, 199),
+        road=names.road(rng),
+        road2=names.road(rng),
+        landmark=rng.choice(table("places")["landmarks"]),
     )
     answers: tuple[str, ...] = ("We are {}.", "You find us {}.", "Come and see us {}.")
-    text = rng.choice(("You find us {}.", "We are {}.", "It is {}.", "The place is {}."))
-    if style.labelled:
-        text = rng.choice(("Location: {}.", "Where: {}."))
-        if where.startswith("at "):
-            where, text = where.removeprefix("at "), rng.choice(("Address: {}.", "Our address: {}."))
-            answers = ("Our address is {}.", "The address is {}.")
+    text = rng.choice(prompts["place_labels" if style.labelled else "place_tells"])
+    if style.labelled and form == _ADDRESS:
+        where, text = where.removeprefix("at "), rng.choice(prompts["address_labels"])
+        answers = ("Our address is {}.", "The address is {}.")
     answer = spell_numbers(rng.choice(answers).format(where))
     exchange = Exchange("where", phrases("where", held_out), answer)
-    return Fact(Told(text.format(where), "our address"), ((3.5, (exchange,)),))
+    return Fact(_told_about("our address", text.format(where=where)), ((3.5, (exchange,)),))
 
 
 def phone(rng: random.Random, style: Style, held_out: bool) -> Fact:
     """The phone number."""
     number = f"555{rng.choice('- ')}{rng.randint(0, 9999):04d}"
-    text = rng.choice(("The phone number is {}.", "Our number is {}.", "People can call us at {}."))
-    if style.labelled:
-        text = rng.choice(("Phone: {}.", "Tel: {}.", "Phone number: {}."))
+    text = rng.choice(table("prompts")["phone_labels" if style.labelled else "phone_tells"])
     answer = spell_numbers(pick(rng, table("answers")["phone"], phone=number))
     exchange = Exchange("phone", phrases("phone", held_out), answer)
-    return Fact(Told(text.format(number), "our phone number"), ((3.0, (exchange,)),))
+    return Fact(_told_about("our phone number", text.format(phone=number)), ((3.0, (exchange,)),))
+
+
+def _told_about(topic: str, text: str) -> Told:
+    """What is told under a topic, unless it is told to the agent: `If asked about ..., say: If ...` is no English."""
+    return Told(text, "" if text.startswith(_TO_THE_AGENT) else topic)
 
 
 def rule(
