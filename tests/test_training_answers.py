@@ -100,13 +100,14 @@ def test_what_the_prompt_lacks_is_asked_in_the_same_words_and_not_made_up(servic
 def test_goods_of_the_list_are_sold_by_many_trades_and_most_of_what_is_asked_for_is_there(
     services: list[Episode],
 ) -> None:
-    own = {good.word for good in all_goods()}
+    own = {good.word.lower() for good in all_goods()}
+    words = {good.word.lower() for good in askable()}
     asked = Counter[str]()
     opened = 0
     for one in services:
         prices = [exchange for exchange in one.exchanges if exchange.kind == "price"]
         asked.update(exchange.kind for exchange in one.exchanges)
-        named = {good.word for good in askable() if good.word in one.prompt.lower()} if prices else set()
+        named = {word for word in words if word in one.prompt.lower()} if prices else set()
         opened += bool(named - own)
         for exchange in prices:
             assert any(word in exchange.answer.lower() for word in named), (exchange.answer, one.prompt)
