@@ -9,7 +9,6 @@ voice still fit.
 """
 
 import copy
-import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.mimi.coder import reference_nearest_codes
+from core.engine.mimi.voice_encoder import sine_of
 from core.engine.mimi.weights import Codebooks, codebooks
 from training.acoustics import around
 from training.callers import SHARES
@@ -52,8 +52,6 @@ AVERAGED = 0.999
 """What the mean of the encoder's weights keeps of itself at a step. The mean is what is kept."""
 REPORTED = 100
 """Steps between two reports."""
-SINE_HZ = 440.0
-"""Of the sine that stands for the user in prompts."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,8 @@ class SpokenLines:
     def agents(self, count: int, frames: int) -> Tensor:
         """Pieces of agents' speech and of the silence between it, float32[count, samples], the last one a sine."""
         speech, _ = self._agents.crops(count - 1, frames)
-        time = torch.arange(frames * FRAME_SAMPLES, device=self.device) / SAMPLE_RATE
-        return torch.cat([speech, 0.5 * torch.sin(2 * math.pi * SINE_HZ * time)[None]])
+        sine = torch.from_numpy(sine_of(frames * FRAME_SAMPLES)).to(self.device)
+        return torch.cat([speech, sine[None]])
 
 
 def labels_of(text: str) -> list[int]:

@@ -50,10 +50,16 @@ class VoiceEncoder:
 
 def measure_special_codes(encode: VoiceEncoder) -> SpecialCodes:
     """Measure a codec's codes of silence, and of the sine that stands for the user in prompts."""
-    time = np.arange(SETTLED_SECONDS * SAMPLE_RATE) / SAMPLE_RATE
-    sounds = (np.zeros(len(time), np.float32), (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32))
+    samples = SETTLED_SECONDS * SAMPLE_RATE
+    sounds = (np.zeros(samples, np.float32), sine_of(samples))
     silence, sine = (tuple(int(code) for code in drain(encode(sound))[-1]) for sound in sounds)
     return SpecialCodes(silence, sine)
+
+
+def sine_of(samples: int) -> Frame:
+    """The sine that stands for the user in prompts, float32[samples]."""
+    time = np.arange(samples) / SAMPLE_RATE
+    return (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
 
 
 def drain(chunks: Generator[None, None, Tokens], advance: Callable[[], object] = lambda: None) -> Tokens:
