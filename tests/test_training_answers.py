@@ -101,13 +101,13 @@ def test_goods_of_the_list_are_sold_by_many_trades_and_most_of_what_is_asked_for
     services: list[Episode],
 ) -> None:
     own = {good.word.lower() for good in all_goods()}
-    words = {good.word.lower() for good in askable()}
+    words = {word.lower(): good.word.lower() for good in askable() for word in (good.plural, good.word)}
     asked = Counter[str]()
     opened = 0
     for one in services:
         prices = [exchange for exchange in one.exchanges if exchange.kind == "price"]
         asked.update(exchange.kind for exchange in one.exchanges)
-        named = {word for word in words if word in one.prompt.lower()} if prices else set()
+        named = {name for word, name in words.items() if word in one.prompt.lower()} if prices else set()
         opened += bool(named - own)
         for exchange in prices:
             assert any(word in exchange.answer.lower() for word in named), (exchange.answer, one.prompt)
@@ -131,7 +131,7 @@ def test_what_is_not_there_is_not_told_either(services: list[Episode]) -> None:
 def test_one_can_be_told_about_what_the_prompt_has(services: list[Episode]) -> None:
     marks = {
         "our hours": r"open|hours|come|clos",
-        "our address": r"\b(at|on|opposite|behind|address|next)\b",
+        "our address": r"\b(at|on|opposite|behind|address|next|from|between|off|halfway)\b",
         "our phone number": "five five five",
         "our prices": r"dollar|euro|pound|coin|stone",
     }

@@ -13,7 +13,7 @@ from training.catalogue import other_good
 from training.episodes import Exchange
 from training.goods import Good, capital, money, words_of
 from training.phrases import good_wordings, phrases, pick, wordings
-from training.prompts import Style, Told
+from training.prompts import Style, Told, told_about
 from training.texts import choices, table
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -29,8 +29,8 @@ _ADDRESS = "at {number} {road}"
 """The form of a place that is an address without its first word."""
 _ADDRESSES = 0.3
 """The share of places that are told so, as most people do."""
-_TO_THE_AGENT = ("If ", "Tell ", "Give ")
-"""How sentences begin that no agent says to a caller."""
+_FRAMED = 0.3
+"""The share of rules and the like around which people write something: `Please note that ...`."""
 _DAYS_IN_PROSE = (
     "Monday to Friday",
     "Tuesday to Sunday",
@@ -170,7 +170,7 @@ def place(rng: random.Random, style: Style, held_out: bool) -> Fact:
         answers = ("Our address is {}.", "The address is {}.")
     answer = spell_numbers(rng.choice(answers).format(where))
     exchange = Exchange("where", phrases("where", held_out), answer)
-    return Fact(_told_about("our address", text.format(where=where)), ((3.5, (exchange,)),))
+    return Fact(told_about("our address", text.format(where=where)), ((3.5, (exchange,)),))
 
 
 def phone(rng: random.Random, style: Style, held_out: bool) -> Fact:
@@ -179,12 +179,7 @@ def phone(rng: random.Random, style: Style, held_out: bool) -> Fact:
     text = rng.choice(table("prompts")["phone_labels" if style.labelled else "phone_tells"])
     answer = spell_numbers(pick(rng, table("answers")["phone"], phone=number))
     exchange = Exchange("phone", phrases("phone", held_out), answer)
-    return Fact(_told_about("our phone number", text.format(phone=number)), ((3.0, (exchange,)),))
-
-
-def _told_about(topic: str, text: str) -> Told:
-    """What is told under a topic, unless it is told to the agent: `If asked about ..., say: If ...` is no English."""
-    return Told(text, "" if text.startswith(_TO_THE_AGENT) else topic)
+    return Fact(told_about("our phone number", text.format(phone=number)), ((3.0, (exchange,)),))
 
 
 def rule(
@@ -193,7 +188,7 @@ def rule(
     """Something of `texts/trades.yaml`. Of a `foreign` trade it is asked for by its words alone, not by its context."""
     tell, answer = _told(rng, style, told, held_out, currency)
     asks, subject = wordings(told["asks"], held_out), words_of(tell) - _EVERYWHERE
-    return _asked((tell, answer), tuple(ask for ask in asks if not foreign or words_of(ask) & subject))
+    return _asked(rng, (tell, answer), tuple(ask for ask in asks if not foreign or words_of(ask) & subject))
 
 
 def about(rng: random.Random, style: Style, goods: tuple[Good, ...], held_out: bool, currency: str) -> Fact:
@@ -201,12 +196,25 @@ def about(rng: random.Random, style: Style, goods: tuple[Good, ...], held_out: b
     told, good = rng.choice(table("about")), other_good(rng, goods, set())
     fields = {"plural": good.plural, "Plural": capital(good.plural)}
     told_of_it = _told(rng, style, told, held_out, currency, **fields)
-    return _asked(told_of_it, good_wordings(told["asks"], good.word, good.count, held_out))
+    return _asked(rng, told_of_it, good_wordings(told["asks"], good.word, good.count, held_out))
 
 
-def _asked(told: tuple[str, str], asks: tuple[str, ...]) -> Fact:
+def framed(rng: random.Random, told: str) -> str:
+    """What is told, now and then as people put it who write more than the fact: `Please note that ...`.
+
+    What stands under a label has none of it, and what may begin with a name or may be told to the agent has little.
+    """
+    if rng.random() >= _FRAMED or ": " in told:
+        return told
+    prompts = table("prompts")
+    states = told.split()[0] in choices(prompts["statements"])
+    frame: str = rng.choice(prompts["frames"] + (prompts["frames_of_statements"] if states else []))
+    return frame.format(Told=told, told=f"{told[0].lower()}{told[1:]}")
+
+
+def _asked(rng: random.Random, told: tuple[str, str], asks: tuple[str, ...]) -> Fact:
     """What is told and answered, when it is asked for."""
-    return Fact(Told(told[0]), ((_RULE, (Exchange("fact", asks, told[1]),)),))
+    return Fact(Told(framed(rng, told[0])), ((_RULE, (Exchange("fact", asks, told[1]),)),))
 
 
 def _told(

@@ -5,15 +5,17 @@ import random
 from core.engine.spoken_numbers import spell_numbers
 from training.catalogue import last_word, part_name, short_name
 from training.episodes import Exchange
-from training.facts import Fact
+from training.facts import Fact, framed
 from training.goods import Good, capital, words_of
 from training.numbers import written_price
 from training.phrases import Groups, good_phrases, phrases, wordings
-from training.prompts import Style, Told
+from training.prompts import Style, Told, told_about
 from training.texts import table
 
 _SHORT = 0.4
 """How often one of the goods may be called by its last word, if it is the only one with it."""
+_IN_A_ROW = 0.4
+"""How often the prices of several goods are told in one sentence, where they do not stand in a list."""
 _LEFT = {"one": "one", "many": "a few", "some": "a little"}
 
 
@@ -30,40 +32,74 @@ def goods_and_prices(rng: random.Random, style: Style, goods: tuple[Good, ...], 
     elif len(goods[0].price.split()) < 4:
         both = f"{capital(goods[0].tell)}, and {goods[1].subject} {goods[1].price}{goods[1].each}."
         groups.append((1.0, (Exchange("prices", phrases("prices", held_out), spell_numbers(both)),)))
-    return Fact(Told(_price_list(rng, style, goods, verb), "our prices"), tuple(groups))
+    return Fact(told_about("our prices", _price_list(rng, style, goods, verb)), tuple(groups))
 
 
 def _price_list(rng: random.Random, style: Style, goods: tuple[Good, ...], verb: str) -> str:
-    prices = [f"{written_price(rng, good.price, style.digits)}{good.each}" for good in goods]
-    pairs = tuple(zip(goods, prices, strict=True))
+    """What each costs: in a list, in one sentence for all, or in a sentence for each."""
+    told = [price_fields(rng, style, good, verb) for good in goods]
     if style.labelled or rng.random() < 0.25:
-        entry = rng.choice(("{} {}", "{} {}", "{}: {}", "{} ({})", "{} - {}", "{} for {}"))
-        entries = [entry.format(good.word, price) for good, price in pairs]
-        label = rng.choice(("Prices: ", "Prices: ", "Price list: ", "Costs: ", "Rates: ", f"We {verb} ", ""))
-        if entry == "{}: {}" and label.endswith(": "):
-            label = ""
-        text = rng.choice((", ", ", ", " and ", "; ")).join(entries)
-        return f"{label}{text}." if label else f"{capital(text)}."
-    form = rng.random()
-    if form < 0.15 and len(goods) > 1:
-        tells = [f"{goods[0].subject} {goods[0].costs} {prices[0]}"]
-        tells += [f"{good.subject} {price}" for good, price in pairs[1:]]
-        return f"{capital(', '.join(tells[:-1]))} and {tells[-1]}."
-    if form < 0.3:
-        return f"We {verb} {' and '.join(f'{good.subject} for {price}' for good, price in pairs)}."
-    sentence = rng.choice(table("prompts")["price_sentences"])
-    return " ".join(_price_sentence(sentence, good, price) for good, price in pairs)
-
-
-def _price_sentence(sentence: str, good: Good, price: str) -> str:
-    return sentence.format(
-        subject=good.subject,
-        Subject=capital(good.subject),
-        be=good.be,
-        costs=good.costs,
-        goes="go" if good.count == "many" else "goes",
-        price=price,
+        return _listed(rng, told, verb)
+    forms = table("prices")
+    if len(goods) > 1 and rng.random() < _IN_A_ROW:
+        return in_a_row(told, rng.choice(forms["series"]), rng.choice(forms["series_joins"]))
+    every = rng.choice(_sentences(goods)) if rng.random() < 0.5 else ""
+    return " ".join(
+        (every or rng.choice(_sentences((good,)))).format(**fields) for good, fields in zip(goods, told, strict=True)
     )
+
+
+def _sentences(goods: tuple[Good, ...]) -> list[str]:
+    """Sentences of `texts/prices.yaml` that fit all of the goods."""
+    forms: dict[str, list[str]] = table("prices")
+    ones = forms["sentences_one"] if all(good.count == "one" for good in goods) else []
+    return forms["sentences"] + ones
+
+
+def in_a_row(told: list[dict[str, str]], series: str, joins: str) -> str:
+    """`A plum cake costs 9 dollars, rye bread 4 dollars and lemonade 2 dollars.`"""
+    first, following = series.split(" | ")
+    between, last = joins.split("|")
+    *texts, end = (first.format(**told[0]), *(following.format(**fields) for fields in told[1:]))
+    return f"{between.join(texts)}{last}{end}."
+
+
+def _listed(rng: random.Random, told: list[dict[str, str]], verb: str) -> str:
+    forms = table("prices")
+    entry = rng.choice(forms["entries"])
+    label = "" if ":" in entry or rng.random() < 0.2 else f"{rng.choice(forms['labels']).format(verb=verb)} "
+    between = rng.choice(forms["separators_strong" if "," in entry else "separators"])
+    return in_a_list(told, entry, between, label, rng.random() < 0.3)
+
+
+def in_a_list(told: list[dict[str, str]], entry: str, between: str, label: str, capitals: bool) -> str:
+    """`Prices: plum cake 9 dollars, rye bread 4 dollars.` `capitals` tells whether each begins with one."""
+    entries = [entry.format(**fields) for fields in told]
+    if capitals or between == ". ":
+        entries = [capital(text) for text in entries]
+    return f"{label}{between.join(entries)}." if label else f"{capital(between.join(entries))}."
+
+
+def price_fields(rng: random.Random, style: Style, good: Good, verb: str) -> dict[str, str]:
+    """What the forms of `texts/prices.yaml` have of a good."""
+    amount = written_price(rng, good.price, style.digits)
+    price, many = f"{amount}{good.each}", good.count == "many"
+    return {
+        "subject": good.subject,
+        "Subject": capital(good.subject),
+        "word": good.word,
+        "plural": good.plural,
+        "Plural": capital(good.plural),
+        "price": price,
+        "Price": capital(price),
+        "each": amount if good.count == "some" else f"{amount} each",
+        "be": good.be,
+        "are": "is" if good.count == "some" else "are",
+        "s": "" if many else "s",
+        "es": "" if many else "es",
+        "it": "they" if many else "it",
+        "verb": verb,
+    }
 
 
 def offered(goods: tuple[Good, ...]) -> str:
@@ -137,4 +173,4 @@ def special(rng: random.Random, goods: tuple[Good, ...], held_out: bool) -> Fact
         answer = rng.choice((tell, f"Yes. {tell}", f"Good question. {tell}"))
     else:
         answer = rng.choice((tell, f"Well, {tell[0].lower()}{tell[1:]}"))
-    return Fact(Told(tell), ((2.0, (Exchange("special", phrases("special", held_out), answer),)),))
+    return Fact(Told(framed(rng, tell)), ((2.0, (Exchange("special", phrases("special", held_out), answer),)),))

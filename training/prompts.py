@@ -7,27 +7,35 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
-from core.engine.spoken_numbers import spell_numbers
+from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
 from training.phrases import is_held_out
 from training.texts import choices, table
 
 LISTINGS = {
-    "prose": 0.4,
-    "dashes": 0.09,
-    "stars": 0.06,
-    "dots": 0.04,
-    "numbers": 0.05,
-    "semicolons": 0.08,
-    "headings": 0.07,
-    "questions": 0.09,
-    "labels": 0.12,
+    "prose": 0.36,
+    "dashes": 0.07,
+    "stars": 0.05,
+    "dots": 0.03,
+    "numbers": 0.04,
+    "letters": 0.02,
+    "lines": 0.06,
+    "semicolons": 0.06,
+    "headings": 0.05,
+    "questions": 0.08,
+    "topics": 0.07,
+    "labels": 0.11,
 }
 """Ways of listing facts in one line, and their shares."""
 _MARKS = {"dashes": "-", "stars": "*", "dots": "\u2022", "headings": "#"}
-_LABELLED = {"labels": 1.0, "prose": 0.1, "questions": 0.0}
+_LABELLED = {"labels": 1.0, "prose": 0.1, "questions": 0.0, "topics": 0.0}
 """How often facts stand under labels (`Hours: 9-17`) instead of in sentences; in the other listings, half of them."""
+_TO_THE_AGENT = re.compile(
+    r"(?:^|\. )(?:If|When|Tell|Give|Quote|Say|Ask|Take|Offer|Charge|Remember|Note|Please note)\b"
+)
+"""How sentences begin that no agent says to a caller."""
 _FILLERS = {0: 0.34, 1: 0.28, 2: 0.2, 3: 0.1, 5: 0.08}
 """How many sentences that no caller asks about stand between the facts: many in a chatty prompt."""
 
@@ -51,6 +59,11 @@ class Told:
 
     text: str
     topic: str = ""
+
+
+def told_about(topic: str, text: str) -> Told:
+    """What is told under a topic, unless it is told to the agent: `If asked about ..., say: If ...` is no English."""
+    return Told(text, "" if _TO_THE_AGENT.search(text) else topic)
 
 
 def style(rng: random.Random) -> Style:
@@ -103,7 +116,8 @@ def written(rng: random.Random, style: Style, begin: str, late: str, told: Seque
     if entries and not begin.endswith(("Information:", "Information", "know:")) and style.listing != "prose":
         lead = rng.choice(("", *choices(table("prompts")["leads"])))
     parts = (begin, lead, _listed(rng, style.listing, entries), late)
-    return spell_numbers(" ".join(filter(None, parts)))
+    # Lines are spelled one by one, and no tokenizer has them.
+    return " ".join(spell_numbers(" ".join(filter(None, parts))).split())
 
 
 def _listed(rng: random.Random, listing: str, entries: list[Told]) -> str:
@@ -112,11 +126,31 @@ def _listed(rng: random.Random, listing: str, entries: list[Told]) -> str:
     if listing in _MARKS:
         return " ".join(f"{_MARKS[listing]} {text}" for text in (bare if listing == "dashes" else texts))
     if listing == "numbers":
-        mark = rng.choice((".", ")"))
-        return " ".join(f"{number}{mark} {text}" for number, text in enumerate(texts, 1))
+        mark = rng.choice(("{}.", "{})", "({})", "Fact {}:", "{} -"))
+        # In words, since `Jan. 2` would be a day.
+        counted = ((number_in_words(str(number)), text) for number, text in enumerate(texts, 1))
+        return " ".join(f"{mark.format(number)} {text}" for number, text in counted)
+    if listing == "letters":
+        mark = rng.choice(("{}.", "{})", "({})"))
+        return " ".join(f"{mark.format(letter)} {text}" for letter, text in zip(ascii_lowercase, texts, strict=False))
+    if listing == "lines":
+        return "\n".join(("", *bare, ""))
     if listing == "semicolons" and bare:
         return f"{'; '.join(bare)}."
     if listing == "questions":
-        ask = rng.choice(("If asked about {}, say: {}", "When somebody asks about {}, tell them: {}", "About {}: {}"))
-        return " ".join(ask.format(entry.topic, entry.text) if entry.topic else entry.text for entry in entries)
+        ask = rng.choice(table("prompts")["topic_asks"])
+        return " ".join(
+            ask.format(topic=entry.topic, told=entry.text) if entry.topic else entry.text for entry in entries
+        )
+    if listing == "topics":
+        head = rng.choice(table("prompts")["topic_heads"])
+        return " ".join(_headed(head, entry) for entry in entries)
     return " ".join(texts)
+
+
+def _headed(head: str, entry: Told) -> str:
+    """What is told under its heading, if it has a topic and no label of its own."""
+    if not entry.topic or ":" in entry.text:
+        return entry.text
+    topic = entry.topic.removeprefix("our ")
+    return head.format(topic=topic, Topic=topic.capitalize(), TOPIC=topic.upper(), told=entry.text)

@@ -1,0 +1,126 @@
+"""How prompts tell facts: in many forms, each of which keeps the price with its good and the fact as it is."""
+
+import random
+import re
+from itertools import product
+
+import pytest
+
+from core.engine.spoken_numbers import spell_numbers
+from training.facts import framed
+from training.goods import Good
+from training.pricing import goods_and_prices, in_a_list, in_a_row, price_fields
+from training.prompts import LISTINGS, Style, Told, told_about, written
+from training.texts import choices, table
+
+pytestmark = pytest.mark.training
+GOODS = (
+    Good("plum cake", "one", "9 dollars and 50 cents"),
+    Good("red roses", "many", "2 dollars"),
+    Good("rye bread", "some", "45 dollars"),
+    Good("hour of tennis", "one", "120 dollars"),
+)
+COINS = (Good("moon walk", "one", "1 gold coin"), Good("star maps", "many", "12 gold coins"))
+WRITTEN = [Style("prose", False, digits) for digits in (True, True, True, False)]
+
+
+def order(text: str, goods: tuple[Good, ...]) -> str:
+    """Which goods (`w`) and prices (`p`) a prompt tells, by their places in the list: `w0p0w1p1`."""
+    said = spell_numbers(text).lower()
+    marks = {f"w{place}": {good.word, good.plural} for place, good in enumerate(goods)}
+    marks |= {f"p{place}": {spell_numbers(good.price)} for place, good in enumerate(goods)}
+    names = {name.lower(): mark for mark, names in marks.items() for name in names}
+    longest = sorted(names, key=len, reverse=True)
+    return "".join(names[found] for found in re.findall("|".join(longest), said))
+
+
+def kept_together(text: str, goods: tuple[Good, ...]) -> bool:
+    """Whether each price stands beside its own good, all before or all after it."""
+    after = "".join(f"w{place}p{place}" for place in range(len(goods)))
+    before = "".join(f"p{place}w{place}" for place in range(len(goods)))
+    return order(text, goods) in (after, before)
+
+
+@pytest.mark.parametrize("good", [*GOODS, *COINS])
+def test_every_sentence_tells_the_good_and_its_price(good: Good) -> None:
+    rng = random.Random(1)
+    forms = table("prices")
+    sentences = forms["sentences"] + (forms["sentences_one"] if good.count == "one" else [])
+    for sentence, style in product(sentences, WRITTEN):
+        text = sentence.format(**price_fields(rng, style, good, "have"))
+        assert kept_together(text, (good,)), (sentence, text)
+        assert f"{spell_numbers(good.price)}{good.each}" in spell_numbers(text).lower(), text
+        assert text[0].isupper() or not text[0].isalpha()
+        assert text.endswith(".")
+
+
+@pytest.mark.parametrize("goods", [GOODS[:2], GOODS, COINS])
+def test_every_row_and_list_keeps_prices_with_their_goods(goods: tuple[Good, ...]) -> None:
+    rng = random.Random(2)
+    forms = table("prices")
+    for series, joins, style in product(forms["series"], forms["series_joins"], WRITTEN[1:]):
+        told = [price_fields(rng, style, good, "have") for good in goods]
+        assert kept_together(text := in_a_row(told, series, joins), goods), text
+    for entry, style, label in product(forms["entries"], WRITTEN, ("", "Prices: ")):
+        for between in forms["separators_strong" if "," in entry else "separators"]:
+            told = [price_fields(rng, style, good, "have") for good in goods]
+            text = in_a_list(told, entry, between, label, capitals=rng.random() < 0.5)
+            assert kept_together(text, goods), text
+
+
+def test_prices_are_told_in_many_ways() -> None:
+    forms = table("prices")
+    assert len({*forms["sentences"], *forms["sentences_one"]}) > 200
+    assert len(set(forms["series"])) > 40
+    assert len(set(forms["entries"])) >= 24
+    assert len(set(forms["labels"])) >= 25
+    rng = random.Random(3)
+    texts = {
+        goods_and_prices(rng, Style("prose", n % 3 == 0, n % 2 == 0), GOODS[:3], "have", False).told.text
+        for n in range(600)
+    }
+    assert len(texts) > 550
+    assert all(kept_together(text, GOODS[:3]) or re.search(r"\. ", text) for text in texts)
+    for text in texts:
+        assert all(spell_numbers(good.price) in spell_numbers(text).lower() for good in GOODS[:3]), text
+
+
+def test_what_people_write_around_a_fact_leaves_it_as_it_is() -> None:
+    rng = random.Random(4)
+    frames = [*table("prompts")["frames"], *table("prompts")["frames_of_statements"]]
+    assert len(set(frames)) == len(frames) > 90
+    texts = {framed(rng, "The door is blue.") for _ in range(3000)}
+    assert len(texts) > 90
+    assert all("he door is blue." in text for text in texts)
+    named = {framed(rng, "Anna cuts hair.") for _ in range(1000)}
+    assert len(named) > 25
+    assert all("Anna cuts hair." in text for text in named)
+    assert {framed(rng, "Deposit: 5 dollars.") for _ in range(100)} == {"Deposit: 5 dollars."}
+    asked = {framed(rng, "Ask for a name.") for _ in range(1000)}
+    assert not [text for text in asked if re.search(r"\b(tell|say)\b", text, re.IGNORECASE)]
+
+
+@pytest.mark.parametrize("listing", LISTINGS)
+def test_every_listing_has_every_fact_once(listing: str) -> None:
+    rng = random.Random(5)
+    told = [told_about("our prices", "A cake costs 4 dollars."), Told("The door is blue."), Told("Dogs are welcome.")]
+    for _ in range(40):
+        text = written(rng, Style(listing, False, True), "You are Ann.", "", told, [])
+        assert text.startswith("You are Ann. ")
+        assert "  " not in text
+        for fact in ("A cake costs four dollars", "The door is blue", "Dogs are welcome"):
+            assert text.count(fact) == 1, text
+
+
+def test_what_is_told_to_the_agent_is_not_told_under_a_topic() -> None:
+    assert told_about("our prices", "If they ask, a cake is 4 dollars.").topic == ""
+    assert told_about("our prices", "A cake is 4 dollars. Tell people rye bread is 3.").topic == ""
+    assert told_about("our prices", "A cake is 4 dollars.").topic == "our prices"
+
+
+def test_rules_of_any_good_are_told_in_many_ways() -> None:
+    for rule in table("about"):
+        for key, least in (("tells", 25), ("labels", 6)):
+            texts = choices(rule[key])
+            assert len(set(texts)) == len(texts) >= least, rule[key]
+            assert all("{plural}" in text.lower() and text.endswith(".") for text in texts)
