@@ -9,6 +9,8 @@ import click
 import numpy as np
 import pytest
 
+from training.aligning import aligned
+from training.callers import teacher
 from training.calling import ANYTHING, calls
 from training.catalogue import askable
 from training.episodes import Episode, Exchange
@@ -20,8 +22,8 @@ from training.teachers import Espeak, Spoken, paused
 from training.texts import choices, table
 from training.voices import (
     HELD_OUT_ACCENTS,
-    HELD_OUT_FLITE_VOICES,
     HELD_OUT_KOKORO_VOICES,
+    HELD_OUT_RECORDED_VOICES,
     HELD_OUT_VARIANTS,
     Speaker,
     caller,
@@ -37,12 +39,12 @@ def held_out(speaker: Speaker) -> bool:
     return (
         speaker.accent in HELD_OUT_ACCENTS
         or speaker.variant in HELD_OUT_VARIANTS
-        or speaker.flite in HELD_OUT_FLITE_VOICES
+        or speaker.voice in HELD_OUT_RECORDED_VOICES.get(speaker.teacher, ())
         or any(share > 0.5 for name, share in speaker.mix if name in HELD_OUT_KOKORO_VOICES)
     )
 
 
-@pytest.mark.parametrize("kind", ["espeak", "kokoro", "flite"])
+@pytest.mark.parametrize("kind", ["espeak", "kokoro", "flite", "rhvoice"])
 def test_voices_of_the_evaluation_are_never_heard_in_training(kind: str) -> None:
     rng = random.Random(0)
     usual = [caller(rng, kind) for _ in range(500)]
@@ -53,9 +55,11 @@ def test_voices_of_the_evaluation_are_never_heard_in_training(kind: str) -> None
     assert min(speaker.tempo for speaker in usual) < 0.82 < 1.38 < max(speaker.tempo for speaker in usual)
 
 
-def test_there_are_three_kinds_of_callers() -> None:
-    with pytest.raises(ValueError, match="choose espeak, kokoro or flite"):
+def test_callers_are_of_kinds_that_there_are() -> None:
+    with pytest.raises(ValueError, match="choose one of espeak, kokoro, flite, rhvoice, pico"):
         caller(random.Random(0), "human")
+    with pytest.raises(ValueError, match="No voice of pico is held out"):
+        caller(random.Random(0), "pico", held_out=True)
 
 
 def test_half_of_the_lines_are_said_as_they_stand() -> None:
@@ -169,7 +173,7 @@ def test_flite_says_when_words_begin() -> None:
     lengths = {}
     for voice in ("kal16", "awb", "slt"):
         for tempo in (0.8, 1.4):
-            spoken = flite.say(text, Speaker(voice, flite=voice, tempo=tempo, shift=1.1))
+            spoken = flite.say(text, Speaker(voice, teacher="flite", voice=voice, tempo=tempo, shift=1.1))
             assert len(spoken.words) == len(text.split())
             assert list(spoken.words) == sorted(set(spoken.words))
             assert spoken.words[0] < 0.3
@@ -183,6 +187,50 @@ def test_flite_tells_where_it_may_be_had(tmp_path: Path) -> None:
 
     with pytest.raises(click.ClickException, match="Install Debian's package libflite1, or name the folder"):
         Flite(tmp_path)
+
+
+def test_rhvoice_tells_what_it_wants(tmp_path: Path) -> None:
+    from training.rhvoice import RHVoice
+    from training.speech import Libraries, make_shard
+
+    with pytest.raises(click.ClickException, match="name the folder with its two libraries"):
+        RHVoice(tmp_path)
+    with pytest.raises(click.ClickException, match="by --rhvoice"):
+        make_shard("callers-rhvoice", tmp_path, 0, 1, Libraries())
+
+
+def test_words_of_one_reading_are_found_in_another() -> None:
+    pytest.importorskip("espeakng_loader", reason=GROUP)
+    espeak = Espeak()
+    text = "Hello there, I was wondering what you charge for a large pizza with mushrooms."
+    one = espeak.say(text, Speaker(""))
+    other = espeak.say(text, Speaker("", accent="en-gb-x-rp", variant="f2", tempo=0.8, shift=1.15))
+    assert len(other.pcm) > 1.15 * len(one.pcm)
+    found = aligned(one.pcm, one.words, other.pcm)
+    assert np.abs(np.subtract(found, other.words)).mean() < 0.05
+    assert np.abs(np.subtract(one.words, other.words)).mean() > 0.2, "not where they were"
+
+
+def test_pico_says_when_words_begin(tmp_path: Path) -> None:
+    pytest.importorskip("py_nanotts", reason=GROUP)
+    from training.pico import Pico
+    from training.speech import make_shard
+
+    pico = Pico(Espeak())
+    text = "Hi, this is Dave Miller, um, what is the price of two croissants?"
+    lengths = {}
+    for voice in ("en-US", "en-GB"):
+        for tempo in (0.8, 1.4):
+            spoken = pico.say(text, Speaker(voice, teacher="pico", voice=voice, tempo=tempo, shift=1.1))
+            assert len(spoken.words) == len(text.split())
+            assert list(spoken.words) == sorted(spoken.words)
+            lengths[voice, tempo] = len(spoken.pcm) / 24_000
+            assert spoken.words[-1] < lengths[voice, tempo] - 0.2
+        assert lengths[voice, 0.8] > 1.4 * lengths[voice, 1.4]
+    assert make_shard("callers-pico", tmp_path, 3, 4) > 2
+    lines = list(read_shard(tmp_path / "callers-pico-00003.json"))
+    assert {teacher(line.record.speaker) for line in lines} == {"pico"}
+    assert len(lines) == 4
 
 
 def test_a_shard_has_wordings_once_and_episodes_have_them_all(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_held_out_voices_speak() -> None:
 def test_without_flite_all_callers_are_espeaks(tmp_path: Path) -> None:
     voices = StrangerVoices(tmp_path)
     assert "libflite1" in voices.missing
-    assert not any(voices.speaker(caller).flite for caller in range(6))
+    assert not any(voices.speaker(caller).voice for caller in range(6))
     assert len(voices.say("Hello.", 1))
 
 

@@ -42,7 +42,7 @@ PROJECT = Path(__file__).parents[1]
 
 def planned(gpus: int, minutes: float) -> tuple[Request, dict[str, Job]]:
     """The jobs by name for a machine with 16 cores a GPU."""
-    request = Request(minutes * 60, "packed", 0.0, flite="", voices="voices")
+    request = Request(minutes * 60, "packed", 0.0, flite="", rhvoice="rhvoice", voices="voices")
     jobs = plan(Machine(tuple(map(str, range(gpus))), 16 * gpus), request)
     assert len({job.name for job in jobs}) == len(jobs), "each has a log of its own"
     return request, {job.name: job for job in jobs}
@@ -90,7 +90,7 @@ def test_the_plan(gpus: int, minutes: float) -> None:
         assert max(map(len, banks)) > 100, "somewhere as many as there is time for"
     assert len(banks) == min(16 * gpus // 3, 6 * len(parts.learners)), "a third of the cores at most"
     assert not any(job.gpus for name, job in jobs.items() if name.startswith("mix"))
-    robots = {"speech-espeak", "speech-callers-espeak", "speech-callers-flite"}
+    robots = {"speech-espeak", *(f"speech-callers-{name}" for name in ("espeak", "flite", "rhvoice", "pico"))}
     assert {name for name, job in jobs.items() if job.gives_way} == robots
     lasting = [job.gpus for name, job in jobs.items() if name.startswith("lines") and job.ends == request.end]
     assert set(lasting) == {(gpu,) for gpu in encoding(parts)}

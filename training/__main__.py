@@ -12,7 +12,7 @@ from core.engine.sampling import Sampling
 from core.settings.sections import Device
 from training.bank_commands import encode, mix
 from training.making.commands import make, pack, unpack, voices_option, watch
-from training.options import device_option, flite_option, report, small_option
+from training.options import device_option, flite_option, report, rhvoice_option, small_option
 from training.schedule import Schedule
 from training.voices import TEACHERS
 
@@ -60,6 +60,7 @@ def main(context: click.Context, folder: Path) -> None:
 @click.option("--workers", default=2, show_default=True)
 @click.option("--count", type=int, help="Episodes in a shard of agents' lines, or lines in one of callers'.")
 @flite_option
+@rhvoice_option
 @voices_option
 @click.pass_obj
 def speech(
@@ -69,12 +70,14 @@ def speech(
     workers: int,
     count: int | None,
     flite: Path | None,
+    rhvoice: Path | None,
     voices: Path | None,
 ) -> None:
     """The teachers say the agents' lines of many episodes, or lines of callers."""
-    from training.speech import make_speech
+    from training.speech import Libraries, make_speech
 
-    make_speech(teacher, folder / "speech", range(*shards), workers, report, flite, count, voices)
+    libraries = Libraries(flite, rhvoice)
+    make_speech(teacher, folder / "speech", range(*shards), workers, report, libraries, count, voices)
 
 
 @main.command()

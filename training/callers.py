@@ -12,9 +12,9 @@ from core.engine.call import SAMPLE_RATE
 from training.encoded import CallerLine, Codes
 from training.garbling import garbled
 from training.teachers import MARGIN
-from training.voices import FLITE_VOICES
+from training.voices import RECORDED_VOICES
 
-SHARES = {"kokoro": 0.4, "espeak": 0.36, "flite": 0.24}
+SHARES = {"kokoro": 0.3, "espeak": 0.28, "flite": 0.14, "rhvoice": 0.18, "pico": 0.1}
 """How often callers speak by which teacher."""
 Sound = npt.NDArray[np.int16]
 
@@ -42,7 +42,8 @@ def utterance(line: CallerLine) -> Utterance:
 
 def teacher(voice: str) -> str:
     """Who spoke a line in this voice, as SHARES names it."""
-    return "flite" if voice in FLITE_VOICES else "kokoro" if voice.startswith("kokoro") else "espeak"
+    name = voice.partition("-")[0]
+    return name if name == "kokoro" or name in RECORDED_VOICES else "espeak"
 
 
 _Spoken = defaultdict[str, dict[str, list[CallerLine]]]

@@ -65,8 +65,8 @@ class Flite:
         self._voices: dict[str, _Voice] = {}
 
     def say(self, text: str, speaker: Speaker) -> Spoken:
-        """Speak a line in the voice `speaker.flite`. Its phonemes are not told."""
-        voice = self._voice(speaker.flite)
+        """Speak a line in the voice `speaker.voice`. Its phonemes are not told."""
+        voice = self._voice(speaker.voice)
         self._library.feat_set_float(voice.features, b"duration_stretch", speaker.shift / speaker.tempo)
         words = [pronounceable(word) for word in text.split()]
         utterance = self._library.flite_synth_text(" ".join(words).encode(), ctypes.byref(voice))

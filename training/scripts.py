@@ -50,7 +50,7 @@ _SELDOM = {
     "neutral": 0.8,
     "compliment": 0.5,
     "glad": 0.7,
-    **dict.fromkeys(("no_fact", "no_good", "no_hours", "no_where", "no_phone", "no_special"), 0.4),
+    **dict.fromkeys(("no_fact", "no_good", "no_hours", "no_where", "no_phone", "no_special"), 0.25),
 }
 """How often such exchanges come beside those about the prompt, 1.0. The more refusals are trained, the more often what
 is not understood is refused."""

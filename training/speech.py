@@ -8,15 +8,18 @@ import multiprocessing
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
 
+import click
 import torch
 
 from training.calling import calls
 from training.episodes import Episode
 from training.flite import Flite
+from training.pico import Pico
+from training.rhvoice import RHVoice
 from training.scripts import episode, greeting_episode, shipped_episodes
 from training.shards import NUMBERS_A_RUN, Said, write_shard
 from training.teachers import Espeak, Kokoro, Spoken, paused
@@ -51,31 +54,51 @@ def episodes_of(teacher: str, shard: int, count: int | None = None) -> dict[str,
     return chosen
 
 
-class _Voices:
-    """The teachers of one process, each made when it first speaks. `flite` is the folder of its libraries, if any."""
+@dataclass(frozen=True)
+class Libraries:
+    """The folders of synthesizers' libraries: None is the system's for flite, and none for RHVoice."""
 
-    def __init__(self, folder: Path, flite: Path | None) -> None:
-        self._folder, self._libraries = folder, flite
+    flite: Path | None = None
+    rhvoice: Path | None = None
+
+
+class _Voices:
+    """The teachers of one process, each made when it first speaks."""
+
+    def __init__(self, folder: Path, libraries: Libraries) -> None:
+        self._folder, self._libraries = folder, libraries
         self._espeak = Espeak()
-        self._kokoro: Kokoro | None = None
-        self._flite: Flite | None = None
+        self._recorded: dict[str, Flite | RHVoice | Pico] = {}
 
     def say(self, texts: Sequence[str], speaker: Speaker) -> list[Spoken]:
         """Lines that somebody says one after the other."""
-        if speaker.flite:
-            self._flite = self._flite or Flite(self._libraries)
-            return [self._flite.say(text, speaker) for text in texts]
-        if not speaker.mix:
+        if speaker.mix:
+            return self._kokoro.say([self._espeak.read(text) for text in texts], speaker)
+        if not speaker.voice:
             return [self._espeak.say(text, speaker) for text in texts]
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._kokoro = self._kokoro or Kokoro(self._folder / "kokoro", device)
-        return self._kokoro.say([self._espeak.read(text) for text in texts], speaker)
+        if speaker.teacher not in self._recorded:
+            self._recorded[speaker.teacher] = self._made(speaker.teacher)
+        return [self._recorded[speaker.teacher].say(text, speaker) for text in texts]
+
+    @cached_property
+    def _kokoro(self) -> Kokoro:
+        return Kokoro(self._folder / "kokoro", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def _made(self, teacher: str) -> Flite | RHVoice | Pico:
+        """A synthesizer of recorded voices."""
+        if teacher == "pico":
+            return Pico(self._espeak)
+        if teacher == "flite":
+            return Flite(self._libraries.flite)
+        if self._libraries.rhvoice is None:
+            raise click.ClickException("Name the folder of RHVoice's libraries and data by --rhvoice.")
+        return RHVoice(self._libraries.rhvoice)
 
 
 @cache
-def _voices(folder: Path, flite: Path | None) -> _Voices:
+def _voices(folder: Path, libraries: Libraries) -> _Voices:
     """A process keeps its teachers from shard to shard: Kokoro takes seconds to load."""
-    return _Voices(folder, flite)
+    return _Voices(folder, libraries)
 
 
 def agents_lines(episodes: dict[str, tuple[Episode, Speaker]], voices: _Voices) -> Iterator[Said]:
@@ -99,15 +122,14 @@ def callers_lines(teacher: str, shard: int, count: int, voices: _Voices) -> Iter
             number += 1
 
 
-def make_shard(teacher: str, folder: Path, shard: int, count: int | None = None, flite: Path | None = None) -> float:
-    """Say and write one shard of `count` episodes, or callers' lines, unless it is there.
-
-    `flite` is the folder of its libraries where the system has none. Returns the seconds of speech.
-    """
+def make_shard(
+    teacher: str, folder: Path, shard: int, count: int | None = None, libraries: Libraries | None = None
+) -> float:
+    """Say and write one shard of `count` episodes, or callers' lines, unless it is there. Returns seconds of speech."""
     path = folder / f"{teacher}-{shard:05d}"
     if path.with_suffix(".json").exists():
         return 0.0
-    voices = _voices(folder, flite)
+    voices = _voices(folder, libraries or Libraries())
     if teacher in CALLERS:
         count = CALLERS[teacher] if count is None else count
         return write_shard(path, {}, callers_lines(teacher, shard, count, voices))
@@ -121,11 +143,11 @@ def make_speech(
     shards: range,
     workers: int,
     report: Callable[[str], None],
-    flite: Path | None = None,
+    libraries: Libraries | None = None,
     count: int | None = None,
     voices: Path | None = None,
 ) -> None:
-    """Make the shards that are missing, with as many processes as `workers`; `count` and `flite` are make_shard's.
+    """Make the shards that are missing, with as many processes as `workers`; `count` and `libraries` are make_shard's.
 
     `voices` is a folder with more of Kokoro's voices, see `Kokoro.unpack`, without which its callers do not speak.
     """
@@ -134,7 +156,7 @@ def make_speech(
     hours = 0.0
     # Processes anew now and then: espeak-ng and onnxruntime take ever more memory.
     with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=SHARDS_PER_PROCESS) as pool:
-        for done, seconds in enumerate(pool.imap_unordered(_Shard(teacher, folder, flite, count), shards), 1):
+        for done, seconds in enumerate(pool.imap_unordered(_Shard(teacher, folder, libraries, count), shards), 1):
             hours += seconds / 3600
             report(f"{done} of {len(shards)} shards, {hours:.2f} hours")
 
@@ -145,8 +167,8 @@ class _Shard:
 
     teacher: str
     folder: Path
-    flite: Path | None
+    libraries: Libraries | None
     count: int | None
 
     def __call__(self, shard: int) -> float:
-        return make_shard(self.teacher, self.folder, shard, self.count, self.flite)
+        return make_shard(self.teacher, self.folder, shard, self.count, self.libraries)

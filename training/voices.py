@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from training.texts import words
 
 KOKORO, ESPEAK = "kokoro", "espeak"
-CALLERS = {"callers-espeak": 1500, "callers-kokoro": 40, "callers-flite": 800}
+CALLERS = {
+    "callers-espeak": 1500,
+    "callers-kokoro": 40,
+    "callers-flite": 800,
+    "callers-rhvoice": 400,
+    "callers-pico": 800,
+}
 """The kinds of shards of callers' lines, and how many lines are in one."""
 TEACHERS = (KOKORO, ESPEAK, *CALLERS)
 """The kinds of shards: the first two are agents' lines."""
@@ -20,10 +26,15 @@ VARIANTS = ("", *words("espeak_variants"))
 """What espeak-ng can do to an accent, where Whisper still understands it; "" leaves it as it is."""
 CLEAREST = 12
 """The first so many of the variants in use, clearer than the others, are half of the callers'."""
-FLITE_VOICES = ("kal", "kal16", "awb")
+RECORDED_VOICES = {
+    "flite": ("kal", "kal16", "awb"),
+    "rhvoice": ("alan", "bdl", "clb", "ksp"),
+    "pico": ("en-US", "en-GB"),
+}
+"""Of synthesizers whose voices are recorded people's, by their names there."""
 HELD_OUT_ACCENTS = ("en-gb-scotland", "en-029")
 HELD_OUT_VARIANTS = ("f5", "m6", "Annie", "klatt3")
-HELD_OUT_FLITE_VOICES = ("rms", "slt")
+HELD_OUT_RECORDED_VOICES = {"flite": ("rms", "slt"), "rhvoice": ("slt",), "pico": ()}
 HELD_OUT_KOKORO_VOICES = ("jf_tebukuro", "am_michael", "bf_emma")
 """No caller of the training is more than half one of these; every held-out one is."""
 CHILDREN = 0.15
@@ -34,19 +45,26 @@ CHILDREN = 0.15
 class Speaker:
     """One way of speaking.
 
-    `mix` weighs Kokoro's voice vectors, as (name, share); else `flite` names one of flite's voices; without either it
-    is espeak-ng with `accent` and `variant`. `shift` raises pitch and formants together, by resampling; `tempo` is
-    words for words, whatever the shift. `pitch` is espeak-ng's, 0-99.
+    `mix` weighs Kokoro's voice vectors, as (name, share); else `voice` is one of RECORDED_VOICES of the synthesizer
+    `teacher`; without either it is espeak-ng with `accent` and `variant`. `shift` raises pitch and formants together,
+    by resampling; `tempo` is words for words, whatever the shift. `pitch` is espeak-ng's, 0-99, where 50 is a voice's
+    own.
     """
 
     name: str
     mix: tuple[tuple[str, float], ...] = ()
-    flite: str = ""
+    teacher: str = ESPEAK
+    voice: str = ""
     accent: str = "en-us"
     variant: str = ""
     tempo: float = 1.0
     shift: float = 1.0
     pitch: int = 50
+
+    @property
+    def pitch_factor(self) -> float:
+        """`pitch` for synthesizers that multiply a voice's own."""
+        return float(2 ** ((self.pitch - 50) / 100))
 
 
 AGENTS: dict[str, Speaker] = {
@@ -71,11 +89,11 @@ ESPEAK_AGENTS: dict[str, Speaker] = {
 
 
 def caller(rng: random.Random, kind: str, held_out: bool = False) -> Speaker:
-    """Somebody new at the caller's end, `kind` being `espeak`, `kokoro` or `flite`: a random voice, tempo and pitch.
+    """Somebody new at the caller's end, `kind` as in CALLERS: a random voice, tempo and pitch.
 
     With `held_out` it is a voice that training never hears: of espeak-ng the accents HELD_OUT_ACCENTS and the variants
-    HELD_OUT_VARIANTS, of flite HELD_OUT_FLITE_VOICES, of Kokoro the mixtures that are for the most part one of
-    HELD_OUT_KOKORO_VOICES. Raises ValueError for an unknown kind.
+    HELD_OUT_VARIANTS, of Kokoro the mixtures that are for the most part one of HELD_OUT_KOKORO_VOICES, of others
+    HELD_OUT_RECORDED_VOICES. Raises ValueError for an unknown kind, and for one of which no voice is held out.
     """
     tempo = rng.triangular(0.75, 1.45, 1.0)
     shift = rng.uniform(1.2, 1.35) if rng.random() < CHILDREN else rng.triangular(0.8, 1.2, 1.0)
@@ -84,12 +102,17 @@ def caller(rng: random.Random, kind: str, held_out: bool = False) -> Speaker:
         accent, variant = rng.choice(accents), rng.choice(variants)
         name = f"{accent}+{variant}" if variant else accent
         return Speaker(name, accent=accent, variant=variant, tempo=tempo, shift=shift, pitch=rng.randrange(15, 85))
-    if kind == "flite":
-        voice = rng.choice(HELD_OUT_FLITE_VOICES if held_out else FLITE_VOICES)
-        return Speaker(voice, flite=voice, tempo=tempo, shift=shift)
     if kind == "kokoro":
         return Speaker("kokoro", mix=_mixture(rng, held_out), tempo=tempo, shift=shift)
-    raise ValueError(f"There is no kind {kind!r} of callers; choose espeak, kokoro or flite.")
+    voices = (HELD_OUT_RECORDED_VOICES if held_out else RECORDED_VOICES).get(kind)
+    if voices is None:
+        kinds = ", ".join(name.removeprefix("callers-") for name in CALLERS)
+        raise ValueError(f"There is no kind {kind!r} of callers; choose one of {kinds}.")
+    if not voices:
+        raise ValueError(f"No voice of {kind} is held out.")
+    voice = rng.choice(voices)
+    pitch = 50 if kind == "flite" else rng.randrange(25, 75)
+    return Speaker(f"{kind}-{voice}", teacher=kind, voice=voice, tempo=tempo, shift=shift, pitch=pitch)
 
 
 def _espeak_voices(rng: random.Random, held_out: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -41,7 +41,7 @@ class StrangerVoices:
     def say(self, text: str, caller: int) -> Samples:
         """A line at the level of a call, float32[samples] at 24 kHz, without silence around it."""
         speaker = self.speaker(caller)
-        teacher = self._flite if speaker.flite and self._flite is not None else self._espeak
+        teacher = self._flite if speaker.voice and self._flite is not None else self._espeak
         return trimmed(leveled(teacher.say(text, speaker).pcm))
 
 

@@ -26,6 +26,8 @@ voices_option = click.option(
 @click.option("--decoder/--no-decoder", default=True, help="Whether the codec's decoder learns, too.")
 @click.option("--kokoro/--no-kokoro", default=True, help="Whether Kokoro speaks.")
 @click.option("--flite", type=given_folder, help="Where flite's libraries are; without, flite does not speak.")
+@click.option("--rhvoice", type=given_folder, help="RHVoice's libraries and data; without, it does not speak.")
+@click.option("--pico/--no-pico", default=True, help="Whether Pico speaks.")
 @voices_option
 @click.option("--first-speech", default=80.0, show_default=True, help="Seconds in which all GPUs speak.")
 @click.option("--small", is_flag=True, help="A rehearsal on the CPU: small networks, few lines, no Kokoro.")
@@ -40,6 +42,8 @@ def make(
     decoder: bool,
     kokoro: bool,
     flite: Path | None,
+    rhvoice: Path | None,
+    pico: bool,
     voices: Path | None,
     first_speech: float,
     small: bool,
@@ -56,13 +60,15 @@ def make(
         into=str((into or folder / "packed").resolve()),
         first_speech=first_speech,
         flite=None if flite is None else str(flite),
+        rhvoice=None if rhvoice is None else str(rhvoice),
         voices=None if voices is None else str(voices),
+        pico=pico,
         kokoro=kokoro,
         decoder=decoder,
     )
     if small:
         request = request.rehearsed()
-    start(folder, request, Given(resume, codec, flite, voices), detach)
+    start(folder, request, Given(resume, codec, flite, rhvoice, voices), detach)
     if not detach:
         from training.making.watching import watch as watch_run
 

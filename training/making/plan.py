@@ -38,8 +38,8 @@ ROBOTS, ROBOT_CALLERS = 60, 160
 line that is heard again and again is known by heart, and cores have nothing else to do."""
 MOST_ROBOT_CALLERS = 640
 """So many of them fit beside all else on a disk of 235 GiB."""
-FLITE_CALLERS = 96
-"""Shards of flite's callers, of half an hour each."""
+FLITE_CALLERS, RHVOICE_CALLERS, PICO_CALLERS = 96, 160, 48
+"""Shards of the callers of synthesizers with recorded voices: half an hour each, RHVoice's a quarter."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
 BANKS, LONG_EVERY = 8, 4
@@ -56,7 +56,8 @@ class Request(msgspec.Struct, frozen=True):
     It is to take so many `seconds` from when it `began`, a time of time.monotonic(), which all processes share.
     `first_speech` is the seconds in which all GPUs speak, `enough` the number of banks with which the language model
     begins, `packed_every` the seconds between two packings into the folder `into`. `flite` is the folder of its
-    libraries, "" the system's, None for no flite; `voices` the folder of Kokoro's voices, None for no callers of its.
+    libraries, "" the system's, None for no flite; `rhvoice` RHVoice's folder, None for no RHVoice; `voices` the
+    folder of Kokoro's voices, None for no callers of its.
     `goes_on` says that the decoder has weights to go on from. `steps` is how many the language model has made before,
     on other speech than what is now to be spoken. `small` is the rehearsal of it all, with everything as small as can
     be.
@@ -69,8 +70,10 @@ class Request(msgspec.Struct, frozen=True):
     enough: int = 4
     packed_every: float = 100.0
     flite: str | None = None
+    rhvoice: str | None = None
     voices: str | None = None
     kokoro: bool = True
+    pico: bool = True
     decoder: bool = True
     goes_on: bool = False
     steps: int = 0
@@ -103,7 +106,16 @@ class Request(msgspec.Struct, frozen=True):
     def rehearsed(self) -> "Request":
         """The same at the smallest, on the CPU alone."""
         return msgspec.structs.replace(
-            self, small=True, first_speech=0.0, enough=2, packed_every=5.0, kokoro=False, flite=None, voices=None
+            self,
+            small=True,
+            first_speech=0.0,
+            enough=2,
+            packed_every=5.0,
+            kokoro=False,
+            pico=False,
+            flite=None,
+            rhvoice=None,
+            voices=None,
         )
 
 
@@ -173,7 +185,7 @@ def plan(machine: Machine, request: Request) -> tuple[Job, ...]:
 
 
 def _speech(machine: Machine, request: Request) -> list[Job]:
-    """espeak-ng and flite on the cores, Kokoro on all GPUs, and on some of them for longer."""
+    """Robots and recorded voices on the cores, Kokoro on all GPUs, and on some of them for longer."""
     end, cores = request.end, machine.cores
     small = request.small
     robots = min(MOST_ROBOT_CALLERS, ROBOT_CALLERS * max(1, len(machine.gpus)))
@@ -185,6 +197,8 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
             arguments += ["--count", "2" if teacher in ("kokoro", "espeak") else "40"]
         if teacher == "callers-flite" and request.flite:
             arguments += ["--flite", request.flite]
+        if teacher == "callers-rhvoice" and request.rhvoice:
+            arguments += ["--rhvoice", request.rhvoice]
         if teacher == "callers-kokoro" and request.voices:
             arguments += ["--voices", request.voices]
         name = f"speech-{teacher}" + "".join(f"-{number}" for number in gpu)
@@ -194,11 +208,15 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
         )
 
     jobs = [
-        job("callers-espeak", (0, 1 if small else robots), cores // 2, end),
+        job("callers-espeak", (0, 1 if small else robots), cores // 3, end),
         job("espeak", (0, 1 if small else ROBOTS), cores // 4, end),
     ]
     if request.flite is not None:
-        jobs.append(job("callers-flite", (0, 1 if small else FLITE_CALLERS), cores // 8, end))
+        jobs.append(job("callers-flite", (0, FLITE_CALLERS), cores // 8, end))
+    if request.rhvoice is not None:
+        jobs.append(job("callers-rhvoice", (0, RHVOICE_CALLERS), cores // 6, end))
+    if request.pico:
+        jobs.append(job("callers-pico", (0, PICO_CALLERS), cores // 12, end))
     if request.kokoro:
         parts = roles(machine.gpus, request.decoder)
         longer = speech_ends(machine, request)

@@ -24,11 +24,12 @@ COPIED = ("core", "training", "personas", "config.yaml", "pyproject.toml")
 @dataclass(frozen=True)
 class Given:
     """What a run is given from outside its folder: a folder of packed weights and a decoder's, to go on from, and the
-    folders of flite's libraries and of Kokoro's voices."""
+    folders of flite's libraries, of RHVoice and of Kokoro's voices."""
 
     resume: Path | None = None
     codec: Path | None = None
     flite: Path | None = None
+    rhvoice: Path | None = None
     voices: Path | None = None
 
 
@@ -85,7 +86,7 @@ def take_in(folder: Path, request: Request, given: Given) -> Request:
         shutil.copy(decoder, folder / "codec.pt")
     request = msgspec.structs.replace(request, goes_on=(folder / "codec.pt").exists() or not request.small)
     copied: dict[str, str] = {}
-    for name, source in (("flite", given.flite), ("voices", given.voices)):
+    for name, source in (("flite", given.flite), ("rhvoice", given.rhvoice), ("voices", given.voices)):
         if source is not None:
             copied[name] = str(shutil.copytree(source, folder / "source" / name))
     return msgspec.structs.replace(request, **copied)
