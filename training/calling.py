@@ -30,9 +30,10 @@ RAMBLING, SALAD = 0.3, 0.5
 """The share of such lines, and how many of them are words in no order."""
 IN_A_ROW = {"kokoro": 5}
 """Lines that one caller says: of Kokoro's several, which are spoken in a breath."""
-PRICES, ABOUT, RULES = 0.32, 0.16, 0.12
-"""The shares of the other lines that ask for prices and for what else is told of goods, each good of all in turn; and
-for the rules of all trades. A persona that is drawn anew has goods that those of a shard have not."""
+PRICES, ABOUT, RULES, LIVES = 0.26, 0.12, 0.2, 0.07
+"""The shares of the other lines that ask for prices and for what else is told of goods, each good of all in turn; for
+the rules of all trades, and for facts of lives. A persona that is drawn anew has goods, rules and a life that those of a
+shard have not."""
 INDIRECT = 0.35
 """How often the price of a good is asked for in words of its own, where there are some."""
 SALAD_WORDS = (3, 9)
@@ -66,6 +67,7 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
     prices = _in_turn(teacher, named, shard * round(count * (1 - RAMBLING) * PRICES))
     others = _in_turn(teacher, askable(), shard * round(count * (1 - RAMBLING) * ABOUT))
     rules = [wishes for trade in table("trades") for told in trade["facts"] if (wishes := wordings(told["asks"]))]
+    lives = [wishes for told in table("persons")["facts"] if (wishes := wordings(told["asks"]))]
     for number in range(count):
         if number % IN_A_ROW.get(teacher, 1) == 0:
             speaker = caller(rng, teacher)
@@ -82,6 +84,8 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
                 wishes = good_wordings(rng.choice(table("about"))["asks"], good.word, good.count)
             elif draw < PRICES + ABOUT + RULES:
                 wishes = rng.choice(rules)
+            elif draw < PRICES + ABOUT + RULES + LIVES:
+                wishes = rng.choice(lives)
             else:
                 (wishes,) = rng.choices(kinds, weights)
             wish = rng.choice(wishes)

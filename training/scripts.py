@@ -32,7 +32,7 @@ __all__ = [
     "shipped_episodes",
 ]
 
-KINDS = {"service": 0.66, "playful": 0.1, "talk": 0.16, "teacher": 0.04, "crisis": 0.04}
+KINDS = {"service": 0.62, "playful": 0.08, "talk": 0.21, "teacher": 0.05, "crisis": 0.04}
 """The kinds of episodes and their shares."""
 SHIPPED_PERSONAS = Path(__file__).parents[1] / "personas"
 """The personas that come with the service."""
@@ -45,12 +45,12 @@ _SELDOM = {
     "yes": 0.7,
     "no": 0.7,
     "jest": 0.4,
-    "question": 0.5,
-    "request": 0.5,
+    "question": 0.3,
+    "request": 0.3,
     "neutral": 0.8,
     "compliment": 0.5,
     "glad": 0.7,
-    **dict.fromkeys(("no_fact", "no_good", "no_hours", "no_where", "no_phone", "no_special"), 0.25),
+    **dict.fromkeys(("no_fact", "no_good", "no_hours", "no_where", "no_phone", "no_special"), 0.15),
 }
 """How often such exchanges come beside those about the prompt, 1.0. The more refusals are trained, the more often what
 is not understood is refused."""
