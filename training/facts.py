@@ -66,7 +66,8 @@ class Fact:
 
 def hours(rng: random.Random, style: Style, held_out: bool) -> Fact:
     """When it is open."""
-    if not style.labelled and rng.random() < 0.45:
+    # A heading such as `Hours:` would turn a sentence's `8 to 8` into times of the day, which its answer does not name.
+    if not style.labelled and style.listing != "topics" and rng.random() < 0.45:
         told = _in_a_sentence(rng, style)
         answer = spell_numbers(told)
     else:
