@@ -32,8 +32,7 @@ IN_A_ROW = {"kokoro": 5}
 """Lines that one caller says: of Kokoro's several, which are spoken in a breath."""
 PRICES, ABOUT, RULES, LIVES = 0.26, 0.12, 0.2, 0.07
 """The shares of the other lines that ask for prices and for what else is told of goods, each good of all in turn; for
-the rules of all trades, and for facts of lives. A persona that is drawn anew has goods, rules and a life that those of a
-shard have not."""
+the rules of all trades, and for facts of lives. A persona that is drawn anew has other ones than those of a shard."""
 INDIRECT = 0.35
 """How often the price of a good is asked for in words of its own, where there are some."""
 SALAD_WORDS = (3, 9)

@@ -31,6 +31,10 @@ _ADDRESSES = 0.3
 """The share of places that are told so, as most people do."""
 _FRAMED = 0.3
 """The share of rules and the like around which people write something: `Please note that ...`."""
+_LONG = 11
+"""Words of what is told that is long enough as it is."""
+_TWICE, _LARGER = 0.2, (10, 12, 14, 15, 18, 20, 24, 25, 30, 35, 40, 45, 48, 50, 60, 90)
+"""The share of rules that name two days or times where they may, and numbers that are more than a few."""
 _DAYS_IN_PROSE = (
     "Monday to Friday",
     "Tuesday to Sunday",
@@ -205,7 +209,7 @@ def framed(rng: random.Random, told: str) -> str:
 
     What stands under a label has none of it, and what may begin with a name or may be told to the agent has little.
     """
-    if rng.random() >= _FRAMED or ": " in told:
+    if rng.random() >= _FRAMED or ": " in told or len(told.split()) > _LONG:
         return told
     prompts = table("prompts")
     states = told.split()[0] in choices(prompts["statements"])
@@ -224,12 +228,17 @@ def _told(
     """A telling and the answer that goes with it, what is drawn anew for each filled in."""
     text = rng.choice(choices(told["labels"] if style.labelled and "labels" in told else told["tells"]))
     included = pick(rng, table("trades")[-1]["included"])
+    if " | " not in text and rng.random() < _TWICE:
+        text = text.replace("on {day}", "on {day} and {day2}").replace("at {evening}", "at {evening} and {night}")
+    evening = rng.randint(6, 10)
     fields |= {
-        "number": str(rng.randint(2, 9)),
+        "number": str(rng.randint(2, 9) if rng.random() < 0.65 else rng.choice(_LARGER)),
         "time": f"{rng.choice((8, 9, 10, 11))}{rng.choice(('', '', ':30', ':15'))} am",
         "morning": f"{rng.randint(6, 10)}{rng.choice(('', '', ':30'))} am",
-        "evening": f"{rng.randint(6, 10)}{rng.choice(('', '', ':30'))} pm",
-        "day": rng.choice((*DAYS, "the weekend") if " on {day}" not in text else DAYS),
+        "evening": f"{evening}{rng.choice(('', '', ':30'))} pm",
+        "night": f"{rng.randint(evening + 1, 11)} pm",
+        "day": rng.choice((*DAYS, "the weekend") if "on {day}" not in text else DAYS),
+        "day2": rng.choice(DAYS),
         "money": money(rng, currency),
         "first": names.first_name(rng, held_out),
         "surname": names.surname(rng, held_out),

@@ -20,8 +20,8 @@ from training.texts import choices, table
 
 _ANSWER_WORDS = 58
 """About 30 s of speech, with greeting and farewell."""
-_QUESTION_WORDS = 14
-"""Those that tell what is asked, in a prompt that lists answers to questions."""
+_LISTING_WORDS = {"questions": 14, "numbers": 10, "letters": 5}
+"""Those that tell what is asked, in a prompt that lists answers to questions, and those that count facts."""
 _CURRENCIES = {"dollars": 0.88, "euros": 0.07, "pounds": 0.05}
 _NO_GOODS = 0.12
 """The share of prompts that name nothing for sale."""
@@ -46,7 +46,7 @@ def service(rng: random.Random, held_out: bool = False, playful: bool = False) -
     called = role(rng, trade["kind"])
     openings = "openings" if person.name else "openings_no_name"
     begin, late = opening(rng, openings, held_out, **fields, role=called, a_role=f"{article(called)} {called}")
-    target = rng.randint(28, 64) - len(begin.split()) - (_QUESTION_WORDS if chosen_style.listing == "questions" else 0)
+    target = rng.randint(28, 64) - len(begin.split()) - _LISTING_WORDS.get(chosen_style.listing, 0)
     facts, groups = _facts(rng, trade, chosen_style, held_out, target)
     told = [Told(trade["manner"])] if "manner" in trade else []
     told += [fact.told for fact in facts]
