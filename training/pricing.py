@@ -30,7 +30,7 @@ def goods_and_prices(rng: random.Random, style: Style, goods: tuple[Good, ...], 
     if len(goods) == 1:
         groups.append((1.0, (Exchange("prices", phrases("prices", held_out), _price_answer(rng, goods[0])),)))
     elif len(goods[0].price.split()) < 4:
-        both = f"{capital(goods[0].tell)}, and {goods[1].subject} {goods[1].price}{goods[1].each}."
+        both = f"{capital(goods[0].tell)}, and {goods[1].tell}."
         groups.append((1.0, (Exchange("prices", phrases("prices", held_out), spell_numbers(both)),)))
     return Fact(told_about("our prices", _price_list(rng, style, goods, verb)), tuple(groups))
 
