@@ -1,6 +1,7 @@
 """Each Triton kernel against its reference: on a GPU where there is one, else through Triton's interpreter, which
 conftest.py chooses."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds only")
 
+import triton
+import triton.language as tl
+
 from benchmarks.untrained import untrained_mimi
 from core.engine.architecture import Architecture
 from core.engine.depformer import reference_codebook_attention
@@ -18,6 +22,7 @@ from core.engine.kernels.attention import block_attention
 from core.engine.kernels.depformer import codebook_attention
 from core.engine.kernels.matmul import linear
 from core.engine.kernels.norm import rms_norm
+from core.engine.kernels.quantization import FLIPPED_BYTE, words_to_float32
 from core.engine.kernels.sampling import sample
 from core.engine.kv_cache import BLOCK_FRAMES, BlockCache, ReferenceBlockAttention, blocks_for, query_positions
 from core.engine.linear import reference_linear
@@ -222,6 +227,43 @@ def test_attention_over_blocks(rows: int, dtype: torch.dtype, cache_dtype: torch
     assert relative(cached, exactly_cached) < tolerance
     for row in {0, rows // 2, rows - 1}:
         assert torch.equal(attend(slice(row, row + 1), cache_of(rows * window, cache_dtype))[0], got[row])
+
+
+@pytest.mark.parametrize("cache_dtype", [torch.float32, torch.int8])
+def test_attention_reads_no_part_that_is_not_there(cache_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of eight blocks, of which calls use one, some or all, and prompts that end within a block or with it."""
+    window = 8
+    architecture = replace(SHORT, context=window * BLOCK_FRAMES - 20)
+    positions = torch.tensor([0, 127, 128, 500, 1003, 1004, 1005, 5000, 5000], device=DEVICE)
+    pinned = torch.tensor([0, 0, 0, 40, 40, 40, 128, 0, 300], device=DEVICE)
+    rows = len(positions)
+    table = torch.arange(1, 1 + rows * window, device=DEVICE).view(rows, window)
+    query, key, value = random(rows, 1, 3, 2, SHORT.head_dim, seed=3).permute(2, 0, 3, 1, 4)
+    exact, cache = cache_of(rows * window, cache_dtype), cache_of(rows * window, cache_dtype)
+    exact.architecture = architecture
+    expected = ReferenceBlockAttention(exact, positions, table, pinned)(0, query, key, value)
+    rotary = RotaryEmbedding(query_positions(positions, architecture.context), architecture)
+    scales = None if cache.scales is None else cache.scales[0]
+    where = positions, pinned, table, architecture.context, rotary
+    monkeypatch.setattr(torch, "empty", lambda *shape, **options: torch.full(shape, torch.nan, **options))
+    assert relative(block_attention(query, key, value, cache.kv[0], scales, *where), expected) < 4e-6
+
+
+def test_words_of_8_bits() -> None:
+    """Every byte at each place of a word."""
+    every = torch.arange(-128, 128, device=DEVICE).to(torch.int8)
+    x = torch.stack([every.roll(place) for place in range(4)], dim=1)
+    out = torch.empty(256, 4, device=DEVICE)
+    _widen[(1,)](x.view(torch.int32), out, FLIPPED_BYTE)
+    assert torch.equal(out, x.float())
+
+
+@triton.jit
+def _widen(words_pointer, out_pointer, flipped_byte):  # type: ignore[no-untyped-def]
+    """Convert 256 words of four int8 each to float32."""
+    word = tl.arange(0, 256)[:, None]
+    numbers = words_to_float32(tl.load(words_pointer + word), flipped_byte)
+    tl.store(out_pointer + 4 * word + tl.arange(0, 4)[None, :], numbers)
 
 
 def cache_of(blocks: int, dtype: torch.dtype) -> BlockCache:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from core.engine.kernels.quantization import quantize, to_float32
+from core.engine.kernels.quantization import FLIPPED_BYTE, quantize, words_to_float32
 from core.engine.kernels.rotary import rotate_pairs
 from core.engine.rotary import RotaryEmbedding
 
@@ -21,6 +21,30 @@ This, WARPS and the cache's blocks of 128 frames are the best for 1 row and near
 """
 WARPS = 2
 MERGE_WARPS = 4
+INT8_REGISTERS = 128
+"""Registers of a thread at most where the cache is int8: a multiprocessor then holds eight programs. They suffice for
+the keys and the values of a tile together; those of other dtypes are loaded one after the other."""
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def has_part(number, position, pinned, context, BLOCKS: tl.constexpr, BLOCK_FRAMES: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Whether a row has a partial result: for each block in use and, beyond those of all blocks, for what is pinned in
+    the block where the prompt ends, once the window moves.
+    """
+    beyond = (position >= context) & (pinned % BLOCK_FRAMES > 0)
+    return tl.where(number < BLOCKS, number * BLOCK_FRAMES <= position, beyond)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def load_vectors(pointer, frame, visible, HEAD_DIM: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Load the keys or the values of some frames, `[frame, head_dim]`; int8 in words, int32[frame, head_dim / 4]."""
+    if pointer.dtype.element_ty == tl.int8:
+        word = tl.arange(0, HEAD_DIM // 4)
+        at = pointer.to(tl.pointer_type(tl.int32), bitcast=True) + frame[:, None] * (HEAD_DIM // 4) + word[None, :]
+    else:
+        channel = tl.arange(0, HEAD_DIM)
+        at = pointer + frame[:, None] * HEAD_DIM + channel[None, :]
+    return tl.load(at, mask=visible[:, None], other=0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -52,6 +76,8 @@ def _attend_block(  # type: ignore[no-untyped-def]
     total_pointer,
     context,
     scale,
+    # FLIPPED_BYTE.
+    flipped_byte,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_FRAMES: tl.constexpr,
@@ -63,17 +89,19 @@ def _attend_block(  # type: ignore[no-untyped-def]
     The program whose block takes the new frame also rotates the frame's key and caches key and value. The scale of a
     key multiplies its score, and that of a value its weight, so that no scale is multiplied channel by channel.
 
+    Programs of blocks that are not in use do nothing. In the grid they lie between those of two rows, so that they come
+    and go while others wait for the memory.
+
     A program rotates its query for pinned frames or for the ring. Once the window moves, these differ, and the block in
     which the prompt ends has two programs: its own, for what is the ring's, and one beyond those of all blocks.
     """
-    row_and_head = tl.program_id(0)
+    head = tl.program_id(0)
     program = tl.program_id(1)
-    row = row_and_head // HEADS
-    head = row_and_head % HEADS
+    row = tl.program_id(2)
     channel = tl.arange(0, HEAD_DIM)
     pair = tl.arange(0, HEAD_DIM // 2)
-    position = tl.load(positions_pointer + row)
-    pinned = tl.load(pinned_pointer + row)
+    position = tl.load(positions_pointer + row).to(tl.int32)
+    pinned = tl.load(pinned_pointer + row).to(tl.int32)
     used = tl.minimum(position + 1, context)
     place = tl.where(position < context, position, pinned + (position - context) % (context - pinned))
     moves = position >= context
@@ -84,11 +112,11 @@ def _attend_block(  # type: ignore[no-untyped-def]
         first = tl.where(program < BLOCKS, pinned, start)
     if program == BLOCKS:
         end = tl.where(moves, pinned, start)
-    partial = row_and_head * (BLOCKS + 1) + program
-    maximum = tl.full((), -float("inf"), dtype=tl.float32)
-    total = tl.full((), 0.0, dtype=tl.float32)
-    sums = tl.zeros((HEAD_DIM,), dtype=tl.float32)
-    if first < end:
+    if first < end:  # As `has_part` says.
+        partial = (row * HEADS + head) * (BLOCKS + 1) + program
+        maximum = tl.full((), -float("inf"), dtype=tl.float32)
+        total = tl.full((), 0.0, dtype=tl.float32)
+        sums = tl.zeros((HEAD_DIM,), dtype=tl.float32)
         new = row * row_stride + head * head_stride
         angles = row * HEAD_DIM + tl.where(first < pinned, HEAD_DIM // 2, 0) + pair
         cos = tl.load(cos_pointer + angles)
@@ -123,9 +151,12 @@ def _attend_block(  # type: ignore[no-untyped-def]
         for offset in range(0, BLOCK_FRAMES, TILE_FRAMES):
             frame = offset + tl.arange(0, TILE_FRAMES)
             visible = (first <= start + frame) & (start + frame < end) & (start + frame != place)
-            tile = cached + frame[:, None] * HEAD_DIM + channel[None, :]
-            keys = tl.load(keys_pointer + tile, mask=visible[:, None], other=0)
-            keys = keys.to(tl.float32) if key_scales_pointer is None else to_float32(keys)
+            keys = load_vectors(keys_pointer + cached, frame, visible, HEAD_DIM)
+            if key_scales_pointer is None:
+                keys = keys.to(tl.float32)
+            else:
+                values = load_vectors(values_pointer + cached, frame, visible, HEAD_DIM)
+                keys = words_to_float32(keys, flipped_byte)
             scores = tl.sum(keys * query[None, :], axis=1)
             if key_scales_pointer is not None:
                 scores *= tl.load(key_scales_pointer + cached_scales + frame, mask=visible, other=0.0)
@@ -134,16 +165,18 @@ def _attend_block(  # type: ignore[no-untyped-def]
             finite_maximum = tl.where(new_maximum == -float("inf"), 0.0, new_maximum)
             weights = tl.exp(scores - finite_maximum)
             rescale = tl.exp(maximum - finite_maximum)
-            values = tl.load(values_pointer + tile, mask=visible[:, None], other=0)
-            values = values.to(tl.float32) if key_scales_pointer is None else to_float32(values)
+            if value_scales_pointer is None:
+                values = load_vectors(values_pointer + cached, frame, visible, HEAD_DIM).to(tl.float32)
+            else:
+                values = words_to_float32(values, flipped_byte)
             total = total * rescale + tl.sum(weights)
             if value_scales_pointer is not None:
                 weights *= tl.load(value_scales_pointer + cached_scales + frame, mask=visible, other=0.0)
             sums = sums * rescale + tl.sum(values * weights[:, None], axis=0)
             maximum = new_maximum
-    tl.store(sums_pointer + partial * HEAD_DIM + channel, sums)
-    tl.store(maximum_pointer + partial, maximum)
-    tl.store(total_pointer + partial, total)
+        tl.store(sums_pointer + partial * HEAD_DIM + channel, sums)
+        tl.store(maximum_pointer + partial, maximum)
+        tl.store(total_pointer + partial, total)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -151,25 +184,28 @@ def _merge_blocks(  # type: ignore[no-untyped-def]
     sums_pointer,
     maximum_pointer,
     total_pointer,
+    positions_pointer,
+    pinned_pointer,
     out_pointer,
+    context,
+    HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    PARTS: tl.constexpr,
+    BLOCK_FRAMES: tl.constexpr,
+    BLOCKS: tl.constexpr,
     PADDED: tl.constexpr,
 ):
     """Merge the partial results of one head of one row."""
     row_and_head = tl.program_id(0)
+    row = row_and_head // HEADS
     number = tl.arange(0, PADDED)
     channel = tl.arange(0, HEAD_DIM)
-    inside = number < PARTS
-    maximum = tl.load(maximum_pointer + row_and_head * PARTS + number, mask=inside, other=-float("inf"))
-    total = tl.load(total_pointer + row_and_head * PARTS + number, mask=inside, other=0.0)
+    position, pinned = tl.load(positions_pointer + row), tl.load(pinned_pointer + row)
+    parts = row_and_head * (BLOCKS + 1) + number
+    has = (number <= BLOCKS) & has_part(number, position, pinned, context, BLOCKS, BLOCK_FRAMES)
+    maximum = tl.load(maximum_pointer + parts, mask=has, other=-float("inf"))
+    total = tl.load(total_pointer + parts, mask=has, other=0.0)
     weight = tl.exp(maximum - tl.max(maximum))
-    used = inside & (total > 0)
-    sums = tl.load(
-        sums_pointer + (row_and_head * PARTS + number)[:, None] * HEAD_DIM + channel[None, :],
-        mask=used[:, None],
-        other=0.0,
-    )
+    sums = tl.load(sums_pointer + parts[:, None] * HEAD_DIM + channel[None, :], mask=has[:, None], other=0.0)
     out = tl.sum(sums * weight[:, None], axis=0) / tl.sum(total * weight)
     tl.store(out_pointer + row_and_head * HEAD_DIM + channel, out.to(out_pointer.dtype.element_ty))
 
@@ -205,15 +241,16 @@ def block_attention(
     strides = query.stride(0), query.stride(1)
     if not (key.stride()[:2] == value.stride()[:2] == strides and query.stride(3) == 1):
         raise ValueError("query, key and value must be slices of one projection")
-    _attend_block[(rows * heads, parts)](
+    _attend_block[(heads, parts, rows)](
         query, key, value, *strides, *cached, *((None, None) if scales is None else scales),
         positions, pinned, block_table, *block_table.stride(),
-        rotary.cos, rotary.sin, sums, maximum, total, context, head_dim**-0.5,
+        rotary.cos, rotary.sin, sums, maximum, total, context, head_dim**-0.5, FLIPPED_BYTE,
         HEADS=heads, HEAD_DIM=head_dim, BLOCK_FRAMES=block_frames, TILE_FRAMES=min(TILE_FRAMES, block_frames),
-        BLOCKS=blocks, num_warps=WARPS,
+        BLOCKS=blocks, num_warps=WARPS, maxnreg=None if scales is None else INT8_REGISTERS,
     )  # fmt: skip
     _merge_blocks[(rows * heads,)](
-        sums, maximum, total, out,
-        HEAD_DIM=head_dim, PARTS=parts, PADDED=triton.next_power_of_2(parts), num_warps=MERGE_WARPS,
+        sums, maximum, total, positions, pinned, out, context,
+        HEADS=heads, HEAD_DIM=head_dim, BLOCK_FRAMES=block_frames, BLOCKS=blocks,
+        PADDED=triton.next_power_of_2(parts), num_warps=MERGE_WARPS,
     )  # fmt: skip
     return out

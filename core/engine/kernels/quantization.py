@@ -19,15 +19,28 @@ def quantize(x):  # type: ignore[no-untyped-def]
     return (tl.div_rn(x, scale) + ROUNDING) - ROUNDING, scale
 
 
-@triton.jit
-def to_float32(x):  # type: ignore[no-untyped-def]
-    """Convert int8 to float32, exactly.
+FLIPPED_BYTE = 0x4B000080
+"""The bits of the float32 2^23, with the sign bit of the last byte set.
 
-    The conversion instruction has fewer units on a GPU than those used here. With its sign bit flipped, x is
-    x + 128 in an unsigned byte, and that is the last byte of the float32 2^23 + 128 + x.
+Kernels take it as an argument: were it a constant, the assembler would need one more instruction for each byte.
+"""
+
+
+@triton.jit
+def words_to_float32(words, flipped_byte):  # type: ignore[no-untyped-def]
+    """Convert int8 to float32, exactly: from int32[..., n], four in each, to float32[..., 4 * n].
+
+    The conversion instruction has fewer units on a GPU than those used here. With its sign bit flipped, x is x + 128 in
+    an unsigned byte, and that is the last byte of the float32 2^23 + 128 + x, and the last but one of 2^15 + 128 + x.
+    One operation takes a byte out of a word, flips its sign bit and sets the bits of the power of two.
     """
-    beyond = x.to(tl.uint8, bitcast=True).to(tl.uint32) ^ 0x4B000080
-    return beyond.to(tl.float32, bitcast=True) - (2.0**23 + 128)
+    upper = words >> 16
+    flipped_next = flipped_byte - (0x4B000080 - 0x47008000)  # the same of 2^15 and the last byte but one
+    last = tl.interleave((words & 0xFF) ^ flipped_byte, (upper & 0xFF) ^ flipped_byte)
+    next_to_last = tl.interleave((words & 0xFF00) ^ flipped_next, (upper & 0xFF00) ^ flipped_next)
+    return tl.interleave(
+        last.to(tl.float32, bitcast=True) - (2.0**23 + 128), next_to_last.to(tl.float32, bitcast=True) - (2.0**15 + 128)
+    )
 
 
 _BFLOAT16 = """{{
