@@ -89,14 +89,14 @@ def _attend_block(  # type: ignore[no-untyped-def]
     The program whose block takes the new frame also rotates the frame's key and caches key and value. The scale of a
     key multiplies its score, and that of a value its weight, so that no scale is multiplied channel by channel.
 
-    Programs of blocks that are not in use do nothing. In the grid they lie between those of two rows, so that they come
+    Programs of blocks that are not in use do nothing. In the grid they lie between those of two heads, so that they come
     and go while others wait for the memory.
 
     A program rotates its query for pinned frames or for the ring. Once the window moves, these differ, and the block in
     which the prompt ends has two programs: its own, for what is the ring's, and one beyond those of all blocks.
     """
-    head = tl.program_id(0)
-    program = tl.program_id(1)
+    program = tl.program_id(0)
+    head = tl.program_id(1)
     row = tl.program_id(2)
     channel = tl.arange(0, HEAD_DIM)
     pair = tl.arange(0, HEAD_DIM // 2)
@@ -241,7 +241,7 @@ def block_attention(
     strides = query.stride(0), query.stride(1)
     if not (key.stride()[:2] == value.stride()[:2] == strides and query.stride(3) == 1):
         raise ValueError("query, key and value must be slices of one projection")
-    _attend_block[(heads, parts, rows)](
+    _attend_block[(parts, heads, rows)](
         query, key, value, *strides, *cached, *((None, None) if scales is None else scales),
         positions, pinned, block_table, *block_table.stride(),
         rotary.cos, rotary.sin, sums, maximum, total, context, head_dim**-0.5, FLIPPED_BYTE,
