@@ -89,8 +89,8 @@ def _attend_block(  # type: ignore[no-untyped-def]
     The program whose block takes the new frame also rotates the frame's key and caches key and value. The scale of a
     key multiplies its score, and that of a value its weight, so that no scale is multiplied channel by channel.
 
-    Programs of blocks that are not in use do nothing. In the grid they lie between those of two heads, so that they come
-    and go while others wait for the memory.
+    Programs of blocks that are not in use do nothing. In the grid they lie between those of two heads, so that they
+    come and go while others wait for the memory.
 
     A program rotates its query for pinned frames or for the ring. Once the window moves, these differ, and the block in
     which the prompt ends has two programs: its own, for what is the ring's, and one beyond those of all blocks.
