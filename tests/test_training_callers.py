@@ -1,5 +1,6 @@
 """Callers' lines: what they say around what they want, in which voices, and how it is kept."""
 
+import os
 import random
 import re
 from dataclasses import replace
@@ -25,11 +26,13 @@ from training.voices import (
     HELD_OUT_KOKORO_VOICES,
     HELD_OUT_RECORDED_VOICES,
     HELD_OUT_VARIANTS,
+    RECORDED_VOICES,
     Speaker,
     caller,
 )
 
 pytestmark = pytest.mark.training
+RHVOICE = "PERSONAPLEX_TEST_RHVOICE"
 GROUP = "the training group is not installed: uv sync --group training"
 WISHES = ("What time do you open?", "Do you have croissants?", "My dog died yesterday.", "Tell me a joke.", "Hello.")
 
@@ -189,6 +192,34 @@ def test_flite_tells_where_it_may_be_had(tmp_path: Path) -> None:
         Flite(tmp_path)
 
 
+def test_a_voice_tells_who_speaks_in_it() -> None:
+    rng = random.Random(3)
+    for kind in ("espeak", "kokoro", "flite", "rhvoice", "pico"):
+        assert {teacher(caller(rng, kind).name) for _ in range(50)} == {kind}
+
+
+def test_rhvoice_says_when_words_begin() -> None:
+    from training.rhvoice import RHVoice
+
+    if RHVOICE not in os.environ:
+        pytest.skip(f"RHVoice is not here: {RHVOICE} names no folder with its libraries and data")
+    rhvoice = RHVoice(Path(os.environ[RHVOICE]))
+    text = "Hi, this is Dave Miller, um, what's the price of two croissants?"
+    lengths = {}
+    for voice in RECORDED_VOICES["rhvoice"]:
+        for tempo in (0.8, 1.4):
+            spoken = rhvoice.say(text, Speaker(voice, teacher="rhvoice", voice=voice, tempo=tempo, shift=1.1))
+            assert len(spoken.words) == len(text.split())
+            assert list(spoken.words) == sorted(spoken.words)
+            lengths[voice, tempo] = len(spoken.pcm) / 24_000
+            assert 0.6 * lengths[voice, tempo] < spoken.words[-1] < lengths[voice, tempo] - 0.2
+        assert lengths[voice, 0.8] > 1.4 * lengths[voice, 1.4]
+    with pytest.raises(click.ClickException, match="no voice 'nobody'"):
+        rhvoice.say(text, Speaker("", teacher="rhvoice", voice="nobody"))
+    with pytest.raises(click.ClickException, match="does not say"):
+        rhvoice.say("", Speaker("", teacher="rhvoice", voice="bdl"))
+
+
 def test_rhvoice_tells_what_it_wants(tmp_path: Path) -> None:
     from training.rhvoice import RHVoice
     from training.speech import Libraries, make_shard
@@ -225,7 +256,9 @@ def test_pico_says_when_words_begin(tmp_path: Path) -> None:
             assert len(spoken.words) == len(text.split())
             assert list(spoken.words) == sorted(spoken.words)
             lengths[voice, tempo] = len(spoken.pcm) / 24_000
-            assert spoken.words[-1] < lengths[voice, tempo] - 0.2
+            assert len(set(spoken.words)) == len(spoken.words)
+            assert spoken.words[0] < 0.3
+            assert 0.6 * lengths[voice, tempo] < spoken.words[-1] < lengths[voice, tempo] - 0.2
         assert lengths[voice, 0.8] > 1.4 * lengths[voice, 1.4]
     assert make_shard("callers-pico", tmp_path, 3, 4) > 2
     lines = list(read_shard(tmp_path / "callers-pico-00003.json"))

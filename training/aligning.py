@@ -6,10 +6,10 @@ Two readings of one text are laid upon each other by dynamic time warping of the
 import numpy as np
 import numpy.typing as npt
 
+from core.engine.call import SAMPLE_RATE
 from core.evaluation.speech import Samples
 from core.evaluation.voices import mel_filters
 
-SAMPLE_RATE = 24_000
 HOP, WINDOW, BANDS = 480, 1024, 40
 """Samples from one spectrum to the next (20 ms) and in each, and its mel bands."""
 _DIAGONAL, _DOWN, _RIGHT = 0, 1, 2

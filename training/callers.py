@@ -41,7 +41,7 @@ def utterance(line: CallerLine) -> Utterance:
 
 
 def teacher(voice: str) -> str:
-    """Who spoke a line in this voice, as SHARES names it."""
+    """Who spoke a line in this voice, a name that `training.voices.caller` gives, as SHARES names it."""
     name = voice.partition("-")[0]
     return name if name == "kokoro" or name in RECORDED_VOICES else "espeak"
 

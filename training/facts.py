@@ -4,6 +4,7 @@ Each is told as the style has it, and answered in the words that the spelled pro
 """
 
 import random
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,10 @@ _LONG = 11
 """Words of what is told that is long enough as it is."""
 _TWICE, _LARGER = 0.2, (10, 12, 14, 15, 18, 20, 24, 25, 30, 35, 40, 45, 48, 50, 60, 90)
 """The share of rules that name two days or times where they may, and numbers that are more than a few."""
+_ONCE = re.compile(r"(?i)\b(first|last|next|clos\w*|until|end\w*|born|ready|arrives?|delivery)\b")
+"""What happens once, on one day and at one time."""
+_COUNTED = re.compile(r"\{number\} (minutes|days|people|guests|persons)\b")
+"""What there may be many of."""
 _DAYS_IN_PROSE = (
     "Monday to Friday",
     "Tuesday to Sunday",
@@ -228,17 +233,19 @@ def _told(
     """A telling and the answer that goes with it, what is drawn anew for each filled in."""
     text = rng.choice(choices(told["labels"] if style.labelled and "labels" in told else told["tells"]))
     included = pick(rng, table("trades")[-1]["included"])
-    if " | " not in text and rng.random() < _TWICE:
+    if " | " not in text and not _ONCE.search(text) and rng.random() < _TWICE:
         text = text.replace("on {day}", "on {day} and {day2}").replace("at {evening}", "at {evening} and {night}")
     evening = rng.randint(6, 10)
+    day, day2 = rng.sample(DAYS, 2)
+    many = _COUNTED.search(text) is not None and rng.random() < 0.5
     fields |= {
-        "number": str(rng.randint(2, 9) if rng.random() < 0.65 else rng.choice(_LARGER)),
+        "number": str(rng.choice(_LARGER) if many else rng.randint(2, 9)),
         "time": f"{rng.choice((8, 9, 10, 11))}{rng.choice(('', '', ':30', ':15'))} am",
         "morning": f"{rng.randint(6, 10)}{rng.choice(('', '', ':30'))} am",
         "evening": f"{evening}{rng.choice(('', '', ':30'))} pm",
         "night": f"{rng.randint(evening + 1, 11)} pm",
-        "day": rng.choice((*DAYS, "the weekend") if "on {day}" not in text else DAYS),
-        "day2": rng.choice(DAYS),
+        "day": "the weekend" if "on {day}" not in text and rng.random() < 0.12 else day,
+        "day2": day2,
         "money": money(rng, currency),
         "first": names.first_name(rng, held_out),
         "surname": names.surname(rng, held_out),

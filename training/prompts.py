@@ -28,7 +28,7 @@ LISTINGS = {
     "topics": 0.07,
     "labels": 0.11,
 }
-"""Ways of listing facts in one line, and their shares."""
+"""Ways of listing facts, and their shares. Lines, too, are one line in the end."""
 _MARKS = {"dashes": "-", "stars": "*", "dots": "\u2022", "headings": "#"}
 _LABELLED = {"labels": 1.0, "prose": 0.1, "questions": 0.0, "topics": 0.0}
 """How often facts stand under labels (`Hours: 9-17`) instead of in sentences; in the other listings, half of them."""
@@ -116,7 +116,7 @@ def written(rng: random.Random, style: Style, begin: str, late: str, told: Seque
     if entries and not begin.endswith(("Information:", "Information", "know:")) and style.listing != "prose":
         lead = rng.choice(("", *choices(table("prompts")["leads"])))
     parts = (begin, lead, _listed(rng, style.listing, entries), late)
-    # Lines are spelled one by one, and no tokenizer has them.
+    # Each line is spelled by itself; then the breaks go, since the tokenizer has none.
     return " ".join(spell_numbers(" ".join(filter(None, parts))).split())
 
 
@@ -150,7 +150,7 @@ def _listed(rng: random.Random, listing: str, entries: list[Told]) -> str:
 
 def _headed(head: str, entry: Told) -> str:
     """What is told under its heading, if it has a topic and no label of its own."""
-    if not entry.topic or ":" in entry.text:
+    if not entry.topic or ": " in entry.text:
         return entry.text
     topic = entry.topic.removeprefix("our ")
     return head.format(topic=topic, Topic=topic.capitalize(), TOPIC=topic.upper(), told=entry.text)

@@ -1,7 +1,8 @@
 """RHVoice, a synthesizer that models recorded people's voices statistically, out of its shared library.
 
 The library (1.14, LGPL 2.1 or later; with MAGE, GPL 3) is built from https://github.com/RHVoice/RHVoice; each of its
-English voices is a repository beside it. `LICENSE.md` there restricts some voices, but none of RHVOICE_VOICES.
+English voices is a repository beside it. `LICENSE.md` there restricts some voices, but none of those that
+`training.voices` names.
 """
 
 import ctypes
@@ -109,7 +110,7 @@ class RHVoice:
 
     def say(self, text: str, speaker: Speaker) -> Spoken:
         """Speak a line in the voice `speaker.voice`. Its phonemes are not told, and words begin within 0.1 s of where
-        they are said to. Raises click.ClickException for a voice that is not there.
+        they are said to. Raises click.ClickException for a voice that is not there, and where nothing is said.
         """
         if not (self._voices / speaker.voice).is_dir():
             raise click.ClickException(f"RHVoice has no voice {speaker.voice!r} in {self._voices}.")
@@ -125,6 +126,8 @@ class RHVoice:
         message = self._library.RHVoice_new_message(self._engine, content, len(content), 0, ctypes.byref(manner), None)
         self._library.RHVoice_speak(message)
         self._library.RHVoice_delete_message(message)
+        if not self._chunks:
+            raise click.ClickException(f"RHVoice does not say {text!r} in the voice {speaker.voice!r}.")
         starts, place, second = [], 0, 0.0
         for word in words:
             heard = [self._begins[at] for at in range(place, place + len(word)) if at in self._begins]

@@ -20,8 +20,8 @@ from training.texts import choices, table
 
 _ANSWER_WORDS = 58
 """About 30 s of speech, with greeting and farewell."""
-_LISTING_WORDS = {"questions": 14, "numbers": 10, "letters": 5}
-"""Those that tell what is asked, in a prompt that lists answers to questions, and those that count facts."""
+_LISTING_WORDS = {"questions": 14, "numbers": 10, "letters": 10}
+"""Words that a listing adds: those that tell what is asked, or that count facts."""
 _CURRENCIES = {"dollars": 0.88, "euros": 0.07, "pounds": 0.05}
 _NO_GOODS = 0.12
 """The share of prompts that name nothing for sale."""

@@ -67,7 +67,6 @@ class _Voices:
 
     def __init__(self, folder: Path, libraries: Libraries) -> None:
         self._folder, self._libraries = folder, libraries
-        self._espeak = Espeak()
         self._recorded: dict[str, Flite | RHVoice | Pico] = {}
 
     def say(self, texts: Sequence[str], speaker: Speaker) -> list[Spoken]:
@@ -79,6 +78,10 @@ class _Voices:
         if speaker.teacher not in self._recorded:
             self._recorded[speaker.teacher] = self._made(speaker.teacher)
         return [self._recorded[speaker.teacher].say(text, speaker) for text in texts]
+
+    @cached_property
+    def _espeak(self) -> Espeak:
+        return Espeak()
 
     @cached_property
     def _kokoro(self) -> Kokoro:

@@ -29,7 +29,7 @@ the keys and the values of a tile together; those of other dtypes are loaded one
 @triton.jit  # type: ignore[untyped-decorator]
 def has_part(number, position, pinned, context, BLOCKS: tl.constexpr, BLOCK_FRAMES: tl.constexpr):  # type: ignore[no-untyped-def]
     """Whether a row has a partial result: for each block in use and, beyond those of all blocks, for what is pinned in
-    the block where the prompt ends, once the window moves.
+    the block where the prompt ends, once the window moves. It is what `first < end` is in `_attend_block`.
     """
     beyond = (position >= context) & (pinned % BLOCK_FRAMES > 0)
     return tl.where(number < BLOCKS, number * BLOCK_FRAMES <= position, beyond)
