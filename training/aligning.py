@@ -3,6 +3,8 @@
 Two readings of one text are laid upon each other by dynamic time warping of their mel spectra (Sakoe and Chiba 1978).
 """
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,11 +28,18 @@ def aligned(one: Samples, begins: tuple[float, ...], other: Samples) -> tuple[fl
     return tuple(float(second) for second in there)
 
 
+@cache
+def _filters() -> npt.NDArray[np.float32]:
+    """float32[BANDS, WINDOW // 2 + 1], the same for all lines of a process."""
+    filters: npt.NDArray[np.float32] = mel_filters(WINDOW, BANDS).numpy()
+    return filters
+
+
 def _spectra(sound: Samples) -> npt.NDArray[np.float32]:
     """Log mel spectra, float32[frames, BANDS], each band with mean 0 and deviation 1 over the line."""
     padded = np.pad(sound, WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * np.hanning(WINDOW).astype(np.float32)
-    mel = np.abs(np.fft.rfft(frames)) @ mel_filters(WINDOW, BANDS).numpy().T
+    mel = np.abs(np.fft.rfft(frames)) @ _filters().T
     logs = np.log(np.maximum(mel, 1e-3))
     spectra: npt.NDArray[np.float32] = ((logs - logs.mean(0)) / (logs.std(0) + 1e-3)).astype(np.float32)
     return spectra

@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from core.evaluation.speech import Samples
-from training.teachers import Spoken, finished, pronounceable
+from training.teachers import Spoken, finished, pronounceable, word_begins
 from training.voices import Speaker
 
 _POINTER = ctypes.c_void_p
@@ -128,13 +128,8 @@ class RHVoice:
         self._library.RHVoice_delete_message(message)
         if not self._chunks:
             raise click.ClickException(f"RHVoice does not say {text!r} in the voice {speaker.voice!r}.")
-        starts, place, second = [], 0, 0.0
-        for word in words:
-            heard = [self._begins[at] for at in range(place, place + len(word)) if at in self._begins]
-            second = max(second, min(heard, default=second))
-            starts.append(second)
-            place += len(word) + 1
-        return finished(np.concatenate(self._chunks), self._rate, starts, [], speaker.shift)
+        pcm = np.concatenate(self._chunks)
+        return finished(pcm, self._rate, word_begins(words, self._begins), [], speaker.shift)
 
     def _set_rate(self, rate: int, _: object) -> int:
         self._rate = rate

@@ -8,7 +8,7 @@ import fcntl
 import importlib.resources
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -73,6 +73,21 @@ def pronounceable(word: str) -> str:
     for spelt, read in _HUMMED:
         word = spelt.sub(read, word)
     return word
+
+
+def word_begins(words: Sequence[str], noted: Mapping[int, float]) -> list[float]:
+    """The second at which each of these words begins, in the text that they make with spaces between them.
+
+    `noted` holds seconds by the place of a character in that text, as a synthesizer notes them: of a word it may note
+    several, or none, and then the word begins with the one before it.
+    """
+    found, place, second = list[float](), 0, 0.0
+    for word in words:
+        heard = [noted[at] for at in range(place, place + len(word)) if at in noted]
+        second = max(second, min(heard, default=second))
+        found.append(second)
+        place += len(word) + 1
+    return found
 
 
 def finished(pcm: Samples, rate: int, words: list[float], phones: list[tuple[float, str]], shift: float) -> Spoken:
@@ -310,10 +325,4 @@ class Espeak(synthesizer.Espeak):
         voice = f"{speaker.accent}+{speaker.variant}" if speaker.variant else speaker.accent
         spelt = [pronounceable(word) for word in text.split()]
         pcm = self.synthesize(" ".join(spelt), voice, round(165 * speaker.tempo / speaker.shift), speaker.pitch)
-        words, place, second = [], 0, 0.0
-        for word in spelt:
-            heard = [self._words[at] for at in range(place, place + len(word)) if at in self._words]
-            second = max(second, min(heard, default=second))
-            words.append(second)
-            place += len(word) + 1
-        return finished(pcm, self.rate, words, self._phones, speaker.shift)
+        return finished(pcm, self.rate, word_begins(spelt, self._words), self._phones, speaker.shift)
