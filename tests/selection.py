@@ -18,6 +18,7 @@ MARKS = {
     "slow": "takes many seconds of a core",
     "training": "nano's training, every stage of it",
 }
+UNPACKAGED = "wants what no package brings, and is skipped without it; CI leaves it out"
 GENERATED_INPUTS = {"quick": 25, "project": 100, "thorough": 1000}
 """For each test, by the names of Hypothesis's profiles."""
 for _profile, _count in GENERATED_INPUTS.items():
@@ -36,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks, see whether anything was chosen, and choose how many inputs are generated."""
     for mark, meaning in MARKS.items():
         config.addinivalue_line("markers", f"{mark}: {meaning}")
+    config.addinivalue_line("markers", f"unpackaged: {UNPACKAGED}")
     if files_named(config) or config.option.markexpr or config.option.keyword:
         config.option.all = True
     if not config.option.hypothesis_profile:

@@ -198,6 +198,7 @@ def test_a_voice_tells_who_speaks_in_it() -> None:
         assert {teacher(caller(rng, kind).name) for _ in range(50)} == {kind}
 
 
+@pytest.mark.unpackaged
 def test_rhvoice_says_when_words_begin() -> None:
     from training.rhvoice import RHVoice
 
