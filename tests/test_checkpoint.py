@@ -14,12 +14,13 @@ from core.boot.checkpoint_source import NANO
 from core.engine.architecture import FIXED, Architecture
 from core.engine.checkpoint import Checkpoint
 from core.engine.kv_cache import PrefillCache
-from core.engine.linear import Int8Linear
+from core.engine.linear import Int8Linear, Linear
 from core.engine.lm import CodebookCache, LanguageModel
 from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralShape
 from core.engine.prompt import SpecialCodes
 from core.engine.quantization import unpair
 from core.engine.sampling import USUAL
+from core.engine.stored_weights import in_8_bits, read_weights
 from core.engine.tokenizer import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi, stored_name
 from core.errors import CheckpointError
@@ -272,6 +273,56 @@ def test_eight_bit_weights_are_near_the_stored_ones(tmp_path: Path) -> None:
         cache = PrefillCache(architecture, 40, CPU, torch.float32)
         said.append(lm.text_logits(lm(lm.embed(tokens), cache.attention(40))[0]))
     assert float((said[0] - said[1]).norm() / said[0].norm()) < 0.03
+
+
+def test_a_checkpoint_may_have_8_bits_itself(tmp_path: Path) -> None:
+    """As Moshi's own quantized ones: the nearest bfloat16 is read, or the very integers where 8 bits are wanted."""
+    path, architecture = tmp_path / "model.safetensors", golden_architecture(200)
+    golden_weights(tmp_path / "exact.safetensors", architecture)
+    exact = load_file(tmp_path / "exact.safetensors")
+    stored = in_8_bits(exact)
+    save_file(stored, path)
+    assert stored["text_emb.weight"].dtype == torch.int8
+    assert stored["out_norm.alpha"].dtype == torch.float32
+    plain, rounded = (LanguageModel(architecture, CPU, torch.float32, int8=int8) for int8 in (False, True))
+    for lm in (plain, rounded):
+        load_language_model(lm, path)
+    read = read_weights(path)
+    assert read.keys() == exact.keys()
+    for name, parameter in plain.named_parameters():
+        weight = unpacked(plain, name, parameter)
+        assert torch.equal(weight, read[stored_name(name)][: len(weight)].float()), name
+        step = exact[stored_name(name)].abs().amax(dim=-1, keepdim=True)[: len(weight)] / 127
+        assert bool(((weight - exact[stored_name(name)][: len(weight)]).abs() <= step).all()), name
+    for name, module in rounded.named_modules():
+        if isinstance(module, Int8Linear):
+            at = stored_name(f"{name}.weight")
+            assert torch.equal(unpair(module.weight), stored[at][: len(module.weight)]), name
+            torch.testing.assert_close(module.scale * 127, stored[f"{at}_scb"][: len(module.scale)])
+
+
+def unpacked(lm: LanguageModel, name: str, parameter: torch.Tensor) -> torch.Tensor:
+    """A parameter as it was loaded, also where its layer keeps it packed: what the layer makes of unit vectors."""
+    module = lm.get_submodule(name.rpartition(".")[0])
+    if not isinstance(module, Linear) or len(parameter):
+        return parameter
+    steps = range(len(module._packed))
+    return torch.cat([module(torch.eye(parameter.shape[1]), step).T for step in steps])
+
+
+@pytest.mark.parametrize("magnitudes", [None, torch.ones(3), torch.ones(512, 1)])
+def test_8_bits_without_magnitudes_are_refused(tmp_path: Path, magnitudes: torch.Tensor | None) -> None:
+    path, architecture = tmp_path / "model.safetensors", golden_architecture(200)
+    golden_weights(tmp_path / "exact.safetensors", architecture)
+    stored = in_8_bits(load_file(tmp_path / "exact.safetensors"))
+    del stored["text_linear.weight_scb"]
+    stored |= {} if magnitudes is None else {"text_linear.weight_scb": magnitudes}
+    stored["text_linear.bias_scb"] = torch.ones(512)
+    save_file(stored, path)
+    with pytest.raises(CheckpointError) as error:
+        load_language_model(LanguageModel(architecture, CPU, torch.float32), path)
+    assert "text_linear.weight has 8 bits, and no text_linear.weight_scb has a number for each" in str(error.value)
+    assert "text_linear.bias_scb is not one of this model's" in str(error.value)
 
 
 def test_a_checkpoint_in_the_hub_s_cache_has_its_repository_s_name(tmp_path: Path) -> None:

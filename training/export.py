@@ -18,6 +18,7 @@ from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import EXTENSION, SPOKEN
 from core.engine.prompt import Voice
+from core.engine.stored_weights import in_8_bits
 from core.media.voices import write_voice
 from training.dialogues import VOICE_FRAMES
 from training.network import Network
@@ -51,7 +52,7 @@ def export(
     earlier: Collection[Path] = (),
     last: bool = False,
 ) -> None:
-    """Write config, weights in bfloat16, tokenizer and voices into `target`, which is made anew.
+    """Write config, weights in 8 bits, tokenizer and voices into `target`, which is made anew.
 
     The codec is core/nano's, or the folder's, with the decoder of `sharp.pt` or `codec.pt` where there is one. The
     language model is what `lm.pt` holds, and the mean with `earlier` states of it: of each the mean of its latest steps
@@ -67,7 +68,7 @@ def export(
     mimi = trained_mimi(folder, cpu, shape.mimi, SHARP if is_sharp(folder) else TRAINED)
     network = Network(shape.architecture)
     network.load_state_dict(mean_of([folder / "lm.pt", *earlier], "network" if last else "mean"))
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in network.checkpoint().items()}
+    weights = in_8_bits(network.checkpoint())
     save_file(weights, making / MOSHI_NAME)
     save_file(codec_weights(mimi, codec_folder(folder)), making / "mimi.safetensors")
     special = special_codes(mimi)

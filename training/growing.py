@@ -1,45 +1,64 @@
 """Growth of a language model: more layers and wider ones, which at first change nothing, around weights that are known.
 
-New layers add nothing to what passes them, since their output matrices are zero, and new hidden units have zero output
-weights. Both have random input weights, so that they learn something else than those beside them (Chen et al.,
+What is new adds nothing to what was there, since its output weights are zero, and where it reads what is new, it reads
+zeros. Its input weights are random, so that it learns something else than what stands beside it (Chen et al.,
 "Net2Net", 2016). New layers stand evenly among the old ones, as in LLaMA Pro (Wu et al., 2024): what they make of the
-caller's sound is of use to the layers above, which know how to answer.
+caller's sound is of use to the layers above, which know how to answer. New channels are zero in every embedding; norms
+divide by the mean over more channels then, for which their weights make up.
 """
 
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import cast
 
 import click
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from core.engine.architecture import Architecture
 from core.engine.checkpoint import Checkpoint
+from core.engine.stored_weights import read_weights
 from training.network import Layer, Network
 
-GROWING = {"num_layers", "hidden_scale", "context", "depformer_num_layers", "depformer_dim_feedforward"}
-"""The sizes that may become larger."""
+GROWING = {
+    "dim",
+    "num_heads",
+    "num_layers",
+    "hidden_scale",
+    "context",
+    "depformer_num_layers",
+    "depformer_dim_feedforward",
+}
+"""The sizes that may become larger; heads, more of them, stay as wide as they are."""
 
 
-@torch.no_grad()
 def grown(checkpoint: Path, architecture: Architecture, dropout: float = 0.0) -> Network:
     """A network of the given size that computes what the checkpoint in a folder does.
 
-    What the checkpoint has no weights for, which is hearing, begins at random.
+    What the checkpoint has no weights for, which is hearing, begins at random. Raises ClickException when it cannot
+    grow to that size.
     """
     described = Checkpoint.read(checkpoint)
     check_growth(described.architecture, architecture, checkpoint)
-    small, large = Network(described.architecture), Network(architecture, dropout)
-    small.load_checkpoint(load_file(described.weights))
-    for name, parameter in large.named_parameters():
-        if "layers." not in name and not name.startswith("heard_"):
-            parameter.copy_(small.get_parameter(name))
-    for old, new in ((small.layers, large.layers), (small.depformer_layers, large.depformer_layers)):
-        grow_layers(old, new)
-    return large
+    small = Network(described.architecture)
+    small.load_checkpoint(read_weights(described.weights))
+    return larger(small, architecture, dropout)
+
+
+def grown_state(state: Mapping[str, Tensor], architecture: Architecture, source: Path) -> dict[str, Tensor]:
+    """The weights of a network of the given size that computes what one with the weights of `state` does, which
+    `source` holds. Raises ClickException when it cannot grow to that size.
+    """
+    try:
+        heads, layers = architecture.head_dim, {name.split(".")[1] for name in state if name.startswith("layers.")}
+        width = state["text_emb"].shape[1]
+        small = Network(replace(architecture, dim=width, num_heads=width // heads, num_layers=len(layers)))
+        small.load_state_dict(dict(state))
+    except (KeyError, RuntimeError):
+        raise click.ClickException(f"{source} has another shape than what is trained: move it away.") from None
+    check_growth(small.architecture, architecture, source)
+    return larger(small, architecture).state_dict()
 
 
 def check_growth(old: Architecture, new: Architecture, source: Path) -> None:
@@ -48,6 +67,32 @@ def check_growth(old: Architecture, new: Architecture, source: Path) -> None:
         before, after = getattr(old, field.name), getattr(new, field.name)
         if after != before and not (field.name in GROWING and after > before):
             raise click.ClickException(f"{source} has {field.name} {before}, which cannot become {after}.")
+    if old.head_dim != new.head_dim:
+        raise click.ClickException(f"{source} has heads of {old.head_dim} channels, not of {new.head_dim}.")
+
+
+@torch.no_grad()
+def larger(small: Network, architecture: Architecture, dropout: float = 0.0) -> Network:
+    """A network of the given size, which `check_growth` allows, that computes what a smaller one does."""
+    large = Network(architecture, dropout)
+    for name, parameter in large.named_parameters():
+        if "layers." not in name:
+            widen(small.get_parameter(name), parameter)
+    for old, new in ((small.layers, large.layers), (small.depformer_layers, large.depformer_layers)):
+        grow_layers(old, new)
+    return large
+
+
+def widen(old: Tensor, new: Tensor) -> None:
+    """Copy an embedding, a projection, `[..., channels]`, or the weights of a norm, `[channels]`, to more channels."""
+    width = old.shape[-1]
+    if old.dim() == 1:
+        new.fill_(1.0)
+        new[:width] = old
+        new *= (width / len(new)) ** 0.5
+    else:
+        new.zero_()
+        new[..., :width] = old
 
 
 def places_of(old: int, new: int) -> list[int]:
@@ -66,14 +111,16 @@ def grow_layers(old: nn.ModuleList, new: nn.ModuleList) -> None:
 
 
 def copy_layer(old: Layer, new: Layer) -> None:
-    """Copy a layer into one whose feed-forward part is as wide or wider, and whose output matrices are zero."""
-    for name, parameter in old.named_parameters():
-        if name not in ("linear_in", "linear_out"):
-            new.get_parameter(name).copy_(parameter)
-    width = old.linear_out.shape[2]
-    for before, after in zip(halves(old.linear_in), halves(new.linear_in), strict=True):
-        after[:, :width] = before
-    new.linear_out[:, :, :width] = old.linear_out
+    """Copy a layer into one that is as wide or wider, and whose output matrices are zero."""
+    steps, dim, hidden = old.linear_out.shape
+    for before, after in ((old.norm1, new.norm1), (old.norm2, new.norm2)):
+        widen(before.alpha, after.alpha)
+    rows = old.in_proj.view(steps, 3, dim, dim)
+    new.in_proj.view(steps, 3, new.in_proj.shape[2], -1)[:, :, :dim, :dim] = rows
+    new.out_proj[:, :dim, :dim] = old.out_proj
+    for part, grown_part in zip(halves(old.linear_in), halves(new.linear_in), strict=True):
+        grown_part[:, :hidden, :dim] = part
+    new.linear_out[:, :dim, :hidden] = old.linear_out
 
 
 def halves(linear_in: Tensor) -> tuple[Tensor, Tensor]:

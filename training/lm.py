@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
-import click
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from core.boot.checkpoint_source import NANO
 from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from training.bank import Bank, Batch
 from training.graphed import GraphedStep
-from training.growing import grown
+from training.growing import grown, grown_state
 from training.network import Logits, Network
 from training.schedule import SAVED_S, Schedule, save_atomically
 from training.shape import ARCHITECTURE
@@ -294,10 +293,10 @@ class LmTraining:
         save_atomically(path, dict(state))
 
     def resume(self, path: Path) -> None:
-        """Go on from saved weights; a mean is taken of this run's alone. Raises ClickException when they do not fit."""
+        """Go on from saved weights, grown where they are a smaller model's; a mean is taken of this run's alone.
+
+        Raises ClickException when they do not fit.
+        """
         state: TrainingState = torch.load(path, map_location=self.device, weights_only=True)
-        try:
-            self.network.load_state_dict(state["network"])
-        except RuntimeError:
-            raise click.ClickException(f"{path} has another shape than what is trained: move it away.") from None
+        self.network.load_state_dict(grown_state(state["network"], self.options.architecture, path))
         self.step_count = state["steps"]

@@ -7,8 +7,8 @@ from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from core.engine.mimi.spectral import SpectralShape
 
 ARCHITECTURE = Architecture(
-    dim=256,
-    num_heads=4,
+    dim=384,
+    num_heads=6,
     num_layers=12,
     hidden_scale=5.25,
     context=1500,

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from moshi.models.compression import MimiModel
 from moshi.models.loaders import get_mimi
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from core.engine.architecture import AGENT_CODEBOOKS
@@ -16,6 +15,7 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.linear import Int8Linear, Linear
 from core.engine.lm import LanguageModel
 from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralShape
+from core.engine.stored_weights import open_safetensors, open_weights
 from core.errors import CheckpointError
 
 PER_STEP = re.compile(r"(depformer_in|depformer_emb|linears|depformer\.layers\.\d+\.gating)\.(\d+)\.")
@@ -28,27 +28,28 @@ SHOWN_PROBLEMS = 8
 def load_language_model(lm: LanguageModel, path: Path) -> None:
     """Fill `lm` from a safetensors file in the hub's layout, converting to its dtype or quantizing to 8 bits.
 
-    PersonaPlex's depformer has 16 steps, of which the last 8 predict the user, whose codes are always known: their
-    tensors are never read. Raises CheckpointError naming every missing, extra or misshapen tensor.
+    The file's matrices may have 8 bits already. PersonaPlex's depformer has 16 steps, of which the last 8 predict the
+    user, whose codes are always known: their tensors are never read. Raises CheckpointError naming every missing, extra
+    or misshapen tensor.
     """
     problems: list[str] = []
-    with open_safetensors(path) as file:
-        present = set(file.keys())
+    with open_weights(path) as file:
         wanted = {stored_name(name): parameter for name, parameter in lm.named_parameters()}
         matrices = {stored_name(f"{name}.weight"): m for name, m in lm.named_modules() if isinstance(m, Int8Linear)}
-        problems += [f"{name} is missing" for name in wanted if name not in present]
-        problems += [f"{name} is not one of this model's" for name in sorted(present) if not expected(name, wanted)]
-        for name in [name for name in wanted if name in present]:
-            stored, parameter = file.get_slice(name), wanted[name]
-            shape, rows = stored.get_shape(), parameter.shape[0]
+        problems += [f"{name} is missing" for name in wanted if name not in file.names]
+        problems += [f"{name} is not one of this model's" for name in sorted(file.names) if not expected(name, wanted)]
+        problems += file.problems
+        for name in [name for name in wanted if name in file.names]:
+            parameter, shape = wanted[name], file.shape(name)
+            rows = parameter.shape[0]
             if STACKED.fullmatch(name) and shape and shape[0] > rows and shape[0] % (rows // AGENT_CODEBOOKS) == 0:
                 shape = [rows, *shape[1:]]
             if shape != list(parameter.shape):
-                problems.append(f"{name} has shape {stored.get_shape()}, not {list(parameter.shape)}")
+                problems.append(f"{name} has shape {file.shape(name)}, not {list(parameter.shape)}")
             elif not problems and name in matrices:
-                matrices[name].quantize(stored[:rows])
+                matrices[name].quantize(file.rows(name, rows))
             elif not problems:
-                parameter.data.copy_(stored[:rows])
+                parameter.data.copy_(file.nearest_bfloat16(name, rows))
     raise_problems(path, problems)
     for module in lm.modules():
         if isinstance(module, Linear):
@@ -105,14 +106,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object.")
     return content
-
-
-def open_safetensors(path: Path) -> Any:
-    """Open a safetensors file, memory-mapped. Raises CheckpointError when it is none or broken."""
-    try:
-        return safe_open(str(path), framework="pt")  # type: ignore[no-untyped-call]
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}. Fetch it again.") from error
 
 
 def raise_problems(path: Path, problems: list[str]) -> None:
