@@ -14,13 +14,14 @@ from moshi.models.compression import MimiModel
 from moshi.models.loaders import MOSHI_NAME, TEXT_TOKENIZER_NAME
 from safetensors.torch import load_file, save_file
 
-from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED
+from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED, Architecture
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import EXTENSION, SPOKEN
 from core.engine.prompt import Voice
 from core.engine.stored_weights import in_8_bits
 from core.media.voices import write_voice
 from training.dialogues import VOICE_FRAMES
+from training.growing import grown_state
 from training.network import Network
 from training.shape import NANO, Shape
 from training.shards import Line, read_shard, shard_paths
@@ -67,7 +68,7 @@ def export(
     cpu = torch.device("cpu")
     mimi = trained_mimi(folder, cpu, shape.mimi, SHARP if is_sharp(folder) else TRAINED)
     network = Network(shape.architecture)
-    network.load_state_dict(mean_of([folder / "lm.pt", *earlier], "network" if last else "mean"))
+    network.load_state_dict(mean_of([folder / "lm.pt", *earlier], "network" if last else "mean", shape.architecture))
     weights = in_8_bits(network.checkpoint())
     save_file(weights, making / MOSHI_NAME)
     save_file(codec_weights(mimi, codec_folder(folder)), making / "mimi.safetensors")
@@ -117,10 +118,14 @@ def write_voices(folder: Path, lines: Mapping[str, Line], mimi: MimiModel) -> No
         write_voice(folder / f"{name}.safetensors", Voice(name, codes=codes.numpy().astype(np.int64)))
 
 
-def mean_of(paths: Collection[Path], kind: Literal["network", "mean"]) -> dict[str, torch.Tensor]:
-    """The mean of a language model's saved states: points of one run that each know some lines by heart, and not the
-    same (Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018)."""
-    states = [torch.load(path, map_location=torch.device("cpu"), weights_only=True)[kind] for path in paths]
+def mean_of(
+    paths: Collection[Path], kind: Literal["network", "mean"], architecture: Architecture
+) -> dict[str, torch.Tensor]:
+    """The mean of a language model's saved states, those from before it grew grown: points of one run that each know
+    some lines by heart, and not the same (Izmailov et al., "Averaging weights leads to wider optima and better
+    generalization", 2018)."""
+    loaded = {path: torch.load(path, map_location=torch.device("cpu"), weights_only=True) for path in paths}
+    states = [grown_state(state[kind], architecture, path) for path, state in loaded.items()]
     return {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
 
 

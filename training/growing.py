@@ -73,8 +73,13 @@ def check_growth(old: Architecture, new: Architecture, source: Path) -> None:
 
 @torch.no_grad()
 def larger(small: Network, architecture: Architecture, dropout: float = 0.0) -> Network:
-    """A network of the given size, which `check_growth` allows, that computes what a smaller one does."""
-    large = Network(architecture, dropout)
+    """A network of the given size, which `check_growth` allows, that computes what a smaller one does.
+
+    What is random in it is the same each time, so that a mean of it and of what it becomes in training makes sense.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        large = Network(architecture, dropout)
     for name, parameter in large.named_parameters():
         if "layers." not in name:
             widen(small.get_parameter(name), parameter)
