@@ -131,7 +131,7 @@ def test_what_is_not_there_is_not_told_either(services: list[Episode]) -> None:
 def test_one_can_be_told_about_what_the_prompt_has(services: list[Episode]) -> None:
     marks = {
         "our hours": r"open|hours|come|clos",
-        "our address": r"\b(at|on|opposite|behind|address|next|across from|between|off|halfway)\b",
+        "our address": r"\b(at|on|opposite|behind|address|next|from|between|off|halfway)\b",
         "our phone number": "five five five",
         "our prices": r"dollar|euro|pound|coin|stone",
     }

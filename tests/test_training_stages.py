@@ -27,6 +27,7 @@ from core.engine.mimi.spectral import SpectralShape
 from core.engine.mimi.voice_encoder import VoiceEncoder, drain
 from core.engine.prompt import GAP_FRAMES, Prompt, lay_out
 from core.engine.sampling import Sampling
+from core.engine.stored_weights import read_weights
 from core.engine.tokenizer import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi
 from core.errors import CheckpointError
@@ -90,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     folder = Folder(tmp_path_factory.mktemp("training"))
     path = folder.path
     make_shard(ESPEAK, path / "speech", 0, count=3)
-    make_shard("callers-espeak", path / "speech", 0, count=80)
+    make_shard("callers-espeak", path / "speech", 0, count=120)
     make_tokenizer(path / "tokenizer.model", PIECES, count=150)
     save_file(untrained_mimi(torch.Generator().manual_seed(0), TINY.mimi).state_dict(), path / "mimi.safetensors")
     for part in ((0.0, 0.05), (0.7, 1.0)):  # The second has judges from its first step.
@@ -106,8 +107,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def network(folder: Folder) -> Network:
     """The trained network, rounded as its export is."""
     network = Network(ARCHITECTURE)
-    network.load_state_dict(torch.load(folder.path / "lm.pt", weights_only=True)["mean"])
-    return network.bfloat16().float()
+    network.load_checkpoint(read_weights(folder.path / "nano" / "model.safetensors"))
+    return network
 
 
 def agents_shard(folder: Folder) -> Path:
@@ -228,7 +229,13 @@ def test_the_language_model_learns_and_goes_on(folder: Folder) -> None:
 
 
 def test_the_exported_weights_are_the_trained_ones(folder: Folder, network: Network) -> None:
+    """Each rounded to 8 bits, and the engine computes with them what the network would."""
     checkpoint = Checkpoint.read(folder.path / "nano")
+    trained = Network(ARCHITECTURE)
+    trained.load_state_dict(torch.load(folder.path / "lm.pt", weights_only=True)["mean"])
+    for (name, exact), rounded in zip(trained.checkpoint().items(), network.checkpoint().values(), strict=True):
+        step = exact.abs().amax(dim=-1, keepdim=True) / 127
+        assert bool(((rounded - exact).abs() <= step).all()), name
     lm = LanguageModel(checkpoint.architecture, CPU, torch.float32)
     load_language_model(lm, checkpoint.weights)
     generator = torch.Generator().manual_seed(0)

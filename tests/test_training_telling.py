@@ -146,8 +146,11 @@ def test_what_is_told_to_the_agent_is_not_told_under_a_topic() -> None:
 
 
 def test_rules_of_any_good_are_told_in_many_ways() -> None:
-    for about in table("about"):
-        for key, least in (("tells", 25), ("labels", 6)):
+    kinds = table("about")
+    assert len(kinds) >= 13
+    assert sum(len(choices(about["tells"])) for about in kinds) >= 200
+    for about in kinds:
+        for key, least in (("tells", 10), ("labels", 6)):
             texts = choices(about[key])
             assert len(set(texts)) == len(texts) >= least, about[key]
             assert all("{plural}" in text.lower() and text.endswith(".") for text in texts)

@@ -16,6 +16,7 @@ from training.catalogue import askable, part_names
 from training.episodes import Episode
 from training.goods import Good
 from training.manners import pause, said
+from training.nouns import nouns, told_of_good, told_of_nouns
 from training.phrases import good_wordings, wordings
 from training.pricing import indirect_asks, price_asks
 from training.scripts import episode, loose_phrases, shipped_episodes
@@ -30,9 +31,10 @@ RAMBLING, SALAD = 0.3, 0.5
 """The share of such lines, and how many of them are words in no order."""
 IN_A_ROW = {"kokoro": 5}
 """Lines that one caller says: of Kokoro's several, which are spoken in a breath."""
-PRICES, ABOUT, RULES, LIVES = 0.26, 0.12, 0.2, 0.07
+PRICES, ABOUT, NOUNS, RULES, LIVES = 0.23, 0.12, 0.12, 0.18, 0.06
 """The shares of the other lines that ask for prices and for what else is told of goods, each good of all in turn; for
-the rules of all trades, and for facts of lives. A persona that is drawn anew has other ones than those of a shard."""
+what is told of other nouns, the rules of all trades, and facts of lives. A persona that is drawn anew has other ones
+than those of a shard."""
 INDIRECT = 0.35
 """How often the price of a good is asked for in words of its own, where there are some."""
 SALAD_WORDS = (3, 9)
@@ -67,6 +69,7 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
     others = _in_turn(teacher, askable(), shard * round(count * (1 - RAMBLING) * ABOUT))
     rules = [wishes for trade in table("trades") for told in trade["facts"] if (wishes := wordings(told["asks"]))]
     lives = [wishes for told in table("persons")["facts"] if (wishes := wordings(told["asks"]))]
+    of_nouns = [(noun, told) for field in table("nouns") for noun in nouns(field) for told in told_of_nouns(field)]
     for number in range(count):
         if number % IN_A_ROW.get(teacher, 1) == 0:
             speaker = caller(rng, teacher)
@@ -80,10 +83,13 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
                 wishes = indirect or price_asks(good, held_out=False)
             elif draw < PRICES + ABOUT:
                 good = next(others)
-                wishes = good_wordings(rng.choice(table("about"))["asks"], good.word, good.count)
-            elif draw < PRICES + ABOUT + RULES:
+                wishes = good_wordings(rng.choice(told_of_good(good.word))["asks"], good.word, good.count)
+            elif draw < PRICES + ABOUT + NOUNS:
+                noun, told = rng.choice(of_nouns)
+                wishes = noun.asks(told)
+            elif draw < PRICES + ABOUT + NOUNS + RULES:
                 wishes = rng.choice(rules)
-            elif draw < PRICES + ABOUT + RULES + LIVES:
+            elif draw < PRICES + ABOUT + NOUNS + RULES + LIVES:
                 wishes = rng.choice(lives)
             else:
                 (wishes,) = rng.choices(kinds, weights)

@@ -13,6 +13,7 @@ from training import names
 from training.catalogue import other_good
 from training.episodes import Exchange
 from training.goods import Good, capital, money, words_of
+from training.nouns import nouns, told_of_good, told_of_nouns
 from training.phrases import good_wordings, phrases, pick, wordings
 from training.prompts import Style, Told, told_about
 from training.texts import choices, table
@@ -40,6 +41,7 @@ _ONCE = re.compile(r"(?i)\b(first|last|next|clos\w*|until|end\w*|born|ready|arri
 """What happens once, on one day and at one time."""
 _COUNTED = re.compile(r"\{number\} (minutes|days|people|guests|persons)\b")
 """What there may be many of."""
+_CODE = re.compile(r"(?i)\bcode \{code\}")
 _DAYS_IN_PROSE = (
     "Monday to Friday",
     "Tuesday to Sunday",
@@ -196,17 +198,25 @@ def rule(
     rng: random.Random, style: Style, told: dict[str, Any], held_out: bool, currency: str, foreign: bool = False
 ) -> Fact:
     """Something of `texts/trades.yaml`. Of a `foreign` trade it is asked for by its words alone, not by its context."""
-    tell, answer = _told(rng, style, told, held_out, currency)
+    tell, answer = told_and_answered(rng, style.labelled, told, held_out, currency)
     asks, subject = wordings(told["asks"], held_out), words_of(tell) - _EVERYWHERE
     return _asked(rng, (tell, answer), tuple(ask for ask in asks if not foreign or words_of(ask) & subject))
 
 
 def about(rng: random.Random, style: Style, goods: tuple[Good, ...], held_out: bool, currency: str) -> Fact:
     """Something of `texts/about.yaml`, of a good that is none of these."""
-    told, good = rng.choice(table("about")), other_good(rng, goods, set())
+    good = other_good(rng, goods, set())
+    told = rng.choice(told_of_good(good.word))
     fields = {"plural": good.plural, "Plural": capital(good.plural)}
-    told_of_it = _told(rng, style, told, held_out, currency, **fields)
+    told_of_it = told_and_answered(rng, style.labelled, told, held_out, currency, **fields)
     return _asked(rng, told_of_it, good_wordings(told["asks"], good.word, good.count, held_out))
+
+
+def amenity(rng: random.Random, style: Style, held_out: bool, currency: str) -> Fact:
+    """Something of what there is at the company's place: `The coat check closes at nine.`"""
+    noun, told = rng.choice(nouns("thing")), rng.choice(told_of_nouns("thing"))
+    told_of_it = told_and_answered(rng, style.labelled, told, held_out, currency, **noun.fields)
+    return _asked(rng, told_of_it, noun.asks(told, held_out))
 
 
 def framed(rng: random.Random, told: str) -> str:
@@ -227,16 +237,19 @@ def _asked(rng: random.Random, told: tuple[str, str], asks: tuple[str, ...]) -> 
     return Fact(Told(framed(rng, told[0])), ((_RULE, (Exchange("fact", asks, told[1]),)),))
 
 
-def _told(
-    rng: random.Random, style: Style, told: dict[str, Any], held_out: bool, currency: str, **fields: str
+def told_and_answered(
+    rng: random.Random, labelled: bool, told: dict[str, Any], held_out: bool, currency: str, **fields: str
 ) -> tuple[str, str]:
-    """A telling and the answer that goes with it, what is drawn anew for each filled in."""
-    text = rng.choice(choices(told["labels"] if style.labelled and "labels" in told else told["tells"]))
+    """A telling of a kind of fact and the answer that goes with it, what is drawn anew for each filled in."""
+    text = rng.choice(choices(told["labels"] if labelled and "labels" in told else told["tells"]))
     included = pick(rng, table("trades")[-1]["included"])
     if " | " not in text and not _ONCE.search(text) and rng.random() < _TWICE:
         text = text.replace("on {day}", "on {day} and {day2}").replace("at {evening}", "at {evening} and {night}")
     evening = rng.randint(6, 10)
     day, day2 = rng.sample(DAYS, 2)
+    code = str(rng.randint(1000, 9999))
+    if len(_CODE.findall(text)) < text.count("{code}"):  # Without that word it would be read as a number.
+        code = " ".join(number_in_words(digit) for digit in code)
     many = _COUNTED.search(text) is not None and rng.random() < 0.5
     fields |= {
         "number": str(rng.choice(_LARGER) if many else rng.randint(2, 9)),
@@ -254,7 +267,7 @@ def _told(
         "color": pick(rng, table("persons")["words"]["color"]),
         "password": rng.choice(table("places")["nouns"].split()).lower(),
         "phone": f"{rng.randint(200, 499)} {rng.randint(1000, 9999)}",
-        "code": str(rng.randint(1000, 9999)),
+        "code": code,
         "included": included,
         "Included": capital(included),
     }

@@ -9,7 +9,9 @@ from typing import Any
 from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Exchange
+from training.facts import told_and_answered
 from training.goods import article
+from training.nouns import Noun, nouns, told_of_nouns
 from training.phrases import pick, wordings
 from training.prompts import Told
 from training.texts import choices, table
@@ -17,6 +19,8 @@ from training.texts import choices, table
 _SUBJECT = re.compile(r"\b[Yy]ou ((?:always|never|just|once) )?(\w+)")
 _THIRD_PERSON = {"are": "is", "were": "was", "have": "has", "do": "does"}
 """Irregular verbs; those of the past and those that help others stay as they are."""
+_OF_NOUNS = 0.35
+"""The share of what is told in the second person that is of somebody near, or of something that is owned."""
 _WORK = ("job", "old_job", "employer", "boss")
 """Fields of what is told of somebody's work."""
 _UNCHANGED = ("can", "cannot", "could", "will", "would", "became", "grew", "went", "had")
@@ -52,6 +56,12 @@ def traits(rng: random.Random, telling: Telling, job: str, held_out: bool, count
     fields = _fields(rng, job, held_out)
     order = rng.sample(facts, len(facts))
     drawn = [_trait(rng, fact, telling, fields, held_out) for fact in order[:count]]
+    if not telling.pronoun:
+        those = rng.sample((*nouns("relation"), *nouns("belonging")), count)
+        drawn = [
+            _of_noun(rng, noun, telling, held_out) if rng.random() < _OF_NOUNS else trait
+            for trait, noun in zip(drawn, those, strict=True)
+        ]
     asked = {ask for trait in drawn for ask in trait.exchange.asks}
     abouts = {trait.about for trait in drawn if trait.about}
     others = [_trait(rng, fact, telling, fields, held_out) for fact in order[count : count + 8]]
@@ -79,6 +89,12 @@ def _trait(
         tell = tell.replace("You are ", "You're ")
     exchange = Exchange("fact", wordings(fact["asks"], held_out), _filled(answer, fields))
     return Trait(Told(_filled(tell, fields)), exchange, fact.get("about", ""))
+
+
+def _of_noun(rng: random.Random, noun: Noun, telling: Telling, held_out: bool) -> Trait:
+    told = rng.choice(told_of_nouns(noun.field))
+    tell, answer = told_and_answered(rng, telling.labelled, told, held_out, "dollars", **noun.fields)
+    return Trait(Told(tell), Exchange("fact", noun.asks(told, held_out), answer), "")
 
 
 def in_third_person(text: str, subject: str, pronoun: str) -> str:

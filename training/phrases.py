@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache, lru_cache
 
 from training.episodes import Exchange
-from training.goods import Good, article
+from training.goods import Good, article, capital
 from training.texts import choices, expanded, table
 
 Groups = list[tuple[float, tuple[Exchange, ...]]]
@@ -53,7 +53,7 @@ def good_phrases(kind: str, word: str, count: str, held_out: bool = False) -> tu
 def good_wordings(value: str, word: str, count: str, held_out: bool = False) -> tuple[str, ...]:
     """The same, of a table's text with ` / ` between wordings."""
     good = Good(word, count, "")
-    fields = {"item": word, "a": article(word), "plural": good.plural}
+    fields = {"item": word, "a": article(word), "plural": good.plural, "Plural": capital(good.plural)}
     return tuple(wording.format(**fields) for wording in wordings(value, held_out))
 
 

@@ -10,7 +10,7 @@ from training import names
 from training.absent import absent
 from training.catalogue import any_goods
 from training.episodes import Episode, Exchange
-from training.facts import Fact, about, hours, phone, place, rule
+from training.facts import Fact, about, amenity, hours, phone, place, rule
 from training.goods import Good, article, some_goods
 from training.persons import Telling, traits
 from training.phrases import Groups, chosen, feelings, garbled, phrases, pick, small_talk
@@ -29,8 +29,8 @@ _OPEN = 0.5
 """The share of the others whose goods are any, and not those of the trade: what is sold must be read to be known."""
 _PERSONAL = 0.2
 """The share of prompts that may also tell something of a life."""
-_FOREIGN = 2
-"""Rules of other trades that a prompt may tell, since what is told must be read too."""
+_FOREIGN, _AMENITIES = 1, 2
+"""Rules of other trades that a prompt may tell, since what is told must be read too, and things at the place."""
 
 
 def service(rng: random.Random, held_out: bool = False, playful: bool = False) -> Episode:
@@ -96,6 +96,7 @@ def _facts(
     first, *rules = [rule(rng, style, told, held_out, currency) for told in own]
     rules += [rule(rng, style, told, held_out, currency, foreign=True) for told in foreign]
     others += [*rules, about(rng, style, goods, held_out, currency)]
+    others += [amenity(rng, style, held_out, currency) for _ in range(_AMENITIES)]
     if goods:
         others.append(special(rng, goods, held_out))
     if rng.random() < 0.5:
