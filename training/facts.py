@@ -273,5 +273,5 @@ def told_and_answered(
     }
     if rng.random() < 0.5:
         fields["time"] = f"{rng.randint(1, 5)}{rng.choice(('', '', ':30', ':45'))} pm"
-    tell, *answer = text.format(**fields).split(" | ")
+    tell, *answer = text.format(**fields).replace("every the weekend", "every weekend").split(" | ")
     return tell, spell_numbers(answer[0] if answer else tell)
