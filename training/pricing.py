@@ -16,6 +16,8 @@ _SHORT = 0.4
 """How often one of the goods may be called by its last word, if it is the only one with it."""
 _IN_A_ROW = 0.4
 """How often the prices of several goods are told in one sentence, where they do not stand in a list."""
+_SENTENCE = 22
+"""The most words of a sentence that tells two prices."""
 _LEFT = {"one": "one", "many": "a few", "some": "a little"}
 
 
@@ -29,9 +31,10 @@ def goods_and_prices(rng: random.Random, style: Style, goods: tuple[Good, ...], 
     groups.append((2.0, (what, more)))
     if len(goods) == 1:
         groups.append((1.0, (Exchange("prices", phrases("prices", held_out), _price_answer(rng, goods[0])),)))
-    elif len(goods[0].price.split()) < 4:
-        both = f"{capital(goods[0].tell)}, and {goods[1].tell}."
-        groups.append((1.0, (Exchange("prices", phrases("prices", held_out), spell_numbers(both)),)))
+    else:
+        both = spell_numbers(f"{capital(goods[0].tell)}, and {goods[1].tell}.")
+        if len(both.split()) <= _SENTENCE:
+            groups.append((1.0, (Exchange("prices", phrases("prices", held_out), both),)))
     return Fact(told_about("our prices", _price_list(rng, style, goods, verb)), tuple(groups))
 
 
