@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.settings.yaml_structs import read_file
+from core.settings.yaml_files import read_file
 
 LARGEST = 256 * 1024
 """Bytes. A picture is shown at 70 pixels or so, and every visitor loads all of them."""

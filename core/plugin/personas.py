@@ -18,7 +18,8 @@ from core.engine.speech_queue import check_sentence
 from core.errors import ConfigError, SayError
 from core.media.voices import not_offered
 from core.plugin.persona_images import PersonaImage, read_image
-from core.settings.yaml_structs import decode, read_yaml
+from core.settings.yaml_files import read_yaml
+from core.settings.yaml_structs import decode
 
 PERSONA_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """The form of an id. It appears in addresses, logs and file names, so it has no other characters."""

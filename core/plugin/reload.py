@@ -27,7 +27,7 @@ from core.plugin.doors import Calls
 from core.plugin.host import PluginHost
 from core.settings.config import Config, read_config
 from core.settings.log import get_logger
-from core.settings.yaml_structs import read_file
+from core.settings.yaml_files import read_file
 
 RELOADED_SECTIONS = ("voices", "personas", "session")
 """The sections that take effect without a restart, beside `plugins.options`."""

@@ -21,7 +21,8 @@ import msgspec
 from core.errors import ConfigError
 from core.settings.paths import absolute_path, is_folder
 from core.settings.sections import Sections
-from core.settings.yaml_structs import EnvironmentText, decode, read_yaml
+from core.settings.yaml_files import read_yaml
+from core.settings.yaml_structs import EnvironmentText, decode
 
 ENVIRONMENT_PREFIX = "PERSONAPLEX_"
 
