@@ -8,25 +8,22 @@ of both are compared over 600 positions.
 
 import argparse
 import asyncio
-import gc
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.baseline import PlainMoshi
 from benchmarks.correctness import check_all, check_rows_alone
+from benchmarks.measuring import bandwidth, fresh_memory, peak_gib, short, times
 from benchmarks.rounding import cache_errors
 from benchmarks.untrained import ARCHITECTURE, MIMI, untrained_language_model, untrained_mimi
 from core.boot.devices import pick_cache_dtype
@@ -47,7 +44,6 @@ from core.engine.speech_queue import Forced, Replaces
 
 VOICE_FRAMES, TEXT_TOKENS = 125, 60
 """The prompt of the published measurements: ten seconds of voice and a short role."""
-COPY_BYTES = 2 << 30
 SPARE_FRAMES = 16
 """That a measured call takes beside the frames that count."""
 
@@ -85,57 +81,6 @@ class AnyText:
 
     def decode(self, token: int) -> str:  # noqa: ARG002 - the tokenizer's interface
         return ""
-
-
-def times(work: Callable[[], object], count: int) -> npt.NDArray[np.float64]:
-    """Milliseconds of each of `count` runs, after a few that do not count."""
-    for _ in range(5):
-        work()
-    measured = []
-    for _ in range(count):
-        start = time.perf_counter()
-        work()
-        measured.append((time.perf_counter() - start) * 1000)
-    return np.array(measured)
-
-
-def bandwidth(device: torch.device) -> float:
-    """Bytes a second that a large copy moves, read and written."""
-    source = torch.empty(COPY_BYTES if device.type == "cuda" else COPY_BYTES // 8, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-
-    def copy() -> None:
-        target.copy_(source)
-        synchronise(device)
-
-    return 2 * source.nbytes / (float(np.median(times(copy, 10))) / 1000)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for a GPU; a CPU has nothing to wait for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-@contextmanager
-def fresh_memory(device: torch.device) -> Iterator[None]:
-    """Free the memory of other measurements, before and after."""
-    collect(device)
-    yield
-    collect(device)
-
-
-def collect(device: torch.device) -> None:
-    """Free the memory that nothing refers to any more."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_gib(device: torch.device) -> float:
-    """The most memory that was allocated on the GPU since the last reset, in GiB."""
-    return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
 
 
 class Bench:
@@ -358,11 +303,6 @@ def main() -> None:
         }
         figures["plain_moshi"] = [asdict(row) for row in baseline.values()]
         arguments.json.write_text(json.dumps(figures, indent=1))
-
-
-def short(dtype: torch.dtype) -> str:
-    """A dtype's name."""
-    return str(dtype).removeprefix("torch.")
 
 
 def parameters(lm: LanguageModel) -> int:

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.engine import short, times
+from benchmarks.measuring import short, times
 from benchmarks.rounding import POSITIONS, weight_errors
 from benchmarks.untrained import untrained_language_model, untrained_mimi
 from core.boot.capacity import slots_that_fit

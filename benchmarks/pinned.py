@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 
 from benchmarks.correctness import check_all
-from benchmarks.engine import TEXT_TOKENS, VOICE_FRAMES, Bench, fresh_memory, short, times
+from benchmarks.engine import TEXT_TOKENS, VOICE_FRAMES, Bench
+from benchmarks.measuring import fresh_memory, short, times
 from core.boot.devices import pick_cache_dtype
 from core.boot.local_engine import CPU_THREADS
 from core.engine.call import FRAME_SAMPLES
