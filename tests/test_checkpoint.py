@@ -280,7 +280,8 @@ def test_a_checkpoint_may_have_8_bits_itself(tmp_path: Path) -> None:
     path, architecture = tmp_path / "model.safetensors", golden_architecture(200)
     golden_weights(tmp_path / "exact.safetensors", architecture)
     exact = load_file(tmp_path / "exact.safetensors")
-    stored = in_8_bits(exact)
+    stored, uneven = in_8_bits(exact), "transformer.layers.0.self_attn.out_proj.weight"
+    stored[uneven], stored[f"{uneven}_scb"] = stored[uneven] // 2, stored[f"{uneven}_scb"] * 2
     save_file(stored, path)
     assert stored["text_emb.weight"].dtype == torch.int8
     assert stored["out_norm.alpha"].dtype == torch.float32
@@ -290,10 +291,12 @@ def test_a_checkpoint_may_have_8_bits_itself(tmp_path: Path) -> None:
     read = read_weights(path)
     assert read.keys() == exact.keys()
     for name, parameter in plain.named_parameters():
-        weight = unpacked(plain, name, parameter)
-        assert torch.equal(weight, read[stored_name(name)][: len(weight)].float()), name
-        step = exact[stored_name(name)].abs().amax(dim=-1, keepdim=True)[: len(weight)] / 127
-        assert bool(((weight - exact[stored_name(name)][: len(weight)]).abs() <= step).all()), name
+        weight, at = unpacked(plain, name, parameter), stored_name(name)
+        assert torch.equal(weight, read[at][: len(weight)].float()), name
+        if exact[at].dim() == 2:
+            assert torch.equal(read[at], (stored[at] * (stored[f"{at}_scb"] / 127)[:, None]).bfloat16()), name
+        step = exact[at].abs().amax(dim=-1, keepdim=True)[: len(weight)] / 127 * (2 if at == uneven else 1)
+        assert bool(((weight - exact[at][: len(weight)]).abs() <= step).all()), name
     for name, module in rounded.named_modules():
         if isinstance(module, Int8Linear):
             at = stored_name(f"{name}.weight")
@@ -323,6 +326,25 @@ def test_8_bits_without_magnitudes_are_refused(tmp_path: Path, magnitudes: torch
         load_language_model(LanguageModel(architecture, CPU, torch.float32), path)
     assert "text_linear.weight has 8 bits, and no text_linear.weight_scb has a number for each" in str(error.value)
     assert "text_linear.bias_scb is not one of this model's" in str(error.value)
+    with pytest.raises(CheckpointError, match=r"text_linear\.weight has 8 bits"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "problem"),
+    [
+        ("text_emb.weight", torch.ones(3, 4, dtype=torch.uint8), "text_emb.weight has the dtype U8"),
+        ("text_emb.weight_scb", torch.ones(3, dtype=torch.int32), "text_emb.weight_scb has the dtype I32"),
+        ("out_norm.alpha", torch.ones(3, dtype=torch.int8), "out_norm.alpha has 8 bits"),
+    ],
+)
+def test_numbers_of_another_kind_are_refused(tmp_path: Path, name: str, tensor: torch.Tensor, problem: str) -> None:
+    stored = in_8_bits({"text_emb.weight": torch.ones(3, 4), "out_norm.alpha": torch.ones(()), "other": torch.ones(2)})
+    save_file(stored, tmp_path / "right.safetensors")
+    assert read_weights(tmp_path / "right.safetensors").keys() == {"text_emb.weight", "out_norm.alpha", "other"}
+    save_file(stored | {name: tensor}, tmp_path / "wrong.safetensors")
+    with pytest.raises(CheckpointError, match=problem):
+        read_weights(tmp_path / "wrong.safetensors")
 
 
 def test_a_checkpoint_in_the_hub_s_cache_has_its_repository_s_name(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from core.engine.weights import load_language_model
 from tests.engines import CPU
 from training.bank import Bank
 from training.bank_folder import BankFolder
+from training.export import mean_of
 from training.growing import grown
 from training.lm import MISHEARD, PADDING, LmOptions, LmTraining, misheard, read_positions
 from training.network import Logits, Network
@@ -144,6 +145,27 @@ def test_a_larger_model_goes_on_from_what_a_smaller_one_has_learned(tmp_path: Pa
     assert large.step_count == 7
     for before, after in zip(logits(small.network), logits(large.network), strict=True):
         torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mean_may_take_in_what_a_smaller_model_had_learned(tmp_path: Path) -> None:
+    """It has grown the same way each time, so that what it became in training is still near."""
+    small, large = (LmTraining(LmOptions(batch=1, architecture=size, begin=None), CPU) for size in (SMALL, WIDE))
+    small.save(tmp_path / "small.pt")
+    large.resume(tmp_path / "small.pt")
+    torch.rand(1)
+    large.network.text_linear.data += 1
+    large.save(tmp_path / "large.pt")
+    mean = mean_of([tmp_path / "large.pt", tmp_path / "small.pt"], "network", WIDE)
+    for name, parameter in large.network.state_dict().items():
+        torch.testing.assert_close(mean[name], parameter - 0.5 * (name == "text_linear"))
+
+
+@pytest.mark.parametrize("size", [replace(SMALL, dim=16, num_heads=1), replace(WIDE, dim=8, num_heads=1)])
+def test_what_has_another_shape_is_refused(tmp_path: Path, size: Architecture) -> None:
+    LmTraining(LmOptions(batch=1, architecture=size, begin=None), CPU).save(tmp_path / "lm.pt")
+    large = LmTraining(LmOptions(batch=1, architecture=replace(SMALL, num_heads=1), begin=None), CPU)
+    with pytest.raises(click.ClickException, match=r"lm\.pt has"):
+        large.resume(tmp_path / "lm.pt")
 
 
 def re_steps(reports: list[str]) -> list[int]:

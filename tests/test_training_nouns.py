@@ -49,6 +49,23 @@ def test_the_agent_tells_of_its_own_life_in_the_first_person() -> None:
     assert 100 < answered < 500
 
 
+def test_what_is_told_of_somebody_near_is_not_unknown() -> None:
+    rng, kin = random.Random(6), 0
+    for _ in range(400):
+        told, unknown = traits(rng, Telling(False, "Ann"), "nurse", held_out=False, count=4)
+        if any("sister" in trait.told.text for trait in told):
+            kin += 1
+            assert not any("Do you have a sister?" in trait.exchange.asks for trait in unknown), told
+    assert kin > 10
+
+
+def test_articles_fit_the_words_that_are_drawn() -> None:
+    rng = random.Random(7)
+    for one in (episode(rng) for _ in range(1500)):
+        for text in (one.prompt, *one.lines()):
+            assert not re.search(r"\b[Aa] (orange|energy|encyclopedia|eight)\b", text), text
+
+
 def test_what_there_is_at_a_place_is_asked_for_by_its_name() -> None:
     rng, words = random.Random(5), [noun.word for noun in nouns("thing")]
     found = 0
@@ -70,8 +87,9 @@ def test_callers_ask_for_what_may_be_told_of_nouns() -> None:
 
 def test_a_good_always_has_the_same_kinds() -> None:
     words = [good.word for good in askable()[:50]]
-    assert [told_of_good(word) for word in words] == [told_of_good(word) for word in words]
     told = [told_of_good(word) for word in words]
+    told_of_good.cache_clear()
+    assert [told_of_good(word) for word in words] == told
     assert all(len(kinds) == 6 for kinds in told)
     assert sum(about in kinds for about in table("about") for kinds in told) == 300
     assert len({id(about) for kinds in told for about in kinds}) == len(table("about"))

@@ -10,7 +10,7 @@ import pytest
 
 from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
-from training.catalogue import any_goods, askable, part_name, short_name
+from training.catalogue import UNITS_OF_SOME, any_goods, askable, part_name, short_name
 from training.goods import Good, all_goods, resemble
 from training.phrases import FEELINGS, good_phrases, is_held_out, phrases, wordings
 from training.pricing import goods_and_prices, indirect_asks
@@ -235,6 +235,18 @@ def test_thousands_of_goods_are_listed_once_and_can_be_asked_for() -> None:
     assert 0.02 < 1 - len(set(words_listed) & {good.word for good in askable()}) / len(listed) < 0.2
     assert Good("hour of tennis", "one", "").subject == "an hour of tennis"
     assert Good("bread knife", "one", "").plural == "bread knives"
+
+
+def test_some_prices_are_for_so_long_or_so_much() -> None:
+    rng = random.Random(8)
+    by_unit = [good for _ in range(400) for good in any_goods(rng, 3, "dollars", held_out=False) if good.unit]
+    assert len(by_unit) > 80
+    for good in by_unit:
+        assert good.tell.endswith(f"{good.price} {good.unit}")
+        assert (good.unit in UNITS_OF_SOME) == (good.count == "some")
+    told = [one for one in (episode(rng, "service") for _ in range(400)) if " a week" in one.prompt]
+    answered = [x.answer for one in told for x in one.exchanges if x.kind == "price" and x.answer.endswith(" a week.")]
+    assert len(answered) > 3
 
 
 def test_any_trade_has_any_goods_of_which_no_two_may_be_meant_by_one_name() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from functools import cache
 
 from training.goods import Good, Offer, all_goods, offers, resemble, words_of
@@ -10,6 +11,10 @@ from training.texts import expanded, table, words
 
 ALIKE, RELATED = 0.3, 0.35
 """How often goods share a word, `day pass` and `month pass`, and how often they are of one group. Others are any."""
+BY_A_UNIT = 0.15
+"""How often a price is not of the thing itself, but of these."""
+UNITS = ("an hour", "a day", "a night", "a week", "a month", "a person")
+UNITS_OF_SOME = ("a pound", "a kilo", "a bag", "a box", "a bottle", "a portion")
 
 
 def any_goods(rng: random.Random, count: int, currency: str, held_out: bool) -> tuple[Good, ...]:
@@ -29,7 +34,14 @@ def any_goods(rng: random.Random, count: int, currency: str, held_out: bool) -> 
     for offer in drawn:
         if len(kept) < count and not any(resemble(offer.good, other.good) for other in kept):
             kept.append(offer)
-    return tuple(offer.priced(rng, currency) for offer in kept)
+    return tuple(_by_a_unit(rng, offer.priced(rng, currency)) for offer in kept)
+
+
+def _by_a_unit(rng: random.Random, good: Good) -> Good:
+    """The same, now and then with a price for so long or so much of it."""
+    if rng.random() >= BY_A_UNIT:
+        return good
+    return replace(good, unit=rng.choice(UNITS_OF_SOME if good.count == "some" else UNITS))
 
 
 def other_good(rng: random.Random, goods: tuple[Good, ...], words: set[str]) -> Good:

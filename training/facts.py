@@ -12,7 +12,7 @@ from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
 from training.catalogue import other_good
 from training.episodes import Exchange
-from training.goods import Good, capital, money, words_of
+from training.goods import Good, capital, money, with_articles, words_of
 from training.nouns import nouns, told_of_good, told_of_nouns
 from training.phrases import good_wordings, phrases, pick, wordings
 from training.prompts import Style, Told, told_about
@@ -273,5 +273,6 @@ def told_and_answered(
     }
     if rng.random() < 0.5:
         fields["time"] = f"{rng.randint(1, 5)}{rng.choice(('', '', ':30', ':45'))} pm"
-    tell, *answer = text.format(**fields).replace("every the weekend", "every weekend").split(" | ")
+    filled = with_articles(text.format(**fields).replace("every the weekend", "every weekend"))
+    tell, *answer = filled.split(" | ")
     return tell, spell_numbers(answer[0] if answer else tell)

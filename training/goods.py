@@ -10,18 +10,22 @@ from training import numbers
 from training.texts import table
 
 _PREPOSITIONS = (" of ", " to ", " with ", " in ", " for ", " at ")
-_SPOKEN_AS_VOWELS = ("hour", "x ray", "English", "Italian", "Arabic")
+_SPOKEN_AS_VOWELS = ("hour", "honest", "x ray", "8", "English", "Italian", "Arabic")
 _SPOKEN_AS_CONSONANTS = ("used", "uni", "ukulele", "urine", "one")
 _CENTS = (50, 50, 50, 25, 75, 20, 80)
 
 
 @dataclass(frozen=True)
 class Good:
-    """`word` as counted: `one` (plum cake), `many` (cinnamon rolls) or `some` (rye bread). `price` has digits."""
+    """`word` as counted: `one` (plum cake), `many` (cinnamon rolls) or `some` (rye bread). `price` has digits.
+
+    `unit` is what the price is for, `a night`, where that is not the thing itself.
+    """
 
     word: str
     count: str
     price: str
+    unit: str = ""
 
     @property
     def subject(self) -> str:
@@ -54,8 +58,8 @@ class Good:
 
     @property
     def each(self) -> str:
-        """What follows the price of a thing of many."""
-        return " each" if self.count == "many" else ""
+        """What follows the price: of a thing of many, or of what is not sold as a whole."""
+        return f" {self.unit}" if self.unit else " each" if self.count == "many" else ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,11 @@ def article(word: str) -> str:
     """`a` or `an`, as the word sounds."""
     vowel = word[0] in "aeiou" or word.startswith(_SPOKEN_AS_VOWELS)
     return "an" if vowel and not word.startswith(_SPOKEN_AS_CONSONANTS) else "a"
+
+
+def with_articles(text: str) -> str:
+    """The text with each `a` as the word after it sounds: `an orange hat`."""
+    return re.sub(r"\b([Aa])(?= (\w+))", lambda found: f"{found[1]}{article(found[2])[1:]}", text)
 
 
 def capital(text: str) -> str:

@@ -36,8 +36,8 @@ GROWING = {
 def grown(checkpoint: Path, architecture: Architecture, dropout: float = 0.0) -> Network:
     """A network of the given size that computes what the checkpoint in a folder does.
 
-    What the checkpoint has no weights for, which is hearing, begins at random. Raises ClickException when it cannot
-    grow to that size.
+    What the checkpoint has no weights for, which is hearing, begins at random. Raises CheckpointError when there is
+    none that can be read, and ClickException when it cannot grow to that size.
     """
     described = Checkpoint.read(checkpoint)
     check_growth(described.architecture, architecture, checkpoint)
@@ -48,15 +48,21 @@ def grown(checkpoint: Path, architecture: Architecture, dropout: float = 0.0) ->
 
 def grown_state(state: Mapping[str, Tensor], architecture: Architecture, source: Path) -> dict[str, Tensor]:
     """The weights of a network of the given size that computes what one with the weights of `state` does, which
-    `source` holds. Raises ClickException when it cannot grow to that size.
+    `source` holds: one with fewer channels or fewer layers, and otherwise of the same size.
+
+    Where layers are added it may hear otherwise, since hearing is read at a place among them. Raises ClickException
+    when it cannot grow to that size.
     """
     try:
-        heads, layers = architecture.head_dim, {name.split(".")[1] for name in state if name.startswith("layers.")}
+        layers = {name.split(".")[1] for name in state if name.startswith("layers.")}
         width = state["text_emb"].shape[1]
-        small = Network(replace(architecture, dim=width, num_heads=width // heads, num_layers=len(layers)))
+        heads = max(1, width // architecture.head_dim)
+        small = Network(replace(architecture, dim=width, num_heads=heads, num_layers=len(layers)))
         small.load_state_dict(dict(state))
     except (KeyError, RuntimeError):
         raise click.ClickException(f"{source} has another shape than what is trained: move it away.") from None
+    if small.architecture == architecture:
+        return dict(state)
     check_growth(small.architecture, architecture, source)
     return larger(small, architecture).state_dict()
 
@@ -67,6 +73,9 @@ def check_growth(old: Architecture, new: Architecture, source: Path) -> None:
         before, after = getattr(old, field.name), getattr(new, field.name)
         if after != before and not (field.name in GROWING and after > before):
             raise click.ClickException(f"{source} has {field.name} {before}, which cannot become {after}.")
+    for before, after in ((old.hidden, new.hidden), (old.depformer_hidden, new.depformer_hidden)):
+        if after < before:
+            raise click.ClickException(f"{source} has {before} hidden channels, which cannot become {after}.")
     if old.head_dim != new.head_dim:
         raise click.ClickException(f"{source} has heads of {old.head_dim} channels, not of {new.head_dim}.")
 
@@ -78,7 +87,7 @@ def larger(small: Network, architecture: Architecture, dropout: float = 0.0) -> 
     What is random in it is the same each time, so that a mean of it and of what it becomes in training makes sense.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         large = Network(architecture, dropout)
     for name, parameter in large.named_parameters():
         if "layers." not in name:

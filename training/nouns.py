@@ -30,13 +30,13 @@ class Noun:
         return {self.field: self.word, capital(self.field): capital(self.word)}
 
     def asks(self, told: dict[str, Any], held_out: bool = False) -> tuple[str, ...]:
-        """The wordings, of either part, of what callers say to be told one kind of fact of it."""
-        return _asks(told["asks"], self.field, self.word, held_out)
+        """What callers say to be told one kind of fact of it, in trained or held-out wordings."""
+        return _asks(self, told["asks"], held_out)
 
 
-@lru_cache(4096)
-def _asks(value: str, field: str, word: str, held_out: bool) -> tuple[str, ...]:
-    return tuple(wording.format(**Noun(field, word).fields) for wording in wordings(value, held_out))
+@lru_cache(8192)
+def _asks(noun: Noun, value: str, held_out: bool) -> tuple[str, ...]:
+    return tuple(wording.format(**noun.fields) for wording in wordings(value, held_out))
 
 
 @cache

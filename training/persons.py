@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Exchange
 from training.facts import told_and_answered
-from training.goods import article
+from training.goods import with_articles, words_of
 from training.nouns import Noun, nouns, told_of_nouns
 from training.phrases import pick, wordings
 from training.prompts import Told
@@ -21,6 +21,8 @@ _THIRD_PERSON = {"are": "is", "were": "was", "have": "has", "do": "does"}
 """Irregular verbs; those of the past and those that help others stay as they are."""
 _OF_NOUNS = 0.35
 """The share of what is told in the second person that is of somebody near, or of something that is owned."""
+_ABOUT = {"relation": "family", "belonging": ""}
+"""What traits of such a noun are about."""
 _WORK = ("job", "old_job", "employer", "boss")
 """Fields of what is told of somebody's work."""
 _UNCHANGED = ("can", "cannot", "could", "will", "would", "became", "grew", "went", "had")
@@ -59,7 +61,7 @@ def traits(rng: random.Random, telling: Telling, job: str, held_out: bool, count
     if not telling.pronoun:
         those = rng.sample((*nouns("relation"), *nouns("belonging")), count)
         drawn = [
-            _of_noun(rng, noun, telling, held_out) if rng.random() < _OF_NOUNS else trait
+            _of_noun(rng, noun, telling, held_out) if rng.random() < _OF_NOUNS and not _asked_of(noun, drawn) else trait
             for trait, noun in zip(drawn, those, strict=True)
         ]
     asked = {ask for trait in drawn for ask in trait.exchange.asks}
@@ -94,7 +96,13 @@ def _trait(
 def _of_noun(rng: random.Random, noun: Noun, telling: Telling, held_out: bool) -> Trait:
     told = rng.choice(told_of_nouns(noun.field))
     tell, answer = told_and_answered(rng, telling.labelled, told, held_out, "dollars", **noun.fields)
-    return Trait(Told(tell), Exchange("fact", noun.asks(told, held_out), answer), "")
+    return Trait(Told(tell), Exchange("fact", noun.asks(told, held_out), answer), _ABOUT[noun.field])
+
+
+def _asked_of(noun: Noun, told: Sequence[Trait]) -> bool:
+    """Whether callers who ask for something that is told may mean this noun: `Who is your best friend?`"""
+    word = noun.word.split()[-1]
+    return any(word in words_of(ask) for trait in told for ask in trait.exchange.asks)
 
 
 def in_third_person(text: str, subject: str, pronoun: str) -> str:
@@ -118,8 +126,7 @@ def _verb(verb: str) -> str:
 
 def _filled(text: str, fields: Mapping[str, str]) -> str:
     """The text with its {fields}, its articles right and its numbers in words."""
-    filled = re.sub(r"\ba (?=(\w+))", lambda found: f"{article(found[1])} ", text.format(**fields))
-    return spell_numbers(filled)
+    return spell_numbers(with_articles(text.format(**fields)))
 
 
 def _fields(rng: random.Random, job: str, held_out: bool) -> dict[str, str]:

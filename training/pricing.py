@@ -6,7 +6,7 @@ from core.engine.spoken_numbers import spell_numbers
 from training.catalogue import last_word, part_name, short_name
 from training.episodes import Exchange
 from training.facts import Fact, framed
-from training.goods import Good, capital, words_of
+from training.goods import Good, capital, with_articles, words_of
 from training.numbers import written_price
 from training.phrases import Groups, good_phrases, phrases, wordings
 from training.prompts import Style, Told, told_about
@@ -47,9 +47,10 @@ def _price_list(rng: random.Random, style: Style, goods: tuple[Good, ...], verb:
     if len(goods) > 1 and rng.random() < _IN_A_ROW:
         return in_a_row(told, rng.choice(forms["series"]), rng.choice(forms["series_joins"]))
     every = rng.choice(_sentences(goods)) if rng.random() < 0.5 else ""
-    return " ".join(
+    sentences = (
         (every or rng.choice(_sentences((good,)))).format(**fields) for good, fields in zip(goods, told, strict=True)
     )
+    return with_articles(" ".join(sentences))
 
 
 def _sentences(goods: tuple[Good, ...]) -> list[str]:
@@ -95,7 +96,7 @@ def price_fields(rng: random.Random, style: Style, good: Good, verb: str) -> dic
         "Plural": capital(good.plural),
         "price": price,
         "Price": capital(price),
-        "each": amount if good.count == "some" else f"{amount} each",
+        "each": price if good.unit or good.count == "some" else f"{amount} each",
         "be": good.be,
         "are": "is" if good.count == "some" else "are",
         "s": "" if many else "s",

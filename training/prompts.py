@@ -39,7 +39,9 @@ _TO_THE_AGENT = re.compile(
 _FILLERS = {0: 0.34, 1: 0.28, 2: 0.2, 3: 0.1, 5: 0.08}
 """How many sentences that no caller asks about stand between the facts: many in a chatty prompt."""
 
-
+_JOINED, _MOST_JOINED = 0.25, 24
+"""How often a statement goes on in the sentence of the one before it, and the most words of such a sentence."""
+_JOINS = (", and ", ", and ", " and ", "; ", ", but ", ", while ")
 MOST_WORDS = 72
 """A prompt with as many words gets no sentences besides: it takes half of a short training conversation."""
 
@@ -109,6 +111,8 @@ def written(rng: random.Random, style: Style, begin: str, late: str, told: Seque
         if room < 0:
             break
         entries.insert(rng.randint(0, len(entries)), filler)
+    if style.listing not in ("questions", "topics"):
+        entries = _joined(rng, entries)
     if late and style.listing in ("prose", "semicolons", "questions") and rng.random() < 0.5:
         entries.insert(rng.randint(0, len(entries)), Told(late))
         late = ""
@@ -118,6 +122,28 @@ def written(rng: random.Random, style: Style, begin: str, late: str, told: Seque
     parts = (begin, lead, _listed(rng, style.listing, entries), late)
     # Each line is spelled by itself; then the breaks go, since the tokenizer has none.
     return " ".join(spell_numbers(" ".join(filter(None, parts))).split())
+
+
+def _joined(rng: random.Random, entries: list[Told]) -> list[Told]:
+    """The same, some of them two in a sentence: of what is told there, callers want one."""
+    kept: list[Told] = []
+    for entry in entries:
+        if kept and _go_together(kept[-1].text, entry.text) and rng.random() < _JOINED:
+            first = kept.pop().text.removesuffix(".")
+            entry = Told(f"{first}{rng.choice(_JOINS)}{entry.text[0].lower()}{entry.text[1:]}")
+        kept.append(entry)
+    return kept
+
+
+def _go_together(first: str, second: str) -> bool:
+    """Whether both are short statements, each a sentence by itself, and the second may begin with a small letter."""
+    both = f"{first} {second}"
+    return (
+        len(both.split()) <= _MOST_JOINED
+        and all(text.endswith(".") and not re.search(r"[:;\n]|[.!?] ", text) for text in (first, second))
+        and not _TO_THE_AGENT.search(both)
+        and second.split()[0] in choices(table("prompts")["statements"])
+    )
 
 
 def _listed(rng: random.Random, listing: str, entries: list[Told]) -> str:

@@ -107,13 +107,20 @@ def _facts(
     rng.shuffle(others)
     facts = [goods_and_prices(rng, style, goods, verb, held_out)] if goods else []
     facts.append(first)
+    said = sum(_spoken_words(fact) for fact in facts)
     for fact in others:
-        if sum(len(other.told.text.split()) for other in facts) < target:
+        if said < target:
             facts.append(fact)
+            said += _spoken_words(fact)
     rng.shuffle(facts)
     known = [group for fact in facts for group in fact.groups]
     topics = [fact.told.topic for fact in facts if fact.told.topic]
     return facts, [*known, *absent(rng, trade, goods, verb, known, topics, held_out)]
+
+
+def _spoken_words(fact: Fact) -> int:
+    """The words of what is told, numbers spelled: `$895` has five."""
+    return len(spell_numbers(fact.told.text).split())
 
 
 def _goods(rng: random.Random, trade: dict[str, Any], currency: str, held_out: bool) -> tuple[tuple[Good, ...], str]:

@@ -18,6 +18,9 @@ from core.errors import CheckpointError
 
 MAGNITUDES = "_scb"
 """What the name of a matrix's magnitudes ends with."""
+FLOATING = ("F64", "F32", "F16", "BF16")
+"""The dtypes of tensors that have not 8 bits, as safetensors calls them."""
+SHOWN_PROBLEMS = 8
 
 
 class StoredWeights:
@@ -25,13 +28,19 @@ class StoredWeights:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        stored = set(file.keys())
-        self._quantized = {name for name in stored if file.get_slice(name).get_dtype() == "I8"}
-        self.names = stored - {name + MAGNITUDES for name in self._quantized}
+        dtypes = {name: file.get_slice(name).get_dtype() for name in sorted(file.keys())}
+        self.quantized = {name for name, dtype in dtypes.items() if dtype == "I8"}
+        self.names = dtypes.keys() - {name + MAGNITUDES for name in self.quantized}
         self.problems = [
+            f"{name} has the dtype {dtype}, not {' or '.join(FLOATING)}"
+            for name, dtype in dtypes.items()
+            if dtype not in FLOATING and name not in self.quantized
+        ] + [
             f"{name} has 8 bits, and no {name}{MAGNITUDES} has a number for each of its rows"
-            for name in sorted(self._quantized)
-            if name + MAGNITUDES not in stored or self.shape(name + MAGNITUDES) != self.shape(name)[:1]
+            for name in sorted(self.quantized)
+            if len(self.shape(name)) != 2
+            or name + MAGNITUDES not in dtypes
+            or self.shape(name + MAGNITUDES) != self.shape(name)[:1]
         ]
 
     def shape(self, name: str) -> list[int]:
@@ -39,18 +48,23 @@ class StoredWeights:
         shape: list[int] = self._file.get_slice(name).get_shape()
         return shape
 
-    def rows(self, name: str, count: int | None = None) -> Tensor:
-        """The first rows of a tensor, or all; float32 where it has 8 bits."""
-        tensor: Tensor = self._file.get_slice(name)[:count]
-        if name not in self._quantized:
-            return tensor
-        magnitudes = self._file.get_slice(name + MAGNITUDES)[:count]
-        return dequantize(tensor, magnitudes.float() / INT8_MAX, torch.float32)
+    def rows(self, name: str, count: int) -> Tensor:
+        """The first rows of a tensor; bfloat16 where it has 8 bits, so that it is the same on every device, and CPUs
+        can pack it."""
+        if name not in self.quantized:
+            rows: Tensor = self._file.get_slice(name)[:count]
+            return rows
+        return dequantize(*self.integers(name, count), torch.float32).to(torch.bfloat16)
 
-    def nearest_bfloat16(self, name: str, count: int | None = None) -> Tensor:
-        """The same, but bfloat16 where it has 8 bits: what such weights were made from, on every device alike."""
-        tensor = self.rows(name, count)
-        return tensor.to(torch.bfloat16) if name in self._quantized else tensor
+    def integers(self, name: str, count: int) -> tuple[Tensor, Tensor]:
+        """The first rows of a matrix that has 8 bits, int8[count, columns], and their scales, float32[count]."""
+        integers, magnitudes = (self._file.get_slice(stored)[:count] for stored in (name, name + MAGNITUDES))
+        return integers, magnitudes.float() / INT8_MAX
+
+    def tensor(self, name: str) -> Tensor:
+        """A whole tensor, of any shape, as `rows` gives it."""
+        tensor: Tensor = self._file.get_tensor(name)
+        return self.rows(name, len(tensor)) if name in self.quantized else tensor
 
 
 @contextmanager
@@ -69,13 +83,27 @@ def open_safetensors(path: Path) -> Any:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, those in 8 bits as bfloat16. Raises CheckpointError when it is none or broken."""
+    """All tensors of a file, those in 8 bits as bfloat16.
+
+    Raises CheckpointError when it is none or broken, or naming every tensor that cannot be read.
+    """
     with open_weights(path) as stored:
-        return {name: stored.nearest_bfloat16(name) for name in sorted(stored.names)}
+        raise_problems(path, stored.problems)
+        return {name: stored.tensor(name) for name in sorted(stored.names)}
+
+
+def raise_problems(path: Path, problems: list[str]) -> None:
+    """Raise CheckpointError with the first of the problems, if there are any."""
+    if problems:
+        more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise CheckpointError(f"{path} does not fit its config: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}.")
 
 
 def in_8_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What to store of some tensors so that matrices, `[rows, columns]`, take 8 bits a weight; others stay."""
+    """What to store of some tensors so that matrices, `[rows, columns]`, take 8 bits a weight; others stay.
+
+    A matrix becomes int8 of its shape, beside float32[rows] of magnitudes.
+    """
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.dim() == 2:

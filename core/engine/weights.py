@@ -15,14 +15,13 @@ from core.engine.call import FRAME_SAMPLES, SAMPLE_RATE
 from core.engine.linear import Int8Linear, Linear
 from core.engine.lm import LanguageModel
 from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralShape
-from core.engine.stored_weights import open_safetensors, open_weights
+from core.engine.stored_weights import open_safetensors, open_weights, raise_problems
 from core.errors import CheckpointError
 
 PER_STEP = re.compile(r"(depformer_in|depformer_emb|linears|depformer\.layers\.\d+\.gating)\.(\d+)\.")
 """The names of tensors that a checkpoint has once for each depformer step."""
 STACKED = re.compile(r"depformer\.layers\.\d+\.self_attn\.(in_proj_weight|out_proj\.weight)")
 """The names of tensors in which a checkpoint stacks all depformer steps along the first dimension."""
-SHOWN_PROBLEMS = 8
 
 
 def load_language_model(lm: LanguageModel, path: Path) -> None:
@@ -47,9 +46,12 @@ def load_language_model(lm: LanguageModel, path: Path) -> None:
             if shape != list(parameter.shape):
                 problems.append(f"{name} has shape {file.shape(name)}, not {list(parameter.shape)}")
             elif not problems and name in matrices:
-                matrices[name].quantize(file.rows(name, rows))
+                if name in file.quantized:
+                    matrices[name].fill(*file.integers(name, rows))
+                else:
+                    matrices[name].quantize(file.rows(name, rows))
             elif not problems:
-                parameter.data.copy_(file.nearest_bfloat16(name, rows))
+                parameter.data.copy_(file.rows(name, rows))
     raise_problems(path, problems)
     for module in lm.modules():
         if isinstance(module, Linear):
@@ -106,10 +108,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object.")
     return content
-
-
-def raise_problems(path: Path, problems: list[str]) -> None:
-    """Raise CheckpointError with the first of the problems, if there are any."""
-    if problems:
-        more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-        raise CheckpointError(f"{path} does not fit its config: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}.")
