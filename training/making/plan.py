@@ -12,7 +12,7 @@ RESERVE_S, SMALL_RESERVE_S = 25.0, 4.0
 """Seconds at the end in which nothing is to learn: what there is is packed."""
 GRACE = 0.4
 """The share of them for which something may still learn that was slow to begin."""
-STARTUP_S = 20.0
+STARTUP_S = 40.0
 """Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
 SMALL_LEARNS_S = 6.0
 """Seconds for which a rehearsal learns."""
