@@ -11,7 +11,7 @@ from training.texts import table
 
 _PREPOSITIONS = (" of ", " to ", " with ", " in ", " for ", " at ")
 _SPOKEN_AS_VOWELS = ("hour", "honest", "x ray", "8", "English", "Italian", "Arabic")
-_SPOKEN_AS_CONSONANTS = ("used", "uni", "ukulele", "urine", "one")
+_SPOKEN_AS_CONSONANTS = ("use", "usual", "uti", "eu", "once", "uni", "ukulele", "urine", "one")
 _CENTS = (50, 50, 50, 25, 75, 20, 80)
 
 

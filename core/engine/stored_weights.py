@@ -19,8 +19,9 @@ from core.errors import CheckpointError
 MAGNITUDES = "_scb"
 """What the name of a matrix's magnitudes ends with."""
 FLOATING = ("F64", "F32", "F16", "BF16")
-"""The dtypes of tensors that have not 8 bits, as safetensors calls them."""
+"""The floating-point dtypes that may be stored, as safetensors calls them."""
 SHOWN_PROBLEMS = 8
+"""Problems that an error names; of more it says how many there are."""
 
 
 class StoredWeights:
@@ -63,8 +64,10 @@ class StoredWeights:
 
     def tensor(self, name: str) -> Tensor:
         """A whole tensor, of any shape, as `rows` gives it."""
+        if name in self.quantized:
+            return self.rows(name, self.shape(name)[0])
         tensor: Tensor = self._file.get_tensor(name)
-        return self.rows(name, len(tensor)) if name in self.quantized else tensor
+        return tensor
 
 
 @contextmanager
@@ -85,7 +88,7 @@ def open_safetensors(path: Path) -> Any:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """All tensors of a file, those in 8 bits as bfloat16.
 
-    Raises CheckpointError when it is none or broken, or naming every tensor that cannot be read.
+    Raises CheckpointError when it is none or broken, or naming tensors that cannot be read.
     """
     with open_weights(path) as stored:
         raise_problems(path, stored.problems)

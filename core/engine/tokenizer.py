@@ -10,7 +10,6 @@ import numpy as np
 import sentencepiece
 
 from core.engine.architecture import END_OF_PADDING, PADDING
-from core.engine.price_sentences import one_price_a_sentence
 from core.engine.prompt import SYSTEM_TAG, Tokens, without_system_tags
 from core.engine.spoken_numbers import spell_numbers
 from core.errors import CheckpointError, SayError
@@ -49,8 +48,8 @@ def spelled(text: str) -> str:
 class SentencePieceTokenizer:
     """The checkpoint's own SentencePiece model. Raises CheckpointError when the file holds none.
 
-    With `spell`, numbers in prompts and sentences are written as one says them, and words without hyphens, since the
-    model was trained without either; and the prices of a prompt stand in sentences of their own, which it reads best.
+    With `spell`, numbers in prompts and sentences are written as one says them, and words without hyphens: the model
+    was trained without either.
     """
 
     def __init__(self, path: Path, spell: bool = False) -> None:
@@ -62,7 +61,6 @@ class SentencePieceTokenizer:
 
     def prompt(self, text: str) -> Tokens:
         words = self._spelled(without_system_tags(text))
-        words = one_price_a_sentence(words) if self._spell else words
         if not words:
             return np.empty(0, dtype=np.int64)
         return np.array(self._processor.encode(f"{SYSTEM_TAG} {words} {SYSTEM_TAG}"), dtype=np.int64)
