@@ -1,4 +1,4 @@
-"""What measurements share: the time that work takes, and the speed and the use of a device's memory, a dtype's name."""
+"""What measurements share: the time that work takes, the speed and the use of a device's memory, and dtypes' names."""
 
 import gc
 import time

@@ -38,10 +38,10 @@ _TO_THE_AGENT = re.compile(
 """How sentences begin that no agent says to a caller."""
 _FILLERS = {0: 0.34, 1: 0.28, 2: 0.2, 3: 0.1, 5: 0.08}
 """How many sentences that no caller asks about stand between the facts: many in a chatty prompt."""
-
 _JOINED, _MOST_JOINED = 0.25, 24
 """How often a statement goes on in the sentence of the one before it, and the most words of such a sentence."""
 _JOINS = (", and ", ", and ", " and ", "; ", ", but ", ", while ")
+"""What stands between the two; the first, which is what most people write, comes twice as often as each other."""
 MOST_WORDS = 72
 """A prompt with as many words gets no sentences besides: it takes half of a short training conversation."""
 
@@ -125,7 +125,7 @@ def written(rng: random.Random, style: Style, begin: str, late: str, told: Seque
 
 
 def _joined(rng: random.Random, entries: list[Told]) -> list[Told]:
-    """The same, some of them two in a sentence: of what is told there, callers want one."""
+    """The entries, some neighbours joined into one sentence, of which a caller wants to know one half."""
     kept: list[Told] = []
     for entry in entries:
         if kept and _go_together(kept[-1].text, entry.text) and rng.random() < _JOINED:

@@ -103,16 +103,13 @@ class Int8Linear(Linear):
         """Fill the layer from a checkpoint's tensor, some rows at a time."""
         for start in range(0, len(weight), QUANTIZED_ROWS):
             rows = slice(start, start + QUANTIZED_ROWS)
-            self._fill(rows, *quantize(weight[rows].to(self.weight.device)))
+            integers, self.scale[rows] = quantize(weight[rows].to(self.weight.device))
+            self.weight.data[rows] = pair(integers)
 
     def fill(self, integers: Tensor, scale: Tensor) -> None:
         """Fill the layer from what is quantized already: int8[steps * out_features, in_features], and its scales."""
-        for start in range(0, len(integers), QUANTIZED_ROWS):
-            rows = slice(start, start + QUANTIZED_ROWS)
-            self._fill(rows, integers[rows].to(self.weight.device), scale[rows])
-
-    def _fill(self, rows: slice, integers: Tensor, scale: Tensor) -> None:
-        self.weight.data[rows], self.scale[rows] = pair(integers), scale
+        self.weight.data.copy_(pair(integers))
+        self.scale.copy_(scale)
 
 
 def fused_linear(x: Tensor, weight: Tensor, scale: Tensor | None = None, **options: Any) -> Tensor:
