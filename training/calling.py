@@ -18,6 +18,7 @@ from training.goods import Good
 from training.manners import pause, said
 from training.nouns import nouns, told_of_good, told_of_nouns
 from training.phrases import good_wordings, wordings
+from training.portraits import portrait_asks
 from training.pricing import indirect_asks, price_asks
 from training.scripts import episode, loose_phrases, shipped_episodes
 from training.texts import table
@@ -31,10 +32,10 @@ RAMBLING, SALAD = 0.3, 0.5
 """The share of such lines, and how many of them are words in no order."""
 IN_A_ROW = {"kokoro": 5}
 """Lines that one caller says: of Kokoro's several, which are spoken in a breath."""
-PRICES, ABOUT, NOUNS, RULES, LIVES = 0.23, 0.12, 0.12, 0.18, 0.06
+PRICES, ABOUT, NOUNS, RULES, LIVES, PORTRAITS = 0.19, 0.1, 0.09, 0.14, 0.05, 0.19
 """The shares of the other lines that ask for prices and for what else is told of goods, each good of all in turn; for
-what is told of other nouns, the rules of all trades, and facts of lives. A persona that is drawn anew has other ones
-than those of a shard."""
+what is told of other nouns, the rules of all trades, facts of lives, and what portraits tell. A persona that is drawn
+anew has other ones than those of a shard."""
 INDIRECT = 0.35
 """How often the price of a good is asked for in words of its own, where there are some."""
 SALAD_WORDS = (3, 9)
@@ -91,6 +92,8 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
                 wishes = rng.choice(rules)
             elif draw < PRICES + ABOUT + NOUNS + RULES + LIVES:
                 wishes = rng.choice(lives)
+            elif draw < PRICES + ABOUT + NOUNS + RULES + LIVES + PORTRAITS:
+                wishes = rng.choice(portrait_asks())
             else:
                 (wishes,) = rng.choices(kinds, weights)
             wish = rng.choice(wishes)

@@ -15,6 +15,7 @@ from core.engine.tokenizer import spelled
 from training.episodes import Episode, Exchange, Turn
 from training.goods import all_goods
 from training.phrases import FEELINGS, feelings, garbled, good_phrases, loose, phrases, unrelated
+from training.portraits import portrait
 from training.services import service
 from training.talks import crisis, talk, teacher
 from training.texts import choices, table
@@ -32,7 +33,7 @@ __all__ = [
     "shipped_episodes",
 ]
 
-KINDS = {"service": 0.62, "playful": 0.08, "talk": 0.21, "teacher": 0.05, "crisis": 0.04}
+KINDS = {"service": 0.38, "playful": 0.04, "talk": 0.14, "portrait": 0.36, "teacher": 0.04, "crisis": 0.04}
 """The kinds of episodes and their shares."""
 SHIPPED_PERSONAS = Path(__file__).parents[1] / "personas"
 """The personas that come with the service."""
@@ -66,7 +67,7 @@ def episode(rng: random.Random, kind: str | None = None, held_out: bool = False)
         return service(rng, held_out)
     if kind == "playful":
         return service(rng, held_out, playful=True)
-    makers = {"talk": talk, "teacher": teacher, "crisis": crisis}
+    makers = {"talk": talk, "portrait": portrait, "teacher": teacher, "crisis": crisis}
     if kind not in makers:
         raise ValueError(f"There is no kind {kind!r} of episode; choose one of {', '.join(KINDS)}.")
     return makers[kind](rng, held_out)

@@ -51,20 +51,31 @@ def service(rng: random.Random, held_out: bool = False, playful: bool = False) -
     told = [Told(trade["manner"])] if "manner" in trade else []
     told += [fact.told for fact in facts]
     prompt = written(rng, chosen_style, begin, late, told, fillers(rng, asides="asides"))
-    groups += _small_talk(rng, fields, held_out)
-    exchanges = (*chosen(rng, groups, _ANSWER_WORDS), garbled(rng, held_out), _goodbye(rng, fields, held_out))
-    exchanges = tuple(replace(exchange, answer=spell_numbers(exchange.answer)) for exchange in exchanges)
-    greeting = _greeting(rng, trade, fields)
+    exchanges = company_exchanges(rng, groups, fields, held_out)
+    greeting = company_greeting(rng, fields, trade.get("hello", ""))
     kind = "playful" if playful else "service"
     return Episode(kind, prompt, person.name, person.first, company, greeting, exchanges, phrases("sorry", held_out))
 
 
-def _greeting(rng: random.Random, trade: dict[str, Any], fields: dict[str, str]) -> str:
+def company_exchanges(
+    rng: random.Random, groups: Groups, fields: dict[str, str], held_out: bool
+) -> tuple[Exchange, ...]:
+    """What is asked of somebody at work: some of `groups`, which are about the prompt, and what anybody is asked.
+
+    `fields` are `name`, `first` and `company`, the company's `kind` with its article, and `trade` without.
+    """
+    asked = groups + _small_talk(rng, fields, held_out)
+    exchanges = (*chosen(rng, asked, _ANSWER_WORDS), garbled(rng, held_out), _goodbye(rng, fields, held_out))
+    return tuple(replace(exchange, answer=spell_numbers(exchange.answer)) for exchange in exchanges)
+
+
+def company_greeting(rng: random.Random, fields: dict[str, str], hello: str = "") -> str:
+    """How somebody at work answers the phone; with `hello`, mostly by that word."""
     answers = table("answers")
     if not fields["name"]:
         return pick(rng, answers["greetings_no_name"], **fields, help=answers["help"])
-    if "hello" in trade and rng.random() < 0.7:
-        return pick(rng, answers["greetings_playful"], hello=trade["hello"], **fields, help=answers["help"])
+    if hello and rng.random() < 0.7:
+        return pick(rng, answers["greetings_playful"], hello=hello, **fields, help=answers["help"])
     return pick(rng, answers["greetings"], **fields, help=answers["help"])
 
 

@@ -71,7 +71,7 @@ def talk(rng: random.Random, held_out: bool = False) -> Episode:
         job_answer = pick(rng, answers, work=f"{article(job)} {job}", job=job, nature=nature, a=article(nature))
         groups.append((1.5, (Exchange("job", wordings(talks["job_asks"], held_out), job_answer),)))
     greeting = pick(rng, talks["greetings"], **fields)
-    return _episode(rng, "talk", prompt, person, greeting, groups, held_out, talks["help"])
+    return person_episode(rng, "talk", prompt, person, greeting, groups, held_out, talks["help"])
 
 
 def _work(rng: random.Random, style: Style, held_out: bool) -> list[Fact]:
@@ -105,7 +105,7 @@ def crisis(rng: random.Random, held_out: bool = False) -> Episode:
     job = Exchange("job", wordings(talks["job_asks"], held_out), f"I am {role}.")
     groups: Groups = [(3.0, (what,)), (2.0, (where,)), (3.0, (advice,)), (1.0, (job,))]
     greeting = pick(rng, talks["crisis_greetings"], first=person.first, trouble=trouble)
-    return _episode(
+    return person_episode(
         rng,
         "crisis",
         prompt,
@@ -131,7 +131,7 @@ def teacher(rng: random.Random, held_out: bool = False) -> Episode:
     lessons = [lesson.split(" | ") for lesson in rng.sample(talks["lessons"], 4)]
     groups: Groups = [(2.0, (Exchange("lesson", wordings(ask, held_out), told),)) for ask, told in lessons]
     groups.append((6.0, (Exchange("name", phrases("name", held_out), name),)))
-    return _episode(
+    return person_episode(
         rng,
         "teacher",
         prompt,
@@ -147,10 +147,12 @@ def _plain(rng: random.Random, held_out: bool) -> Episode:
     talks = table("talks")
     name = Exchange("name", phrases("name", held_out), pick(rng, talks["no_name"]))
     greeting = pick(rng, talks["greetings_no_name"])
-    return _episode(rng, "talk", _ENJOYS, names.Person("", ""), greeting, [(3.0, (name,))], held_out, talks["help"])
+    return person_episode(
+        rng, "talk", _ENJOYS, names.Person("", ""), greeting, [(3.0, (name,))], held_out, talks["help"]
+    )
 
 
-def _episode(
+def person_episode(
     rng: random.Random,
     kind: str,
     prompt: str,
@@ -161,6 +163,10 @@ def _episode(
     help_offers: str,
     thing: str = "",
 ) -> Episode:
+    """An episode with somebody who works for no company: some of `groups`, and what anybody is asked.
+
+    `help_offers` are ways to offer help, or to go on talking, and `thing` is what somebody in trouble is near.
+    """
     if all(exchange.kind != "name" for _, group in groups for exchange in group):
         name = answer(rng, "name", "talk", name=person.name, first=person.first)
         groups = [*groups, (6.0, (Exchange("name", phrases("name", held_out), name),))]

@@ -20,7 +20,7 @@ def words(name: str) -> tuple[str, ...]:
 @cache
 def table(name: str) -> Any:
     """What `texts/NAME.yaml` holds. It is shared: read it only."""
-    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    return yaml.load((FOLDER / f"{name}.yaml").read_text(), Loader=yaml.CSafeLoader)
 
 
 def choices(value: str | list[str]) -> tuple[str, ...]:

@@ -1,0 +1,82 @@
+"""Portraits: every slot is filled, what is asked is answered out of the prompt, and one in ten is held out whole."""
+
+import random
+import re
+
+import pytest
+
+from core.engine.spoken_numbers import number_in_words
+from training.catalogue import askable, part_names
+from training.episodes import Episode
+from training.phrases import is_held_out
+from training.portraits import Portrait, portrait, portrait_asks, portraits
+from training.pricing import price_asks
+
+pytestmark = pytest.mark.training
+ALL = (*portraits(), *portraits(held_out=True))
+SLOT = re.compile(r"\{(\w+)\}")
+SPOKEN = re.compile(r"[A-Za-z][A-Za-z' ,.?]*[.?]")
+NUMBERS = {word for number in range(1000) for word in number_in_words(str(number)).split()} - {"and", "one"}
+
+
+@pytest.fixture(scope="module")
+def episodes() -> list[Episode]:
+    rng = random.Random(3)
+    return [portrait(rng) for _ in range(3000)]
+
+
+def named(one: Portrait) -> str:
+    return one.opening
+
+
+@pytest.mark.parametrize("one", ALL, ids=named)
+def test_slots_are_declared_and_used(one: Portrait) -> None:
+    given = {"name", "first"} | ({"company"} if one.companies else set())
+    texts = [one.opening, *(statement.text for statement in one.statements)]
+    used = {slot for text in texts for slot in SLOT.findall(text)}
+    assert used <= given | one.draws.keys()
+    assert one.draws.keys() <= used
+    assert {"name", "first"} & set(SLOT.findall(one.opening))
+    assert not one.companies or "{company}" in one.opening
+    for statement in one.statements:
+        for fact in statement.facts:
+            assert set(SLOT.findall(fact.answer)) <= set(SLOT.findall(statement.text)), fact.answer
+
+
+@pytest.mark.parametrize("one", ALL, ids=named)
+def test_a_wording_asks_for_one_thing_and_can_be_spoken(one: Portrait) -> None:
+    asks = [ask for statement in one.statements for fact in statement.facts for ask in fact.wordings()]
+    assert len(asks) == len(set(asks))
+    assert all(SPOKEN.fullmatch(ask) for ask in asks), [ask for ask in asks if not SPOKEN.fullmatch(ask)]
+
+
+def test_numbers_of_answers_stand_in_the_prompt(episodes: list[Episode]) -> None:
+    for one in episodes:
+        told = set(re.findall(r"[a-z']+", one.prompt.lower()))
+        for exchange in one.exchanges:
+            if exchange.kind == "fact":
+                assert set(re.findall(r"[a-z']+", exchange.answer.lower())) & NUMBERS <= told, (exchange, one.prompt)
+
+
+def test_statements_are_left_out_and_their_questions_refused(episodes: list[Episode]) -> None:
+    lengths = sorted(len(one.prompt.split()) for one in episodes)
+    assert lengths[len(lengths) // 10] >= 25
+    assert lengths[-1] <= 120
+    facts = [exchange for one in episodes for exchange in one.exchanges if exchange.kind == "fact"]
+    untold = [exchange for one in episodes for exchange in one.exchanges if exchange.kind == "no_fact"]
+    assert 0.02 * len(facts) < len(untold) < 0.3 * len(facts)
+    assert all(re.search(r"\b(not|nobody|no|cannot|rather|us)\b", exchange.answer) for exchange in untold)
+    assert len({one.prompt for one in episodes}) == len(episodes)
+
+
+def test_held_out_portraits_are_never_trained_on() -> None:
+    rng = random.Random(4)
+    unseen = [portrait(rng, held_out=True) for _ in range(200)]
+    assert all(is_held_out(one.opening) for one in portraits(held_out=True))
+    assert not any(is_held_out(one.opening) for one in portraits())
+    trained = {ask for asks in portrait_asks() for ask in asks}
+    asked = {ask for one in unseen for exchange in one.exchanges if exchange.kind == "fact" for ask in exchange.asks}
+    assert asked
+    assert not asked & trained
+    of_goods = {ask for good in (*askable(), *part_names().values()) for ask in price_asks(good, held_out=True)}
+    assert not of_goods & trained

@@ -1,0 +1,202 @@
+"""Portraits: whole prompts of `texts/portraits/`, as people write them, with all that callers may ask because of each.
+
+Other prompts are put together of single facts in many forms. Those that people write have things in common that no
+such prompt has: several facts in a sentence, asides, what is clear without being said. Here they are written whole, and
+drawn anew each time are the names, numbers and words in them, which statements stand there, and in which order.
+"""
+
+import random
+from dataclasses import replace
+from functools import cache
+
+import msgspec
+
+from core.engine.spoken_numbers import spell_numbers
+from training import names
+from training.episodes import Episode, Exchange
+from training.facts import DAYS
+from training.goods import with_articles
+from training.numbers import price, written_price
+from training.phrases import Groups, is_held_out, part, phrases, pick
+from training.prompts import Style, Told, written
+from training.services import company_exchanges, company_greeting
+from training.talks import person_episode
+from training.texts import FOLDER, choices, table
+
+_PROSE = 0.75
+"""The share of portraits that stay prose; the others are lists."""
+_LISTINGS = ("dashes", "stars", "dots", "numbers", "lines", "semicolons")
+_SHUFFLED = 0.3
+"""How often statements come in another order than their author's."""
+_WORDS = (32, 68)
+"""Words of a prompt, numbers spelled: at least and at most, about."""
+_FACT, _UNTOLD = 2.8, 0.35
+"""Weights of what is asked because of a statement, and of what is asked though its statement has been left out."""
+_MOST_UNTOLD = 3
+_CENTS = (25, 50, 50, 75, 80, 95, 99)
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+
+
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that a statement tells: what the agent answers, and how callers ask, with ` / ` between wordings."""
+
+    answer: str
+    asks: str
+
+    def wordings(self, held_out: bool = False) -> tuple[str, ...]:
+        """How callers ask, as it can be spoken, in wordings of either part."""
+        return part(tuple(dict.fromkeys(_speakable(ask) for ask in choices(self.asks))), held_out)
+
+
+class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A sentence or two of a prompt, and what is asked because of it: nothing of an instruction."""
+
+    text: str
+    facts: tuple[Asked, ...] = ()
+
+
+class Portrait(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A prompt: how it opens, and its statements. `{slots}` in both are filled as `draws` says.
+
+    `role` is a company's kind or what a person is, `a climbing gym`; `companies`, last words of companies' names,
+    separated by commas, is empty for a person who works for nobody.
+    """
+
+    role: str
+    opening: str
+    statements: tuple[Statement, ...]
+    draws: dict[str, str] = {}
+    companies: str = ""
+
+
+@cache
+def portraits(held_out: bool = False) -> tuple[Portrait, ...]:
+    """All of them that are trained on, or the one in ten that is for evaluation only."""
+    tables = [table(f"portraits/{path.stem}") for path in sorted((FOLDER / "portraits").glob("*.yaml"))]
+    found = msgspec.convert([entry for entries in tables for entry in entries], tuple[Portrait, ...])
+    return tuple(portrait for portrait in found if is_held_out(portrait.opening) == held_out)
+
+
+@cache
+def portrait_asks() -> tuple[tuple[str, ...], ...]:
+    """The wordings of each fact that is trained on."""
+    return tuple(
+        fact.wordings() for portrait in portraits() for statement in portrait.statements for fact in statement.facts
+    )
+
+
+def portrait(rng: random.Random, held_out: bool = False) -> Episode:
+    """Somebody out of a portrait, at work or not."""
+    one = rng.choice(portraits(held_out))
+    person = names.person(rng, held_out)
+    company = names.company(rng, rng.choice(one.companies.split(", ")), held_out) if one.companies else ""
+    fields = {slot: _drawn(rng, kind, held_out) for slot, kind in one.draws.items()}
+    fields |= {"name": person.name, "first": person.first, "company": company}
+    begin = with_articles(spell_numbers(one.opening.format(**fields)))
+    told, left = _told_and_left(rng, one, fields, rng.randint(*_WORDS) - _spoken_words(begin))
+    if not any("{name}" in text for text in (one.opening, *(statement.text for statement in told))):
+        person = names.Person(person.first, person.first)
+        fields["name"] = person.first
+    listing = "prose" if rng.random() < _PROSE else rng.choice(_LISTINGS)
+    entries = [Told(with_articles(spell_numbers(statement.text.format(**fields)))) for statement in told]
+    prompt = written(rng, Style(listing, labelled=False, digits=True), begin, "", entries, [])
+    groups: Groups = [
+        (_FACT, (Exchange("fact", fact.wordings(held_out), _answer(fact, fields)),))
+        for statement in told
+        for fact in statement.facts
+    ]
+    untold = [fact for statement in left for fact in statement.facts]
+    refusal = table("answers")["no_answer"] if company else table("talks")["no_fact"]
+    groups += [
+        (_UNTOLD, (Exchange("no_fact", fact.wordings(held_out), pick(rng, refusal)),))
+        for fact in rng.sample(untold, min(_MOST_UNTOLD, len(untold)))
+    ]
+    if not company:
+        talks = table("talks")
+        greeting = pick(rng, talks["greetings"], **fields)
+        episode = person_episode(rng, "portrait", prompt, person, greeting, groups, held_out, talks["help"])
+        return replace(episode, exchanges=tuple(_spelled(exchange) for exchange in episode.exchanges))
+    fields |= {"kind": _speakable(one.role), "trade": _speakable(one.role.partition(" ")[2])}
+    exchanges = company_exchanges(rng, groups, fields, held_out)
+    if fields["trade"] not in prompt:
+        exchanges = tuple(exchange for exchange in exchanges if fields["trade"] not in exchange.answer)
+    greeting = company_greeting(rng, fields)
+    return Episode(
+        "portrait", prompt, person.name, person.first, company, greeting, exchanges, phrases("sorry", held_out)
+    )
+
+
+def _told_and_left(
+    rng: random.Random, portrait: Portrait, fields: dict[str, str], words: int
+) -> tuple[list[Statement], list[Statement]]:
+    """Statements of about so many words, of which one at least answers something, and those left out."""
+    order = sorted(portrait.statements, key=lambda statement: (not statement.facts) * 0.3 + rng.random())
+    told: list[Statement] = []
+    for statement in order:
+        if words > 0 or not any(one.facts for one in told):
+            told.append(statement)
+            words -= _spoken_words(statement.text.format(**fields))
+    left = [statement for statement in order if statement not in told]
+    if rng.random() >= _SHUFFLED:
+        told.sort(key=portrait.statements.index)
+    return told, left
+
+
+def _spoken_words(text: str) -> int:
+    return len(spell_numbers(text).split())
+
+
+def _answer(fact: Asked, fields: dict[str, str]) -> str:
+    return _speakable(with_articles(spell_numbers(fact.answer.format(**fields))))
+
+
+def _spelled(exchange: Exchange) -> Exchange:
+    return replace(exchange, answer=spell_numbers(exchange.answer))
+
+
+def _speakable(text: str) -> str:
+    """A line without what nobody pronounces: hyphens, and marks that only a reader sees."""
+    for mark, spoken in (("-", " "), ("!", "."), (";", ","), (":", ","), ('"', ""), ("...", ",")):
+        text = text.replace(mark, spoken)
+    return " ".join(text.split())
+
+
+def _drawn(rng: random.Random, kind: str, held_out: bool) -> str:
+    """What a slot is filled with; `kind` is of `texts/portraits/README.md`. Raises ValueError for an unknown one."""
+    if " / " in kind:
+        return rng.choice(choices(kind))
+    name, _, span = kind.partition(" ")
+    low, high = (int(bound) for bound in span.split("-")) if span else (1, 199)
+    if name in ("am", "pm") and high < low:
+        high += 12
+    number = rng.randint(low, high)
+    match name:
+        case "money":
+            return written_price(rng, price(number), digits=True)
+        case "cents":
+            return written_price(rng, price(number, rng.choice(_CENTS)), digits=True)
+        case "number" | "house":
+            return str(number)
+        case "am" | "pm":
+            return f"{(number - 1) % 12 + 1}{rng.choice(('', '', '', ':30'))} {name}"
+        case "day":
+            return rng.choice(DAYS)
+        case "month":
+            return rng.choice(_MONTHS)
+        case "first":
+            return names.first_name(rng, held_out)
+        case "surname":
+            return names.surname(rng, held_out)
+        case "person":
+            return f"{names.first_name(rng, held_out)} {names.surname(rng, held_out)}"
+        case "road":
+            return names.road(rng)
+        case "town":
+            return names.town(rng)
+        case "phone":
+            return f"555-{rng.randint(0, 9999):04d}"
+        case _:
+            raise ValueError(f"{kind!r} is no kind of draw")
