@@ -30,6 +30,8 @@ _SHUFFLED = 0.3
 """How often statements come in another order than their author's."""
 _WORDS = (32, 68)
 """Words of a prompt, numbers spelled: at least and at most, about."""
+_OVER = 6
+"""How many more it may have because of its last statement."""
 _FACT, _UNTOLD = 2.8, 0.35
 """Weights of what is asked because of a statement, and of what is asked though its statement has been left out."""
 _MOST_UNTOLD = 3
@@ -136,9 +138,10 @@ def _told_and_left(
     order = sorted(portrait.statements, key=lambda statement: (not statement.facts) * 0.3 + rng.random())
     told: list[Statement] = []
     for statement in order:
-        if words > 0 or not any(one.facts for one in told):
+        size = _spoken_words(statement.text.format(**fields))
+        if size <= words + _OVER or not any(one.facts for one in told):
             told.append(statement)
-            words -= _spoken_words(statement.text.format(**fields))
+            words -= size
     left = [statement for statement in order if statement not in told]
     if rng.random() >= _SHUFFLED:
         told.sort(key=portrait.statements.index)
