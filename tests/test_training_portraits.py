@@ -58,6 +58,13 @@ def test_numbers_of_answers_stand_in_the_prompt(episodes: list[Episode]) -> None
                 assert set(re.findall(r"[a-z']+", exchange.answer.lower())) & NUMBERS <= told, (exchange, one.prompt)
 
 
+def test_an_unknown_kind_of_draw_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Portrait("a mill", "You are {name}, at {company}, with {bags}.", (), {"bags": "weight 2-9"}, "Mill")
+    monkeypatch.setattr("training.portraits.portraits", lambda held_out: (one,))
+    with pytest.raises(ValueError, match="'weight 2-9'"):
+        portrait(random.Random(0))
+
+
 def test_statements_are_left_out_and_their_questions_refused(episodes: list[Episode]) -> None:
     lengths = sorted(len(one.prompt.split()) for one in episodes)
     assert lengths[len(lengths) // 10] >= 25

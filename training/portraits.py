@@ -6,7 +6,6 @@ drawn anew each time are the names, numbers and words in them, which statements 
 """
 
 import random
-from dataclasses import replace
 from functools import cache
 
 import msgspec
@@ -97,30 +96,19 @@ def portrait(rng: random.Random, held_out: bool = False) -> Episode:
     company = names.company(rng, rng.choice(one.companies.split(", ")), held_out) if one.companies else ""
     fields = {slot: _drawn(rng, kind, held_out) for slot, kind in one.draws.items()}
     fields |= {"name": person.name, "first": person.first, "company": company}
-    begin = with_articles(spell_numbers(one.opening.format(**fields)))
-    told, left = _told_and_left(rng, one, fields, rng.randint(*_WORDS) - _spoken_words(begin))
+    begin = _filled(one.opening, fields)
+    told, left = _told_and_left(rng, one, fields, rng.randint(*_WORDS) - len(begin.split()))
     if not any("{name}" in text for text in (one.opening, *(statement.text for statement in told))):
         person = names.Person(person.first, person.first)
         fields["name"] = person.first
     listing = "prose" if rng.random() < _PROSE else rng.choice(_LISTINGS)
-    entries = [Told(with_articles(spell_numbers(statement.text.format(**fields)))) for statement in told]
+    entries = [Told(_filled(statement.text, fields)) for statement in told]
     prompt = written(rng, Style(listing, labelled=False, digits=True), begin, "", entries, [])
-    groups: Groups = [
-        (_FACT, (Exchange("fact", fact.wordings(held_out), _answer(fact, fields)),))
-        for statement in told
-        for fact in statement.facts
-    ]
-    untold = [fact for statement in left for fact in statement.facts]
-    refusal = table("answers")["no_answer"] if company else table("talks")["no_fact"]
-    groups += [
-        (_UNTOLD, (Exchange("no_fact", fact.wordings(held_out), pick(rng, refusal)),))
-        for fact in rng.sample(untold, min(_MOST_UNTOLD, len(untold)))
-    ]
+    groups = _asked(rng, told, left, fields, held_out)
     if not company:
         talks = table("talks")
         greeting = pick(rng, talks["greetings"], **fields)
-        episode = person_episode(rng, "portrait", prompt, person, greeting, groups, held_out, talks["help"])
-        return replace(episode, exchanges=tuple(_spelled(exchange) for exchange in episode.exchanges))
+        return person_episode(rng, "portrait", prompt, person, greeting, groups, held_out, talks["help"])
     fields |= {"kind": _speakable(one.role), "trade": _speakable(one.role.partition(" ")[2])}
     exchanges = company_exchanges(rng, groups, fields, held_out)
     if fields["trade"] not in prompt:
@@ -131,6 +119,23 @@ def portrait(rng: random.Random, held_out: bool = False) -> Episode:
     )
 
 
+def _asked(
+    rng: random.Random, told: list[Statement], left: list[Statement], fields: dict[str, str], held_out: bool
+) -> Groups:
+    """What is asked because of what is told, and a little of what has been left out, in vain."""
+    groups: Groups = [
+        (_FACT, (Exchange("fact", fact.wordings(held_out), _speakable(_filled(fact.answer, fields))),))
+        for statement in told
+        for fact in statement.facts
+    ]
+    untold = [fact for statement in left for fact in statement.facts]
+    refusals = table("answers")["no_answer"] if fields["company"] else table("talks")["no_fact"]
+    return groups + [
+        (_UNTOLD, (Exchange("no_fact", fact.wordings(held_out), pick(rng, refusals)),))
+        for fact in rng.sample(untold, min(_MOST_UNTOLD, len(untold)))
+    ]
+
+
 def _told_and_left(
     rng: random.Random, portrait: Portrait, fields: dict[str, str], words: int
 ) -> tuple[list[Statement], list[Statement]]:
@@ -138,7 +143,7 @@ def _told_and_left(
     order = sorted(portrait.statements, key=lambda statement: (not statement.facts) * 0.3 + rng.random())
     told: list[Statement] = []
     for statement in order:
-        size = _spoken_words(statement.text.format(**fields))
+        size = len(_filled(statement.text, fields).split())
         if size <= words + _OVER or not any(one.facts for one in told):
             told.append(statement)
             words -= size
@@ -148,16 +153,9 @@ def _told_and_left(
     return told, left
 
 
-def _spoken_words(text: str) -> int:
-    return len(spell_numbers(text).split())
-
-
-def _answer(fact: Asked, fields: dict[str, str]) -> str:
-    return _speakable(with_articles(spell_numbers(fact.answer.format(**fields))))
-
-
-def _spelled(exchange: Exchange) -> Exchange:
-    return replace(exchange, answer=spell_numbers(exchange.answer))
+def _filled(text: str, fields: dict[str, str]) -> str:
+    """The text with its slots filled, numbers in words, and the articles that go with them: `an eleven course menu`."""
+    return with_articles(spell_numbers(text.format(**fields)))
 
 
 def _speakable(text: str) -> str:
