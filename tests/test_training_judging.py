@@ -72,9 +72,11 @@ def test_facts(fact: Fact, said: str, right: bool) -> None:
     assert fact.right(said) is right
 
 
-def test_every_prompt_says_its_facts_and_no_caller_does() -> None:
-    everybody = strangers()
-    assert [sum(each.style == style for each in everybody) for style in ("service", "free")] == [14, 10]
+@pytest.mark.parametrize(("others", "counts"), [(False, [14, 10]), (True, [20, 12])])
+def test_every_prompt_says_its_facts_and_no_caller_does(others: bool, counts: list[int]) -> None:
+    everybody = strangers(others)
+    assert [sum(each.style == style for each in everybody) for style in ("service", "free")] == counts
+    assert len({each.name for each in everybody}) == len(everybody)
     for each in everybody:
         assert each.facts[0].kind == "name"
         assert each.name in each.greeting
@@ -86,7 +88,8 @@ def test_every_prompt_says_its_facts_and_no_caller_does() -> None:
 
 def test_names_are_nobodys_in_training() -> None:
     known = {*words("first_names"), *words("surnames")}
-    assert [each.name for each in strangers() if each.name in known and not is_held_out(each.name)] == []
+    everybody = (*strangers(), *strangers(others=True))
+    assert [each.name for each in everybody if each.name in known and not is_held_out(each.name)] == []
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,8 @@ def test_a_full_run_has_what_the_targets_ask_for() -> None:
     assert count["recording"] == 0
     assert len({(scene.kind, scene.seed) for scene in planned}) == len(planned)
     assert all(scene.stranger.style == "service" for scene in planned if scene.kind == "memory")
+    others = list(scenes(Scale(32, others=True), ["facts"], recorded=False))
+    assert {scene.stranger for scene in others} == set(strangers(others=True))
     few = list(scenes(Scale(6, quick=True), EVERY_KIND, recorded=True))
     assert len(few) < len(planned) / 3
     assert {scene.kind for scene in few} == set(EVERY_KIND)

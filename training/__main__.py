@@ -273,7 +273,8 @@ def recall(
 
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
-@click.option("--personas", type=int, help="How many strangers; 24, or 6 with --quick.")
+@click.option("--personas", type=int, help="How many strangers; all, or 6 with --quick.")
+@click.option("--others", is_flag=True, help="Those of a second hand: 32 instead of 24.")
 @click.option("--quick", is_flag=True, help="Fewer and shorter calls: about three minutes on two cores.")
 @click.option("--only", "kinds", multiple=True, help="Kinds of calls, such as facts; all when left out.")
 @click.option("--slots", type=int, help="How many calls are held at once; 32 on a CPU, 96 on a GPU.")
@@ -287,6 +288,7 @@ def judge(
     folder: Path,
     checkpoint: Path,
     personas: int | None,
+    others: bool,
     quick: bool,
     kinds: tuple[str, ...],
     slots: int | None,
@@ -299,12 +301,13 @@ def judge(
     """Strangers call, whose prompts, wordings and voices nano has never heard, and are judges of all it does."""
     import training.judging.stage as stage_of_judge
     from training.judging.scenes import Scale
+    from training.judging.strangers import strangers
 
     options = stage_of_judge.Options(
         checkpoint=checkpoint,
         cache=folder / "judge",
         teacher=folder / "speech" / "kokoro",
-        scale=Scale(personas or (6 if quick else 24), quick),
+        scale=Scale(personas or (6 if quick else len(strangers(others))), quick, others),
         kinds=stage_of_judge.kinds_named(kinds),
         slots=slots or (32 if device == "cpu" else 96),
         device=device,

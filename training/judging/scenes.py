@@ -61,6 +61,12 @@ class Scale:
 
     personas: int = 24
     quick: bool = False
+    others: bool = False
+    """Whether the personas are those of the second hand."""
+
+    def everybody(self) -> tuple[Stranger, ...]:
+        """Those of whom so many are called."""
+        return strangers(self.others)
 
     def wordings(self) -> range:
         """Which of each fact's wordings are asked, each in a call of its own."""
@@ -123,13 +129,13 @@ class Scene:
 
 def scenes(scale: Scale, kinds: Sequence[SceneKind], recorded: bool) -> Iterator[Scene]:
     """All calls of these kinds, the longest first. `recorded` says whether there is a recording to be played."""
-    everybody = chosen(scale.personas)
+    everybody = chosen(scale.everybody(), scale.personas)
     service = [each for each in everybody if each.style == "service"] or everybody
     for kind in kinds:
         if kind == "facts":
             for place, each in enumerate(everybody):
                 for wording in scale.wordings():
-                    number = strangers().index(each) * WORDINGS + wording
+                    number = scale.everybody().index(each) * WORDINGS + wording
                     yield Scene(kind, number, each, place + wording)
         elif kind != "recording" or recorded:
             count = 4 if kind == "recording" else scale.calls(kind)
@@ -138,11 +144,11 @@ def scenes(scale: Scale, kinds: Sequence[SceneKind], recorded: bool) -> Iterator
                 yield Scene(kind, number, among[number % len(among)], number)
 
 
-def chosen(count: int) -> list[Stranger]:
-    """So many personas, in each group of five three with service roles and two in free styles while there are any."""
-    service = iter([each for each in strangers() if each.style == "service"])
-    free = iter([each for each in strangers() if each.style == "free"])
-    order = [next(service if place % 5 < 3 else free, None) for place in range(2 * len(strangers()))]
+def chosen(everybody: Sequence[Stranger], count: int) -> list[Stranger]:
+    """So many of them, in each group of five three with service roles and two in free styles while there are any."""
+    service = iter([each for each in everybody if each.style == "service"])
+    free = iter([each for each in everybody if each.style == "free"])
+    order = [next(service if place % 5 < 3 else free, None) for place in range(2 * len(everybody))]
     return [each for each in order if each is not None][:count]
 
 

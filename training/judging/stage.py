@@ -31,7 +31,7 @@ from training.evaluate import check, recorded_lines
 from training.judge import judge as make_judge
 from training.judging.records import JudgedCall, judged, sounds_of
 from training.judging.scenes import Scale, Scene, SceneKind, StrangerCaller, scenes
-from training.judging.strangers import Stranger, strangers
+from training.judging.strangers import Stranger
 from training.judging.table import Heard, figures_of
 from training.judging.voices import StrangerVoices
 from training.mos import DistillMos
@@ -128,20 +128,21 @@ async def hold_calls(engine: SlotEngine, options: Options, report: Report) -> tu
     if voices.missing:
         report(voices.missing)
     recorded = recorded_lines(options.recording)
+    everybody = options.scale.everybody()
     planned = list(scenes(options.scale, options.kinds, bool(recorded)))
     callers: list[StrangerCaller] = []
 
     def plan(scene: Scene) -> PlannedCall:
         caller = StrangerCaller(scene, options.scale, voices, recorded)
         callers.append(caller)
-        prompt = Prompt(scene.stranger.prompt, engine.voice(voice_of(scene.stranger, agents)))
+        prompt = Prompt(scene.stranger.prompt, engine.voice(voice_of(scene.stranger, everybody, agents)))
         return PlannedCall(prompt, caller.frames(), Sampling(seed=scene.seed), scene.echo)
 
     calls: dict[int, JudgedCall] = {}
     kept = []
     async for place, recording in hold_together(engine, map(plan, planned), options.slots):
         scene, caller = planned[place], callers[place]
-        calls[place] = judged(scene, voice_of(scene.stranger, agents), caller, recording)
+        calls[place] = judged(scene, voice_of(scene.stranger, everybody, agents), caller, recording)
         if scene.kind == "facts" and scene.wording == 0:
             kept.append(Kept(place, sounds_of(recording, caller.turns)))
         report(f"{len(calls)} of {len(planned)} calls, {scene.kind} {scene.number}: {calls[place].greeting}")
@@ -149,9 +150,9 @@ async def hold_calls(engine: SlotEngine, options: Options, report: Report) -> tu
     return [calls[place] for place in range(len(planned))], kept
 
 
-def voice_of(stranger: Stranger, voices: Sequence[str]) -> str:
-    """The voice in which a stranger speaks: all are taken in turn."""
-    return voices[strangers().index(stranger) % len(voices)]
+def voice_of(stranger: Stranger, everybody: Sequence[Stranger], voices: Sequence[str]) -> str:
+    """The voice in which one of all strangers speaks: all voices are taken in turn."""
+    return voices[everybody.index(stranger) % len(voices)]
 
 
 def listen(
@@ -222,7 +223,7 @@ def teacher_lines(
         speaker = AGENTS.get(call.voice)
         if speaker is None:
             continue
-        text = next(each.greeting for each in strangers() if each.name == call.name)
+        text = next(each.greeting for each in options.scale.everybody() if each.name == call.name)
         key = zlib.crc32(json.dumps([text, msgspec.to_builtins(speaker)]).encode())
         path = options.cache / f"{call.name}-{key:08x}.wav"
         if not path.exists():

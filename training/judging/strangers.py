@@ -115,10 +115,15 @@ def lines() -> Lines:
 
 
 @cache
-def strangers() -> tuple[Stranger, ...]:
-    """All personas, those with service roles first; each is also asked for its name, in wordings of its own."""
-    service = _read("service_roles", tuple[Stranger, ...])
-    free = tuple(msgspec.structs.replace(each, style="free") for each in _read("free_styles", tuple[Stranger, ...]))
+def strangers(others: bool = False) -> tuple[Stranger, ...]:
+    """All personas, those with service roles first; each is also asked for its name, in wordings of its own.
+
+    The `others` are by a second hand: with them it can be seen whether what the first ones measure is luck.
+    """
+    folder = "others/" if others else ""
+    service = _read(f"{folder}service_roles", tuple[Stranger, ...])
+    free = _read(f"{folder}free_styles", tuple[Stranger, ...])
+    free = tuple(msgspec.structs.replace(each, style="free") for each in free)
     named, names = [], lines().name
     for number, each in enumerate((*service, *free)):
         asks = tuple(names[(number * WORDINGS + way) % len(names)] for way in range(WORDINGS))
