@@ -8,8 +8,7 @@ import pytest
 from core.engine.spoken_numbers import number_in_words
 from training.catalogue import askable, part_names
 from training.episodes import Episode
-from training.phrases import is_held_out
-from training.portraits import Portrait, portrait, portrait_asks, portraits
+from training.portraits import Asked, Portrait, Statement, portrait, portrait_asks, portraits
 from training.pricing import price_asks
 
 pytestmark = pytest.mark.training
@@ -45,7 +44,9 @@ def test_slots_are_declared_and_used(one: Portrait) -> None:
 
 @pytest.mark.parametrize("one", ALL, ids=named)
 def test_a_wording_asks_for_one_thing_and_can_be_spoken(one: Portrait) -> None:
-    asks = [ask for statement in one.statements for fact in statement.facts for ask in fact.wordings()]
+    facts = [fact for statement in one.statements for fact in statement.facts]
+    assert all(fact.wordings() for fact in facts)
+    asks = [ask for fact in facts for held_out in (False, True) for ask in fact.wordings(held_out)]
     assert len(asks) == len(set(asks))
     assert all(SPOKEN.fullmatch(ask) for ask in asks), [ask for ask in asks if not SPOKEN.fullmatch(ask)]
 
@@ -77,13 +78,31 @@ def test_statements_are_left_out_and_their_questions_refused(episodes: list[Epis
 
 
 def test_held_out_portraits_are_never_trained_on() -> None:
+    facts = [fact for one in portraits(held_out=True) for statement in one.statements for fact in statement.facts]
+    assert facts
+    assert {fact.wordings() for fact in facts}.isdisjoint(portrait_asks())
+    assert 0.04 < len(portraits(held_out=True)) / len(ALL) < 0.16
     rng = random.Random(4)
     unseen = [portrait(rng, held_out=True) for _ in range(200)]
-    assert all(is_held_out(one.opening) for one in portraits(held_out=True))
-    assert not any(is_held_out(one.opening) for one in portraits())
     trained = {ask for asks in portrait_asks() for ask in asks}
     asked = {ask for one in unseen for exchange in one.exchanges if exchange.kind == "fact" for ask in exchange.asks}
     assert asked
     assert not asked & trained
     of_goods = {ask for good in (*askable(), *part_names().values()) for ask in price_asks(good, held_out=True)}
     assert not of_goods & trained
+
+
+def test_days_and_months_of_a_portrait_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = {"a": "day", "b": "day", "c": "day", "from": "month", "to": "month"}
+    told = Statement("Shut on {a}, {b} and {c}, and from {from} to {to}.", (Asked("On {a}.", "When are you shut?"),))
+    one = Portrait("a mill", "You are {name}, at {company}.", (told,), draws, "Mill")
+    monkeypatch.setattr("training.portraits.portraits", lambda held_out: (one,))
+    rng = random.Random(5)
+    for _ in range(100):
+        found = re.findall(r"\b(?:[A-Z]\w+day|from \w+|to \w+)", portrait(rng).prompt.partition("hut on ")[2])
+        assert len(found) == 5
+        assert len({word.split()[-1] for word in found}) == 5
+
+
+def test_answers_begin_with_a_capital(episodes: list[Episode]) -> None:
+    assert [line for one in episodes for line in one.lines() if not line[0].isupper()] == []

@@ -274,7 +274,7 @@ def recall(
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
 @click.option("--personas", type=int, help="How many strangers; all, or 6 with --quick.")
-@click.option("--others", is_flag=True, help="Those of a second hand: 32 instead of 24.")
+@click.option("--others", is_flag=True, help="Personas by a second author: 32 instead of 24.")
 @click.option("--quick", is_flag=True, help="Fewer and shorter calls: about three minutes on two cores.")
 @click.option("--only", "kinds", multiple=True, help="Kinds of calls, such as facts; all when left out.")
 @click.option("--slots", type=int, help="How many calls are held at once; 32 on a CPU, 96 on a GPU.")

@@ -27,6 +27,8 @@ _EVERYWHERE = words_of(
 """Words that tell nothing about a subject."""
 _RULE = 2.8
 """The weight of an exchange about a rule: they are asked for about as often as prices."""
+_WHERE = 3.5
+"""The weight of where a company is."""
 _ADDRESS = "at {number} {road}"
 """The form of a place that is an address without its first word."""
 _ADDRESSES = 0.3
@@ -182,7 +184,13 @@ def place(rng: random.Random, style: Style, held_out: bool) -> Fact:
         answers = ("Our address is {}.", "The address is {}.")
     answer = spell_numbers(rng.choice(answers).format(where))
     exchange = Exchange("where", phrases("where", held_out), answer)
-    return Fact(told_about("our address", text.format(where=where)), ((3.5, (exchange,)),))
+    return Fact(told_about("our address", text.format(where=where)), ((_WHERE, (exchange,)),))
+
+
+def on_a_road(rng: random.Random, road: str, held_out: bool) -> tuple[float, tuple[Exchange, ...]]:
+    """What is asked because a prompt opens with where somebody works, `a bakery on Hill Street`, with its weight."""
+    answer = rng.choice(("We are on {}.", "You find us on {}.", "Come and see us on {}.", "Our address is {}."))
+    return _WHERE, (Exchange("where", phrases("where", held_out), answer.format(road)),)
 
 
 def phone(rng: random.Random, style: Style, held_out: bool) -> Fact:

@@ -6,16 +6,18 @@ drawn anew each time are the names, numbers and words in them, which statements 
 """
 
 import random
+from calendar import month_name
 from functools import cache
+from itertools import cycle
 
 import msgspec
 
 from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Episode, Exchange
-from training.facts import DAYS
-from training.goods import with_articles
-from training.numbers import price, written_price
+from training.facts import DAYS, on_a_road
+from training.goods import capital, with_articles
+from training.numbers import price
 from training.phrases import Groups, is_held_out, part, phrases, pick
 from training.prompts import Style, Told, written
 from training.services import company_exchanges, company_greeting
@@ -35,10 +37,6 @@ _FACT, _UNTOLD = 2.8, 0.35
 """Weights of what is asked because of a statement, and of what is asked though its statement has been left out."""
 _MOST_UNTOLD = 3
 _CENTS = (25, 50, 50, 75, 80, 95, 99)
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
 
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +47,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def wordings(self, held_out: bool = False) -> tuple[str, ...]:
         """How callers ask, as it can be spoken, in wordings of either part."""
-        return part(tuple(dict.fromkeys(_speakable(ask) for ask in choices(self.asks))), held_out)
+        return _wordings(self.asks, held_out)
 
 
 class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,8 +60,8 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Portrait(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A prompt: how it opens, and its statements. `{slots}` in both are filled as `draws` says.
 
-    `role` is a company's kind or what a person is, `a climbing gym`; `companies`, last words of companies' names,
-    separated by commas, is empty for a person who works for nobody.
+    `role` is what kind of company it is, `a climbing gym`; `companies`, last words of companies' names, separated by
+    commas, is empty for a person who works for nobody, whose `role` is for those who read the file.
     """
 
     role: str
@@ -94,24 +92,31 @@ def portrait(rng: random.Random, held_out: bool = False) -> Episode:
     one = rng.choice(portraits(held_out))
     person = names.person(rng, held_out)
     company = names.company(rng, rng.choice(one.companies.split(", ")), held_out) if one.companies else ""
-    fields = {slot: _drawn(rng, kind, held_out) for slot, kind in one.draws.items()}
+    fields = _drawn(rng, one, held_out)
     fields |= {"name": person.name, "first": person.first, "company": company}
     begin = _filled(one.opening, fields)
-    told, left = _told_and_left(rng, one, fields, rng.randint(*_WORDS) - len(begin.split()))
+    texts = {statement: _filled(statement.text, fields) for statement in one.statements}
+    told = _told(rng, texts, rng.randint(*_WORDS) - len(begin.split()))
+    left = [statement for statement in one.statements if statement not in told]
     if not any("{name}" in text for text in (one.opening, *(statement.text for statement in told))):
         person = names.Person(person.first, person.first)
         fields["name"] = person.first
     listing = "prose" if rng.random() < _PROSE else rng.choice(_LISTINGS)
-    entries = [Told(_filled(statement.text, fields)) for statement in told]
+    entries = [Told(texts[statement]) for statement in told]
     prompt = written(rng, Style(listing, labelled=False, digits=True), begin, "", entries, [])
     groups = _asked(rng, told, left, fields, held_out)
     if not company:
         talks = table("talks")
         greeting = pick(rng, talks["greetings"], **fields)
         return person_episode(rng, "portrait", prompt, person, greeting, groups, held_out, talks["help"])
+    groups += [
+        on_a_road(rng, fields[slot], held_out)
+        for slot, kind in one.draws.items()
+        if kind == "road" and f"{{{slot}}}" in one.opening
+    ]
     fields |= {"kind": _speakable(one.role), "trade": _speakable(one.role.partition(" ")[2])}
     exchanges = company_exchanges(rng, groups, fields, held_out)
-    if fields["trade"] not in prompt:
+    if fields["trade"] not in _speakable(prompt):
         exchanges = tuple(exchange for exchange in exchanges if fields["trade"] not in exchange.answer)
     greeting = company_greeting(rng, fields)
     return Episode(
@@ -124,7 +129,7 @@ def _asked(
 ) -> Groups:
     """What is asked because of what is told, and a little of what has been left out, in vain."""
     groups: Groups = [
-        (_FACT, (Exchange("fact", fact.wordings(held_out), _speakable(_filled(fact.answer, fields))),))
+        (_FACT, (Exchange("fact", fact.wordings(held_out), capital(_speakable(_filled(fact.answer, fields)))),))
         for statement in told
         for fact in statement.facts
     ]
@@ -136,26 +141,26 @@ def _asked(
     ]
 
 
-def _told_and_left(
-    rng: random.Random, portrait: Portrait, fields: dict[str, str], words: int
-) -> tuple[list[Statement], list[Statement]]:
-    """Statements of about so many words, of which one at least answers something, and those left out."""
-    order = sorted(portrait.statements, key=lambda statement: (not statement.facts) * 0.3 + rng.random())
+def _told(rng: random.Random, texts: dict[Statement, str], words: int) -> list[Statement]:
+    """Statements of about so many words, of which one at least answers something."""
+    order = sorted(texts, key=lambda statement: (not statement.facts) * 0.3 + rng.random())
     told: list[Statement] = []
     for statement in order:
-        size = len(_filled(statement.text, fields).split())
-        if size <= words + _OVER or not any(one.facts for one in told):
+        size = len(texts[statement].split())
+        if size <= words + _OVER or (statement.facts and not any(one.facts for one in told)):
             told.append(statement)
             words -= size
-    left = [statement for statement in order if statement not in told]
-    if rng.random() >= _SHUFFLED:
-        told.sort(key=portrait.statements.index)
-    return told, left
+    return told if rng.random() < _SHUFFLED else [statement for statement in texts if statement in told]
 
 
 def _filled(text: str, fields: dict[str, str]) -> str:
     """The text with its slots filled, numbers in words, and the articles that go with them: `an eleven course menu`."""
     return with_articles(spell_numbers(text.format(**fields)))
+
+
+@cache
+def _wordings(asks: str, held_out: bool) -> tuple[str, ...]:
+    return part(tuple(dict.fromkeys(_speakable(ask) for ask in choices(asks))), held_out)
 
 
 def _speakable(text: str) -> str:
@@ -165,10 +170,23 @@ def _speakable(text: str) -> str:
     return " ".join(text.split())
 
 
-def _drawn(rng: random.Random, kind: str, held_out: bool) -> str:
-    """What a slot is filled with; `kind` is of `texts/portraits/README.md`. Raises ValueError for an unknown one."""
-    if " / " in kind:
-        return rng.choice(choices(kind))
+def _drawn(rng: random.Random, portrait: Portrait, held_out: bool) -> dict[str, str]:
+    """What slots are filled with, days and months all different. Raises ValueError for an unknown kind of draw."""
+    days, months = (cycle(rng.sample(those, len(those))) for those in (DAYS, month_name[1:]))
+    found = {}
+    for slot, kind in portrait.draws.items():
+        match kind:
+            case "day":
+                found[slot] = next(days)
+            case "month":
+                found[slot] = next(months)
+            case _:
+                found[slot] = rng.choice(choices(kind)) if " / " in kind else _one(rng, kind, held_out)
+    return found
+
+
+def _one(rng: random.Random, kind: str, held_out: bool) -> str:
+    """Something of a kind of `texts/portraits/README.md`."""
     name, _, span = kind.partition(" ")
     low, high = (int(bound) for bound in span.split("-")) if span else (1, 199)
     if name in ("am", "pm") and high < low:
@@ -176,17 +194,13 @@ def _drawn(rng: random.Random, kind: str, held_out: bool) -> str:
     number = rng.randint(low, high)
     match name:
         case "money":
-            return written_price(rng, price(number), digits=True)
+            return price(number)
         case "cents":
-            return written_price(rng, price(number, rng.choice(_CENTS)), digits=True)
+            return price(number, rng.choice(_CENTS))
         case "number" | "house":
             return str(number)
         case "am" | "pm":
             return f"{(number - 1) % 12 + 1}{rng.choice(('', '', '', ':30'))} {name}"
-        case "day":
-            return rng.choice(DAYS)
-        case "month":
-            return rng.choice(_MONTHS)
         case "first":
             return names.first_name(rng, held_out)
         case "surname":

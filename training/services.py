@@ -10,7 +10,7 @@ from training import names
 from training.absent import absent
 from training.catalogue import any_goods
 from training.episodes import Episode, Exchange
-from training.facts import Fact, about, amenity, hours, phone, place, rule
+from training.facts import Fact, about, amenity, hours, on_a_road, phone, place, rule
 from training.goods import Good, article, some_goods
 from training.persons import Telling, traits
 from training.phrases import Groups, chosen, feelings, garbled, phrases, pick, small_talk
@@ -27,6 +27,8 @@ _NO_GOODS = 0.12
 """The share of prompts that name nothing for sale."""
 _OPEN = 0.5
 """The share of the others whose goods are any, and not those of the trade: what is sold must be read to be known."""
+_ON_A_ROAD = 0.15
+"""How often a prompt opens with where its company is: `a bakery on Hill Street`."""
 _PERSONAL = 0.2
 """The share of prompts that may also tell something of a life."""
 _FOREIGN, _AMENITIES = 1, 2
@@ -45,9 +47,11 @@ def service(rng: random.Random, held_out: bool = False, playful: bool = False) -
     chosen_style = style(rng)
     called = role(rng, trade["kind"])
     openings = "openings" if person.name else "openings_no_name"
-    begin, late = opening(rng, openings, held_out, **fields, role=called, a_role=f"{article(called)} {called}")
+    road = names.road(rng) if rng.random() < _ON_A_ROAD else ""
+    placed = {**fields, "kind": f"{trade['kind']} on {road}"} if road else fields
+    begin, late = opening(rng, openings, held_out, **placed, role=called, a_role=f"{article(called)} {called}")
     target = rng.randint(28, 64) - len(begin.split()) - _LISTING_WORDS.get(chosen_style.listing, 0)
-    facts, groups = _facts(rng, trade, chosen_style, held_out, target)
+    facts, groups = _facts(rng, trade, chosen_style, held_out, target, road if road in f"{begin} {late}" else "")
     told = [Told(trade["manner"])] if "manner" in trade else []
     told += [fact.told for fact in facts]
     prompt = written(rng, chosen_style, begin, late, told, fillers(rng, asides="asides"))
@@ -97,12 +101,17 @@ def _goodbye(rng: random.Random, fields: dict[str, str], held_out: bool) -> Exch
 
 
 def _facts(
-    rng: random.Random, trade: dict[str, Any], style: Style, held_out: bool, target: int
+    rng: random.Random, trade: dict[str, Any], style: Style, held_out: bool, target: int, road: str
 ) -> tuple[list[Fact], Groups]:
-    """Statements of about `target` words in all, what is asked because of them, and what is asked in vain."""
+    """Statements of about `target` words in all, what is asked because of them, and what is asked in vain.
+
+    Where the company is stands among them unless the prompt has opened with its `road`.
+    """
     currency = trade.get("currency") or rng.choices(tuple(_CURRENCIES), tuple(_CURRENCIES.values()))[0]
     goods, verb = _goods(rng, trade, currency, held_out)
-    others = [hours(rng, style, held_out), place(rng, style, held_out)]
+    others = [hours(rng, style, held_out)]
+    if not road:
+        others.append(place(rng, style, held_out))
     own, foreign = _rules(rng, trade)
     first, *rules = [rule(rng, style, told, held_out, currency) for told in own]
     rules += [rule(rng, style, told, held_out, currency, foreign=True) for told in foreign]
@@ -125,6 +134,8 @@ def _facts(
             said += _spoken_words(fact)
     rng.shuffle(facts)
     known = [group for fact in facts for group in fact.groups]
+    if road:
+        known.append(on_a_road(rng, road, held_out))
     topics = [fact.told.topic for fact in facts if fact.told.topic]
     return facts, [*known, *absent(rng, trade, goods, verb, known, topics, held_out)]
 

@@ -20,6 +20,7 @@ def words(name: str) -> tuple[str, ...]:
 @cache
 def table(name: str) -> Any:
     """What `texts/NAME.yaml` holds. It is shared: read it only."""
+    # libyaml's loader, which every wheel of PyYAML has: over two megabytes of tables the other one takes seconds.
     return yaml.load((FOLDER / f"{name}.yaml").read_text(), Loader=yaml.CSafeLoader)
 
 

@@ -65,7 +65,7 @@ class Scale:
     """Whether the personas are those of the second hand."""
 
     def everybody(self) -> tuple[Stranger, ...]:
-        """Those of whom so many are called."""
+        """All personas of this hand, of whom `personas` are called."""
         return strangers(self.others)
 
     def wordings(self) -> range:
