@@ -202,7 +202,7 @@ def test_a_config_without_architecture_is_moshi_7b(tmp_path: Path) -> None:
         ({"context": 48.5}, "context must be a positive whole number"),
         ({"hidden_scale": []}, "hidden_scale must be a positive number"),
         ({"context": -1}, "context must be"),
-        ({"num_heads": 3}, "dim must be an even multiple of num_heads"),
+        ({"num_heads": 7}, "dim must be an even multiple of num_heads"),
         ({"personaplex": {"silence": [1, 2]}}, "silence must be a list of 8"),
         ({"personaplex": []}, "personaplex must be an object"),
         ({"personaplex": {"sampling": {"warmth": 1}}}, "personaplex.sampling is wrong: .*warmth"),
