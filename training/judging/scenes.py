@@ -62,10 +62,10 @@ class Scale:
     personas: int = 24
     quick: bool = False
     others: bool = False
-    """Whether the personas are those of the second hand."""
+    """Whether the personas are those by the second author."""
 
     def everybody(self) -> tuple[Stranger, ...]:
-        """All personas of this hand, of whom `personas` are called."""
+        """All personas by that author, of whom `personas` are called."""
         return strangers(self.others)
 
     def wordings(self) -> range:

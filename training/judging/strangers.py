@@ -118,7 +118,7 @@ def lines() -> Lines:
 def strangers(others: bool = False) -> tuple[Stranger, ...]:
     """All personas, those with service roles first; each is also asked for its name, in wordings of its own.
 
-    The `others` are by a second hand: with them it can be seen whether what the first ones measure is luck.
+    The `others` are by a second author: with them it can be seen whether what the first ones measure is luck.
     """
     folder = "others/" if others else ""
     service = _read(f"{folder}service_roles", tuple[Stranger, ...])
