@@ -1,6 +1,7 @@
 """Strangers' calls: what is right, what is counted, and one call of the built-in model."""
 
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from training.judging.backgrounds import LENGTH_S, LEVELS_DB, background
 from training.judging.records import JudgedCall, JudgedTurn, goes_on, judged, takes_turn, transcript
 from training.judging.scenes import MARKS_MIN, QUIET_KINDS, Scale, Scene, StrangerCaller, Turn, scenes
 from training.judging.stage import EVERY_KIND, Judgement, Kept, Options, hears_name, listen
-from training.judging.strangers import WORDINGS, Fact, lines, strangers
+from training.judging.strangers import WORDINGS, Author, Fact, lines, strangers
 from training.judging.table import Heard, figures_of
 from training.judging.voices import StrangerVoices, trimmed
 from training.names import is_held_out
@@ -72,9 +73,9 @@ def test_facts(fact: Fact, said: str, right: bool) -> None:
     assert fact.right(said) is right
 
 
-@pytest.mark.parametrize(("others", "counts"), [(False, [14, 10]), (True, [20, 12])])
-def test_every_prompt_says_its_facts_and_no_caller_does(others: bool, counts: list[int]) -> None:
-    everybody = strangers(others)
+@pytest.mark.parametrize(("author", "counts"), [("first", [14, 10]), ("second", [20, 12]), ("third", [20, 12])])
+def test_every_prompt_says_its_facts_and_no_caller_does(author: Author, counts: list[int]) -> None:
+    everybody = strangers(author)
     assert [sum(each.style == style for each in everybody) for style in ("service", "free")] == counts
     assert len({each.name for each in everybody}) == len(everybody)
     for each in everybody:
@@ -88,7 +89,7 @@ def test_every_prompt_says_its_facts_and_no_caller_does(others: bool, counts: li
 
 def test_names_are_nobodys_in_training() -> None:
     known = {*words("first_names"), *words("surnames")}
-    everybody = (*strangers(), *strangers(others=True))
+    everybody = [each for author in get_args(Author) for each in strangers(author)]
     assert [each.name for each in everybody if each.name in known and not is_held_out(each.name)] == []
 
 
@@ -116,8 +117,8 @@ def test_a_full_run_has_what_the_targets_ask_for() -> None:
     assert count["recording"] == 0
     assert len({(scene.kind, scene.seed) for scene in planned}) == len(planned)
     assert all(scene.stranger.style == "service" for scene in planned if scene.kind == "memory")
-    others = list(scenes(Scale(32, others=True), ["facts"], recorded=False))
-    assert {scene.stranger for scene in others} == set(strangers(others=True))
+    others = list(scenes(Scale(32, author="second"), ["facts"], recorded=False))
+    assert {scene.stranger for scene in others} == set(strangers("second"))
     few = list(scenes(Scale(6, quick=True), EVERY_KIND, recorded=True))
     assert len(few) < len(planned) / 3
     assert {scene.kind for scene in few} == set(EVERY_KIND)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import click
 import msgspec
@@ -11,6 +11,7 @@ import torch
 from core.engine.sampling import Sampling
 from core.settings.sections import Device
 from training.bank_commands import encode, mix
+from training.judging.strangers import Author, strangers
 from training.making.commands import make, pack, unpack, voices_option, watch
 from training.options import device_option, flite_option, report, rhvoice_option, small_option
 from training.schedule import Schedule
@@ -274,7 +275,7 @@ def recall(
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
 @click.option("--personas", type=int, help="How many strangers; all, or 6 with --quick.")
-@click.option("--others", is_flag=True, help="Personas by a second author: 32 instead of 24.")
+@click.option("--author", type=click.Choice(get_args(Author)), default="first", help="Whose personas: 24, 32 or 32.")
 @click.option("--quick", is_flag=True, help="Fewer and shorter calls: about three minutes on two cores.")
 @click.option("--only", "kinds", multiple=True, help="Kinds of calls, such as facts; all when left out.")
 @click.option("--slots", type=int, help="How many calls are held at once; 32 on a CPU, 96 on a GPU.")
@@ -288,7 +289,7 @@ def judge(
     folder: Path,
     checkpoint: Path,
     personas: int | None,
-    others: bool,
+    author: Author,
     quick: bool,
     kinds: tuple[str, ...],
     slots: int | None,
@@ -301,13 +302,12 @@ def judge(
     """Strangers call, whose prompts, wordings and voices nano has never heard, and are judges of all it does."""
     import training.judging.stage as stage_of_judge
     from training.judging.scenes import Scale
-    from training.judging.strangers import strangers
 
     options = stage_of_judge.Options(
         checkpoint=checkpoint,
         cache=folder / "judge",
         teacher=folder / "speech" / "kokoro",
-        scale=Scale(personas or (6 if quick else len(strangers(others))), quick, others),
+        scale=Scale(personas or (6 if quick else len(strangers(author))), quick, author),
         kinds=stage_of_judge.kinds_named(kinds),
         slots=slots or (32 if device == "cpu" else 96),
         device=device,

@@ -24,6 +24,8 @@ FEELINGS = {
     "jest": 0.3,
 }
 """What callers say that no prompt knows about, by feeling or what it is, with weights when some are drawn."""
+LEAST_WORDS = 4
+"""For so many words an answer counts at least: a short one takes a turn of the conversation, too."""
 HELD_OUT = 10
 """One wording of so many is for evaluation only."""
 
@@ -129,5 +131,5 @@ def chosen(rng: random.Random, groups: Groups, words: int) -> tuple[Exchange, ..
             if asks and words > 0:
                 taken.append(replace(exchange, asks=asks))
                 heard.update(asks)
-                words -= len(exchange.answer.split())
+                words -= max(LEAST_WORDS, len(exchange.answer.split()))
     return tuple(taken)

@@ -6,6 +6,7 @@ drawn anew each time are the names, numbers and words in them, which statements 
 """
 
 import random
+import re
 from calendar import month_name
 from functools import cache
 from itertools import cycle
@@ -16,10 +17,10 @@ from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Episode, Exchange
 from training.facts import DAYS, on_a_road
-from training.goods import capital, with_articles
+from training.goods import article, capital, with_articles
 from training.numbers import price
 from training.phrases import Groups, is_held_out, part, phrases, pick
-from training.prompts import Style, Told, written
+from training.prompts import Style, Told, opening, role, written
 from training.services import company_exchanges, company_greeting
 from training.talks import person_episode
 from training.texts import FOLDER, choices, table
@@ -27,6 +28,8 @@ from training.texts import FOLDER, choices, table
 _PROSE = 0.75
 """The share of portraits that stay prose; the others are lists."""
 _LISTINGS = ("dashes", "stars", "dots", "numbers", "lines", "semicolons")
+_OPENED = 0.35
+"""The share of those that nothing but a name is drawn for in the opening that begin in a way that any prompt may."""
 _SHUFFLED = 0.3
 """How often statements come in another order than their author's."""
 _WORDS = (32, 68)
@@ -36,6 +39,7 @@ _OVER = 6
 _FACT, _UNTOLD = 2.8, 0.35
 """Weights of what is asked because of a statement, and of what is asked though its statement has been left out."""
 _MOST_UNTOLD = 3
+_SLOT = re.compile(r"\{(\w+)\}")
 _CENTS = (25, 50, 50, 75, 80, 95, 99)
 
 
@@ -94,16 +98,16 @@ def portrait(rng: random.Random, held_out: bool = False) -> Episode:
     company = names.company(rng, rng.choice(one.companies.split(", ")), held_out) if one.companies else ""
     fields = _drawn(rng, one, held_out)
     fields |= {"name": person.name, "first": person.first, "company": company}
-    begin = _filled(one.opening, fields)
+    begin, late = _opening(rng, one, fields, held_out)
     texts = {statement: _filled(statement.text, fields) for statement in one.statements}
-    told = _told(rng, texts, rng.randint(*_WORDS) - len(begin.split()))
+    told = _told(rng, texts, rng.randint(*_WORDS) - len(f"{begin} {late}".split()))
     left = [statement for statement in one.statements if statement not in told]
-    if not any("{name}" in text for text in (one.opening, *(statement.text for statement in told))):
+    if person.name not in " ".join((begin, late, *(texts[statement] for statement in told))):
         person = names.Person(person.first, person.first)
         fields["name"] = person.first
     listing = "prose" if rng.random() < _PROSE else rng.choice(_LISTINGS)
     entries = [Told(texts[statement]) for statement in told]
-    prompt = written(rng, Style(listing, labelled=False, digits=True), begin, "", entries, [])
+    prompt = written(rng, Style(listing, labelled=False, digits=True), begin, late, entries, [])
     groups = _asked(rng, told, left, fields, held_out)
     if not company:
         talks = table("talks")
@@ -122,6 +126,21 @@ def portrait(rng: random.Random, held_out: bool = False) -> Episode:
     return Episode(
         "portrait", prompt, person.name, person.first, company, greeting, exchanges, phrases("sorry", held_out)
     )
+
+
+def _opening(rng: random.Random, one: Portrait, fields: dict[str, str], held_out: bool) -> tuple[str, str]:
+    """How a prompt begins, as its author has it or as others may, and what it tells later, if anything."""
+    if set(_SLOT.findall(one.opening)) - {"name", "first", "company"} or rng.random() >= _OPENED:
+        return _filled(one.opening, fields), ""
+    if not one.companies:
+        begin, late = opening(rng, "portrait_openings", held_out, **fields, role=one.role, Role=capital(one.role))
+    else:
+        called = role(rng, one.role)
+        kind = {"kind": one.role, "trade": one.role.partition(" ")[2]}
+        begin, late = opening(
+            rng, "openings", held_out, **{**fields, **kind, "role": called, "a_role": f"{article(called)} {called}"}
+        )
+    return spell_numbers(begin), spell_numbers(late)
 
 
 def _asked(

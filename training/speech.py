@@ -27,7 +27,7 @@ from training.voices import AGENTS, CALLERS, ESPEAK, ESPEAK_AGENTS, KOKORO, Spea
 
 EPISODES = {KOKORO: 6, ESPEAK: 32}
 """Episodes to a shard of agents' lines."""
-WHOLE = {KOKORO: 0.6, ESPEAK: 0.5}
+WHOLE = {KOKORO: 0.45, ESPEAK: 0.4}
 """The share of episodes with all their exchanges; the others only greet and give their name."""
 SHARDS_PER_PROCESS = 16
 SHIPPED = len(AGENTS)

@@ -14,7 +14,7 @@ from core.evaluation.calls import CallerFrames, Echo
 from core.evaluation.script import BEGINS_S, Caller
 from core.evaluation.speech import Samples
 from training.judging.backgrounds import background
-from training.judging.strangers import WORDINGS, FactKind, Stranger, lines, strangers
+from training.judging.strangers import WORDINGS, Author, FactKind, Stranger, lines, strangers
 from training.judging.voices import StrangerVoices
 
 SceneKind = Literal[
@@ -61,12 +61,12 @@ class Scale:
 
     personas: int = 24
     quick: bool = False
-    others: bool = False
-    """Whether the personas are those by the second author."""
+    author: Author = "first"
+    """Whose personas they are."""
 
     def everybody(self) -> tuple[Stranger, ...]:
-        """All personas by that author, of whom `personas` are called."""
-        return strangers(self.others)
+        """All personas of that author, of whom `personas` are called."""
+        return strangers(self.author)
 
     def wordings(self) -> range:
         """Which of each fact's wordings are asked, each in a call of its own."""

@@ -15,6 +15,7 @@ WORDINGS = 3
 
 FactKind = Literal["name", "price", "hours", "other"]
 Style = Literal["service", "free"]
+Author = Literal["first", "second", "third"]
 T = TypeVar("T")
 
 
@@ -115,12 +116,13 @@ def lines() -> Lines:
 
 
 @cache
-def strangers(others: bool = False) -> tuple[Stranger, ...]:
-    """All personas, those with service roles first; each is also asked for its name, in wordings of its own.
+def strangers(author: Author = "first") -> tuple[Stranger, ...]:
+    """All personas of an author, those with service roles first; each is also asked for its name, in wordings of its
+    own.
 
-    The `others` are by a second author: with them it can be seen whether what the first ones measure is luck.
+    What is measured with the first author's is luck if it is not so with the others', who had read nothing.
     """
-    folder = "others/" if others else ""
+    folder = "" if author == "first" else f"{author}/"
     service = _read(f"{folder}service_roles", tuple[Stranger, ...])
     free = _read(f"{folder}free_styles", tuple[Stranger, ...])
     free = tuple(msgspec.structs.replace(each, style="free") for each in free)
