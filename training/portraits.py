@@ -32,7 +32,7 @@ _OPENED = 0.35
 """The share of those that nothing but a name is drawn for in the opening that begin in a way that any prompt may."""
 _SHUFFLED = 0.3
 """How often statements come in another order than their author's."""
-_WORDS = (32, 68)
+_WORDS = (34, 82)
 """Words of a prompt, numbers spelled: at least and at most, about."""
 _OVER = 6
 """How many more it may have because of its last statement."""

@@ -16,7 +16,7 @@ STARTUP_S = 40.0
 """Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
 SMALL_LEARNS_S = 6.0
 """Seconds for which a rehearsal learns."""
-SHARED_SPEECH, SPEECH = 0.25, 0.4
+SHARED_SPEECH, SPEECH = 0.25, 0.5
 """The share of the time after which Kokoro is silent: on a GPU that learns as well, and on others. What comes late is
 hardly learned."""
 KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
@@ -36,9 +36,9 @@ a process makes one in 11 s, or 21 to 29 s among many."""
 ROBOTS, ROBOT_CALLERS = 60, 160
 """Shards of robots' lines, with 32 personas each, and of espeak-ng's callers for each GPU: an hour and 172 MB each. A
 line that is heard again and again is known by heart, and cores have nothing else to do."""
-MOST_ROBOT_CALLERS = 640
-"""So many of them fit beside all else on a disk of 235 GiB."""
-FLITE_CALLERS, RHVOICE_CALLERS, PICO_CALLERS = 96, 160, 48
+MOST_ROBOT_CALLERS = 400
+"""So many of them and no more, however many GPUs: callers speak by other teachers in seven of ten calls."""
+FLITE_CALLERS, RHVOICE_CALLERS, PICO_CALLERS = 144, 280, 80
 """Shards of the callers of synthesizers with recorded voices: half an hour each, RHVoice's a quarter."""
 GPU_SHARDS = 1000
 """Shards of Kokoro are numbered from so many a GPU on, and banks of each process that encodes."""
@@ -214,7 +214,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
     if request.flite is not None:
         jobs.append(job("callers-flite", (0, FLITE_CALLERS), cores // 8, end))
     if request.rhvoice is not None:
-        jobs.append(job("callers-rhvoice", (0, RHVOICE_CALLERS), cores // 6, end))
+        jobs.append(job("callers-rhvoice", (0, RHVOICE_CALLERS), cores // 4, end))
     if request.pico:
         jobs.append(job("callers-pico", (0, PICO_CALLERS), cores // 12, end))
     if request.kokoro:
