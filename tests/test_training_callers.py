@@ -79,7 +79,7 @@ def test_words_around_a_wish_are_either_trained_on_or_held_out() -> None:
     begins = {front: front[0].upper() + front[1:] for front in reasons}
     heard: dict[bool, set[str]] = {False: set(), True: set()}
     for held, fronts in heard.items():
-        for _ in range(4000):
+        for _ in range(16_000):
             line = manner(rng, rng.choice(WISHES), held)
             fronts.update(front for front in reasons if line.startswith(begins[front]))
     assert not heard[False] & heard[True]
