@@ -32,7 +32,7 @@ RAMBLING, SALAD = 0.3, 0.5
 """The share of such lines, and how many of them are words in no order."""
 IN_A_ROW = {"kokoro": 5}
 """Lines that one caller says: of Kokoro's several, which are spoken in a breath."""
-PRICES, ABOUT, NOUNS, RULES, LIVES, PORTRAITS = 0.2, 0.08, 0.08, 0.11, 0.05, 0.26
+PRICES, ABOUT, NOUNS, RULES, LIVES, PORTRAITS = 0.25, 0.07, 0.07, 0.1, 0.04, 0.26
 """The shares of the other lines that ask for prices and for what else is told of goods, each good of all in turn; for
 what is told of other nouns, the rules of all trades, facts of lives, and what portraits tell. A persona that is drawn
 anew has other ones than those of a shard."""

@@ -39,6 +39,8 @@ _OVER = 6
 _FACT, _UNTOLD = 2.8, 0.35
 """Weights of what is asked because of a statement, and of what is asked though its statement has been left out."""
 _MOST_UNTOLD = 3
+_LONGEST = 22
+"""The most words of an answer: what takes longer to say, as both halves of a day with their hours do, is not asked."""
 _SLOT = re.compile(r"\{(\w+)\}")
 _CENTS = (25, 50, 50, 75, 80, 95, 99)
 
@@ -96,50 +98,51 @@ def portrait(rng: random.Random, held_out: bool = False) -> Episode:
     one = rng.choice(portraits(held_out))
     person = names.person(rng, held_out)
     company = names.company(rng, rng.choice(one.companies.split(", ")), held_out) if one.companies else ""
-    fields = _drawn(rng, one, held_out)
-    fields |= {"name": person.name, "first": person.first, "company": company}
-    begin, late = _opening(rng, one, fields, held_out)
+    own = {"name": person.name, "first": person.first, "company": company}
+    fields = _drawn(rng, one, held_out) | own
+    begin, late = _opening(rng, one, own, fields, held_out)
     texts = {statement: _filled(statement.text, fields) for statement in one.statements}
     told = _told(rng, texts, rng.randint(*_WORDS) - len(f"{begin} {late}".split()))
     left = [statement for statement in one.statements if statement not in told]
     if person.name not in " ".join((begin, late, *(texts[statement] for statement in told))):
         person = names.Person(person.first, person.first)
-        fields["name"] = person.first
+        own["name"] = fields["name"] = person.first
     listing = "prose" if rng.random() < _PROSE else rng.choice(_LISTINGS)
     entries = [Told(texts[statement]) for statement in told]
     prompt = written(rng, Style(listing, labelled=False, digits=True), begin, late, entries, [])
     groups = _asked(rng, told, left, fields, held_out)
     if not company:
         talks = table("talks")
-        greeting = pick(rng, talks["greetings"], **fields)
+        greeting = pick(rng, talks["greetings"], **own)
         return person_episode(rng, "portrait", prompt, person, greeting, groups, held_out, talks["help"])
     groups += [
         on_a_road(rng, fields[slot], held_out)
         for slot, kind in one.draws.items()
         if kind == "road" and f"{{{slot}}}" in one.opening
     ]
-    fields |= {"kind": _speakable(one.role), "trade": _speakable(one.role.partition(" ")[2])}
-    exchanges = company_exchanges(rng, groups, fields, held_out)
-    if fields["trade"] not in _speakable(prompt):
-        exchanges = tuple(exchange for exchange in exchanges if fields["trade"] not in exchange.answer)
-    greeting = company_greeting(rng, fields)
+    kind, trade = _speakable(one.role), _speakable(one.role.partition(" ")[2])
+    exchanges = company_exchanges(rng, groups, {**own, "kind": kind, "trade": trade}, held_out)
+    if trade not in _speakable(prompt):
+        exchanges = tuple(exchange for exchange in exchanges if trade not in exchange.answer)
+    greeting = company_greeting(rng, own)
     return Episode(
         "portrait", prompt, person.name, person.first, company, greeting, exchanges, phrases("sorry", held_out)
     )
 
 
-def _opening(rng: random.Random, one: Portrait, fields: dict[str, str], held_out: bool) -> tuple[str, str]:
+def _opening(
+    rng: random.Random, one: Portrait, own: dict[str, str], fields: dict[str, str], held_out: bool
+) -> tuple[str, str]:
     """How a prompt begins, as its author has it or as others may, and what it tells later, if anything."""
-    if set(_SLOT.findall(one.opening)) - {"name", "first", "company"} or rng.random() >= _OPENED:
+    if set(_SLOT.findall(one.opening)) - own.keys() or rng.random() >= _OPENED:
         return _filled(one.opening, fields), ""
-    if not one.companies:
-        begin, late = opening(rng, "portrait_openings", held_out, **fields, role=one.role, Role=capital(one.role))
-    else:
+    if one.companies:
         called = role(rng, one.role)
-        kind = {"kind": one.role, "trade": one.role.partition(" ")[2]}
-        begin, late = opening(
-            rng, "openings", held_out, **{**fields, **kind, "role": called, "a_role": f"{article(called)} {called}"}
-        )
+        roles = {"kind": one.role, "trade": one.role.partition(" ")[2], "role": called}
+        roles["a_role"] = f"{article(called)} {called}"
+    else:
+        roles = {"role": one.role, "Role": capital(one.role)}
+    begin, late = opening(rng, "openings" if one.companies else "portrait_openings", held_out, **own, **roles)
     return spell_numbers(begin), spell_numbers(late)
 
 
@@ -147,10 +150,13 @@ def _asked(
     rng: random.Random, told: list[Statement], left: list[Statement], fields: dict[str, str], held_out: bool
 ) -> Groups:
     """What is asked because of what is told, and a little of what has been left out, in vain."""
+    answers = [
+        (fact, capital(_speakable(_filled(fact.answer, fields)))) for statement in told for fact in statement.facts
+    ]
     groups: Groups = [
-        (_FACT, (Exchange("fact", fact.wordings(held_out), capital(_speakable(_filled(fact.answer, fields)))),))
-        for statement in told
-        for fact in statement.facts
+        (_FACT, (Exchange("fact", fact.wordings(held_out), answer),))
+        for fact, answer in answers
+        if len(answer.split()) <= _LONGEST
     ]
     untold = [fact for statement in left for fact in statement.facts]
     refusals = table("answers")["no_answer"] if fields["company"] else table("talks")["no_fact"]
