@@ -24,7 +24,7 @@ FEELINGS = {
     "jest": 0.3,
 }
 """What callers say that no prompt knows about, by feeling or what it is, with weights when some are drawn."""
-LEAST_WORDS = 4
+LEAST_WORDS = 5
 """For so many words an answer counts at least: a short one takes a turn of the conversation, too."""
 HELD_OUT = 10
 """One wording of so many is for evaluation only."""
