@@ -16,7 +16,8 @@ from training.calling import ANYTHING, calls
 from training.catalogue import askable
 from training.episodes import Episode, Exchange
 from training.manners import manner, pause, said
-from training.phrases import is_held_out
+from training.names import is_held_out as names_are_held_out
+from training.phrases import is_held_out, phrases
 from training.scripts import episode
 from training.shards import Said, read_index, read_shard, write_shard
 from training.teachers import Espeak, Spoken, paused
@@ -85,6 +86,22 @@ def test_words_around_a_wish_are_either_trained_on_or_held_out() -> None:
     assert not heard[False] & heard[True]
     assert len(heard[False] | heard[True]) > 0.9 * len(reasons)
     assert all(is_held_out(f"manner {front}") for front in heard[True])
+
+
+def test_who_has_given_a_name_gives_no_other() -> None:
+    rng = random.Random(4)
+    for wish in ("I'm Tom, and you are?", "Susan Hill here. Who are you?", "My name is Priya. What is yours?"):
+        lines = [manner(rng, wish) for _ in range(300)]
+        assert len(set(lines)) > 100
+        names = {word for line in lines for word in re.findall(r"(?<![.?] )(?<!^)\b[A-Z][a-z]+", line)}
+        assert names <= {"Tom", "Susan", "Hill", "Priya"}
+
+
+def test_names_in_wordings_are_trained_on() -> None:
+    wordings = [*phrases("name"), *phrases("name", held_out=True)]
+    names = {word for text in wordings for word in re.findall(r"(?<!^)\b[A-Z][a-z]+|^[A-Z][a-z]+(?= here)", text)}
+    assert len(names) > 20
+    assert not [name for name in names if names_are_held_out(name)]
 
 
 def test_a_pause_is_where_one_thinks() -> None:

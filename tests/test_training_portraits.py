@@ -106,3 +106,28 @@ def test_days_and_months_of_a_portrait_differ(monkeypatch: pytest.MonkeyPatch) -
 
 def test_answers_begin_with_a_capital(episodes: list[Episode]) -> None:
     assert [line for one in episodes for line in one.lines() if not line[0].isupper()] == []
+
+
+def test_an_opening_gives_way_to_others_unless_something_is_drawn_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Statement("You keep nine goats.", (Asked("I keep nine goats.", "What do you keep?"),))
+    rng, own = random.Random(6), {}
+    for opening in ("Once, {name} the miller.", "Once, {name} of {town}."):
+        one = Portrait("a miller", opening, (told,), {"town": "town"})
+        monkeypatch.setattr("training.portraits.portraits", lambda held_out, one=one: (one,))
+        prompts = [portrait(rng).prompt for _ in range(300)]
+        own[opening] = sum(prompt.startswith("Once, ") for prompt in prompts) / 300
+        others = [prompt for prompt in prompts if not prompt.startswith("Once, ")]
+        assert all(re.search(r"\b[Aa] miller\b", prompt) for prompt in others)
+    assert 0.5 < own["Once, {name} the miller."] < 0.8
+    assert own["Once, {name} of {town}."] == 1
+
+
+def test_what_takes_too_long_to_say_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    short, long = ("Well, it is open " + "now and then " * count + "only." for count in (5, 6))
+    facts = (Asked(short, "When is it open?"), Asked(long, "And when exactly?"))
+    one = Portrait("a miller", "You are {name}.", (Statement("It is open now and then.", facts),))
+    monkeypatch.setattr("training.portraits.portraits", lambda held_out: (one,))
+    rng = random.Random(7)
+    told = {exchange.answer for _ in range(100) for exchange in portrait(rng).exchanges}
+    assert short in told
+    assert long not in told

@@ -275,7 +275,13 @@ def recall(
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
 @click.option("--personas", type=int, help="How many strangers; all, or 6 with --quick.")
-@click.option("--author", type=click.Choice(get_args(Author)), default="first", help="Whose personas: 24, 32 or 32.")
+@click.option(
+    "--author",
+    type=click.Choice(get_args(Author)),
+    default="first",
+    show_default=True,
+    help="Whose personas: 24 by the first, 32 by each of the others.",
+)
 @click.option("--quick", is_flag=True, help="Fewer and shorter calls: about three minutes on two cores.")
 @click.option("--only", "kinds", multiple=True, help="Kinds of calls, such as facts; all when left out.")
 @click.option("--slots", type=int, help="How many calls are held at once; 32 on a CPU, 96 on a GPU.")

@@ -15,7 +15,11 @@ PAUSED = 0.2
 """The share of lines with a pause inside."""
 PAUSE_S = (0.1, 0.45)
 _REQUEST = re.compile(r"(?i)(tell|give|say|make|explain|show|help|let|read|i would like|i'd like|i want|i need)\b")
-_ALONE = re.compile(r"I\b")
+_SPEAKING = r"(?:\b[A-Z][a-z]+ )+(?:here|speaking)\b"
+_NAMED = re.compile(rf"\b(?:I'm|I am|[Nn]ame is|[Nn]ame's|[Tt]his is|[Ii]t's|[Cc]all me) [A-Z]|{_SPEAKING}")
+"""Words by which somebody gives a name."""
+_ALONE = re.compile(rf"I\b|{_SPEAKING}")
+"""What begins with a capital wherever it stands."""
 _END = re.compile(r"[.?!]+$")
 _HESITATIONS = ("um", "uh", "er", "erm", "hmm", "so", "well", "like")
 
@@ -48,6 +52,8 @@ def manner(rng: random.Random, wish: str, held_out: bool = False) -> str:
     for change in inside:
         text = change(text)
     before = set(rng.choices(fronts, k=max(1, count - len(inside)) if not inside or rng.random() < 0.5 else 0))
+    if _NAMED.search(wish):
+        before.discard("introductions")
     if "introductions" in before:
         before.discard("greetings")
     for kind in ("politeness", "reasons", "hesitations", "introductions", "greetings"):

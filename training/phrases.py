@@ -25,7 +25,7 @@ FEELINGS = {
 }
 """What callers say that no prompt knows about, by feeling or what it is, with weights when some are drawn."""
 LEAST_WORDS = 5
-"""For so many words an answer counts at least: a short one takes a turn of the conversation, too."""
+"""An answer counts as so many words at least: a short one takes a turn of the conversation, too."""
 HELD_OUT = 10
 """One wording of so many is for evaluation only."""
 
@@ -116,7 +116,7 @@ def _sentences(lines: Iterable[str], held_out: bool) -> tuple[str, ...]:
 
 
 def chosen(rng: random.Random, groups: Groups, words: int) -> tuple[Exchange, ...]:
-    """Exchanges with about so many words of answers, those of greater weight more often.
+    """Exchanges with about so many words of answers (LEAST_WORDS each at least), those of greater weight more often.
 
     A group stays together. A wording that two exchanges share belongs to the first, and what nobody asks is left out.
     """

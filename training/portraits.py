@@ -29,7 +29,7 @@ _PROSE = 0.75
 """The share of portraits that stay prose; the others are lists."""
 _LISTINGS = ("dashes", "stars", "dots", "numbers", "lines", "semicolons")
 _OPENED = 0.35
-"""The share of those that nothing but a name is drawn for in the opening that begin in a way that any prompt may."""
+"""Of portraits whose opening draws only names, the share that opens as any prompt may."""
 _SHUFFLED = 0.3
 """How often statements come in another order than their author's."""
 _WORDS = (34, 82)
@@ -66,8 +66,8 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Portrait(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A prompt: how it opens, and its statements. `{slots}` in both are filled as `draws` says.
 
-    `role` is what kind of company it is, `a climbing gym`; `companies`, last words of companies' names, separated by
-    commas, is empty for a person who works for nobody, whose `role` is for those who read the file.
+    `role` is what kind of company it is, `a climbing gym`, or who the person is, `a retired pilot`; `companies`, last
+    words of companies' names, separated by commas, is empty for a person who works for nobody.
     """
 
     role: str
@@ -142,7 +142,7 @@ def _opening(
         roles["a_role"] = f"{article(called)} {called}"
     else:
         roles = {"role": one.role, "Role": capital(one.role)}
-    begin, late = opening(rng, "openings" if one.companies else "portrait_openings", held_out, **own, **roles)
+    begin, late = opening(rng, "openings" if one.companies else "person_openings", held_out, **own, **roles)
     return spell_numbers(begin), spell_numbers(late)
 
 

@@ -120,7 +120,7 @@ def strangers(author: Author = "first") -> tuple[Stranger, ...]:
     """All personas of an author, those with service roles first; each is also asked for its name, in wordings of its
     own.
 
-    What is measured with the first author's is luck if it is not so with the others', who had read nothing.
+    The second and the third had read neither the training's texts nor the others' personas.
     """
     folder = "" if author == "first" else f"{author}/"
     service = _read(f"{folder}service_roles", tuple[Stranger, ...])

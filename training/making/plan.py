@@ -35,7 +35,7 @@ MIXERS = 6
 a process makes one in 11 s, or 21 to 29 s among many."""
 ROBOTS, ROBOT_CALLERS = 60, 160
 """Shards of robots' lines, with 32 personas each, and of espeak-ng's callers for each GPU: an hour and 172 MB each. A
-line that is heard again and again is known by heart, and cores have nothing else to do."""
+line that is heard again and again is known by heart."""
 MOST_ROBOT_CALLERS = 400
 """So many of them and no more, however many GPUs: callers speak by other teachers in seven of ten calls."""
 FLITE_CALLERS, RHVOICE_CALLERS, PICO_CALLERS = 144, 280, 80
@@ -214,7 +214,7 @@ def _speech(machine: Machine, request: Request) -> list[Job]:
     if request.flite is not None:
         jobs.append(job("callers-flite", (0, FLITE_CALLERS), cores // 8, end))
     if request.rhvoice is not None:
-        jobs.append(job("callers-rhvoice", (0, RHVOICE_CALLERS), cores // 4, end))
+        jobs.append(job("callers-rhvoice", (0, RHVOICE_CALLERS), cores // 5, end))
     if request.pico:
         jobs.append(job("callers-pico", (0, PICO_CALLERS), cores // 12, end))
     if request.kokoro:
