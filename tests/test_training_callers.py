@@ -133,7 +133,7 @@ def test_some_lines_wish_for_nothing_and_are_any_words() -> None:
 
 
 def test_what_new_personas_sell_is_asked_for_by_lines_of_any_shards() -> None:
-    lines = {call.wish for shard in range(8) for call in calls("espeak", shard, 1500)}
+    lines = {call.wish for shard in range(30) for call in calls("espeak", shard, 1500)}
     rng = random.Random(6)
     goods = [exchange for _ in range(300) for exchange in episode(rng).exchanges if exchange.kind in ("price", "fact")]
     prices = [exchange for exchange in goods if exchange.kind == "price"]

@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     folder = Folder(tmp_path_factory.mktemp("mixing"), [])
     path = folder.path
     make_shard(ESPEAK, path / "speech", 0, count=3)
-    make_shard("callers-espeak", path / "speech", 0, count=240)
+    make_shard("callers-espeak", path / "speech", 0, count=480)
     with pytest.raises(click.ClickException, match="run the stage `encode --lines` first"):
         folder.mix(range(1))
     save_file(untrained_mimi(torch.Generator().manual_seed(0), SMALL.mimi).state_dict(), path / "mimi.safetensors")

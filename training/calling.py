@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import TypeVar
 
 from training.catalogue import askable, part_names
 from training.episodes import Episode
-from training.goods import Good
 from training.manners import pause, said
 from training.nouns import nouns, told_of_good, told_of_nouns
 from training.phrases import good_wordings, wordings
@@ -24,6 +24,7 @@ from training.scripts import episode, loose_phrases, shipped_episodes
 from training.texts import table
 from training.voices import Speaker, caller
 
+T = TypeVar("T")
 EPISODES = 24
 """Personas whose callers speak in a shard, and one that comes with the service."""
 ANYTHING = "*"
@@ -68,6 +69,7 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
     named = (*askable(), *part_names().values())
     prices = _in_turn(teacher, named, shard * round(count * (1 - RAMBLING) * PRICES))
     others = _in_turn(teacher, askable(), shard * round(count * (1 - RAMBLING) * ABOUT))
+    portraits = _in_turn(teacher, portrait_asks(), shard * round(count * (1 - RAMBLING) * PORTRAITS))
     rules = [wishes for trade in table("trades") for told in trade["facts"] if (wishes := wordings(told["asks"]))]
     lives = [wishes for told in table("persons")["facts"] if (wishes := wordings(told["asks"]))]
     of_nouns = [(noun, told) for field in table("nouns") for noun in nouns(field) for told in told_of_nouns(field)]
@@ -93,7 +95,7 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
             elif draw < PRICES + ABOUT + NOUNS + RULES + LIVES:
                 wishes = rng.choice(lives)
             elif draw < PRICES + ABOUT + NOUNS + RULES + LIVES + PORTRAITS:
-                wishes = rng.choice(portrait_asks())
+                wishes = next(portraits)
             else:
                 (wishes,) = rng.choices(kinds, weights)
             wish = rng.choice(wishes)
@@ -101,10 +103,10 @@ def calls(teacher: str, shard: int, count: int) -> Iterator[Call]:
         yield Call(wish, text, speaker, pause(rng, text))
 
 
-def _in_turn(teacher: str, named: Sequence[Good], begin: int) -> Iterator[Good]:
-    """All goods over and over in an order of this teacher's, so that shards in a row ask for each equally often."""
-    goods = random.Random(f"goods {teacher}").sample(named, len(named))
-    return islice(cycle(goods), begin % len(goods), None)
+def _in_turn(teacher: str, asked: Sequence[T], begin: int) -> Iterator[T]:
+    """All that is asked for, again and again in an order of this teacher's: shards in a row ask for each equally."""
+    those = random.Random(f"goods {teacher}").sample(asked, len(asked))
+    return islice(cycle(those), begin % len(those), None)
 
 
 def _sentences(persona: Episode) -> list[str]:

@@ -32,7 +32,7 @@ _OPENED = 0.35
 """Of portraits whose opening draws only names, the share that opens as any prompt may."""
 _SHUFFLED = 0.3
 """How often statements come in another order than their author's."""
-_WORDS = (34, 82)
+_WORDS = (30, 72)
 """Words of a prompt, numbers spelled: at least and at most, about."""
 _OVER = 6
 """How many more it may have because of its last statement."""
