@@ -17,7 +17,7 @@ from core.engine.spoken_numbers import spell_numbers
 from training import names
 from training.episodes import Episode, Exchange
 from training.facts import DAYS, on_a_road
-from training.goods import article, capital, with_articles
+from training.goods import capital, with_articles
 from training.numbers import price
 from training.phrases import Groups, is_held_out, part, phrases, pick
 from training.prompts import Style, Told, opening, role, written
@@ -136,27 +136,21 @@ def _opening(
     """How a prompt begins, as its author has it or as others may, and what it tells later, if anything."""
     if set(_SLOT.findall(one.opening)) - own.keys() or rng.random() >= _OPENED:
         return _filled(one.opening, fields), ""
-    if one.companies:
-        called = role(rng, one.role)
-        roles = {"kind": one.role, "trade": one.role.partition(" ")[2], "role": called}
-        roles["a_role"] = f"{article(called)} {called}"
-    else:
-        roles = {"role": one.role, "Role": capital(one.role)}
-    begin, late = opening(rng, "openings" if one.companies else "person_openings", held_out, **own, **roles)
-    return spell_numbers(begin), spell_numbers(late)
+    if not one.companies:
+        return opening(rng, "person_openings", held_out, **own, role=one.role, Role=capital(one.role))
+    roles = {"kind": one.role, "trade": one.role.partition(" ")[2], **role(rng, one.role)}
+    return opening(rng, "openings", held_out, **own, **roles)
 
 
 def _asked(
     rng: random.Random, told: list[Statement], left: list[Statement], fields: dict[str, str], held_out: bool
 ) -> Groups:
     """What is asked because of what is told, and a little of what has been left out, in vain."""
-    answers = [
-        (fact, capital(_speakable(_filled(fact.answer, fields)))) for statement in told for fact in statement.facts
-    ]
     groups: Groups = [
         (_FACT, (Exchange("fact", fact.wordings(held_out), answer),))
-        for fact, answer in answers
-        if len(answer.split()) <= _LONGEST
+        for statement in told
+        for fact in statement.facts
+        if len((answer := capital(_speakable(_filled(fact.answer, fields)))).split()) <= _LONGEST
     ]
     untold = [fact for statement in left for fact in statement.facts]
     refusals = table("answers")["no_answer"] if fields["company"] else table("talks")["no_fact"]

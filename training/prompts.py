@@ -11,6 +11,7 @@ from string import ascii_lowercase
 
 from core.engine.spoken_numbers import number_in_words, spell_numbers
 from training import names
+from training.goods import article
 from training.phrases import is_held_out
 from training.texts import choices, table
 
@@ -85,10 +86,11 @@ def opening(rng: random.Random, kind: str, held_out: bool, /, **fields: str) -> 
     return begin, late
 
 
-def role(rng: random.Random, kind: str) -> str:
-    """What somebody is called who answers the phone of a company of this kind."""
+def role(rng: random.Random, kind: str) -> dict[str, str]:
+    """What somebody is called who answers the phone of a company of this kind: `role`, and with an article `a_role`."""
     roles = table("prompts")["roles"]
-    return rng.choice(choices(roles.get(kind, roles["any"])))
+    called = rng.choice(choices(roles.get(kind, roles["any"])))
+    return {"role": called, "a_role": f"{article(called)} {called}"}
 
 
 def fillers(rng: random.Random, kind: str = "instructions", asides: str = "") -> list[Told]:

@@ -11,7 +11,7 @@ from training.absent import absent
 from training.catalogue import any_goods
 from training.episodes import Episode, Exchange
 from training.facts import Fact, about, amenity, hours, on_a_road, phone, place, rule
-from training.goods import Good, article, some_goods
+from training.goods import Good, some_goods
 from training.persons import Telling, traits
 from training.phrases import Groups, chosen, feelings, garbled, phrases, pick, small_talk
 from training.pricing import goods_and_prices, special
@@ -45,11 +45,11 @@ def service(rng: random.Random, held_out: bool = False, playful: bool = False) -
     fields = {"name": person.name, "first": person.first, "company": company, "kind": trade["kind"]}
     fields["trade"] = trade["kind"].partition(" ")[2]
     chosen_style = style(rng)
-    called = role(rng, trade["kind"])
+    roles = role(rng, trade["kind"])
     openings = "openings" if person.name else "openings_no_name"
     road = names.road(rng) if rng.random() < _ON_A_ROAD else ""
     placed = {**fields, "kind": f"{trade['kind']} on {road}"} if road else fields
-    begin, late = opening(rng, openings, held_out, **placed, role=called, a_role=f"{article(called)} {called}")
+    begin, late = opening(rng, openings, held_out, **placed, **roles)
     target = rng.randint(28, 64) - len(begin.split()) - _LISTING_WORDS.get(chosen_style.listing, 0)
     facts, groups = _facts(rng, trade, chosen_style, held_out, target, road if road in f"{begin} {late}" else "")
     told = [Told(trade["manner"])] if "manner" in trade else []

@@ -122,9 +122,8 @@ def strangers(author: Author = "first") -> tuple[Stranger, ...]:
 
     The second and the third had read neither the training's texts nor the others' personas.
     """
-    folder = "" if author == "first" else f"{author}/"
-    service = _read(f"{folder}service_roles", tuple[Stranger, ...])
-    free = _read(f"{folder}free_styles", tuple[Stranger, ...])
+    service = _read(f"{author}/service_roles", tuple[Stranger, ...])
+    free = _read(f"{author}/free_styles", tuple[Stranger, ...])
     free = tuple(msgspec.structs.replace(each, style="free") for each in free)
     named, names = [], lines().name
     for number, each in enumerate((*service, *free)):

@@ -1,7 +1,6 @@
 """Starts what is planned, tells how it goes, packs what there is again and again, and leaves nothing running."""
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +14,6 @@ TOLD_EVERY = 20.0
 """Seconds between two accounts of how it goes."""
 LOOKED_EVERY = 0.3
 """Seconds between two looks at the processes."""
-TRIES = 2
-"""How often a job is begun at most that fails, of those that go on with what is not made yet: what another process
-that has ended since held on a full GPU, it may have now."""
 MAIN = "lm"
 """The job without which a run has failed."""
 
@@ -34,7 +30,6 @@ class Conductor:
         self._waiting = list(plan(machine, request))
         self._running: list[Running] = []
         self._ended: dict[str, int] = {}
-        self._begun: Counter[str] = Counter()
         self._told, self._packed = 0.0, 0.0
 
     def run(self) -> int:
@@ -94,7 +89,6 @@ class Conductor:
             minutes = self._request.minutes(now)
             if now < job.ends and (minutes > 0 or not job.learns):
                 self._running.append(Running(job, self._folder, self._folder / "source", minutes))
-                self._begun[job.name] += 1
                 where = f" on {', '.join(job.gpus)}" if job.gpus else ""
                 self._report(f"{now:5.0f} s  {job.name} begins{where}")
 
@@ -106,12 +100,14 @@ class Conductor:
             if code is not None:
                 running.kill()  # Others of its processes, and what it may have left.
                 self._running.remove(running)
+                first = job.name not in self._ended
                 self._ended[job.name] = code
                 if code:
                     self._report(f"{now:5.0f} s  FAILED: {job.name}, exit code {code}; the end of {running.log}:")
                     for line in running.last_lines():
                         self._report(f"        | {line}")
-                    if job.makes and self._begun[job.name] < TRIES:
+                    if first and job.makes:
+                        # It goes on with what is not made yet, and on a GPU that was full there may be room by now.
                         self._waiting.append(job)
                 else:
                     self._report(f"{now:5.0f} s  {job.name} is done")
