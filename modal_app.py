@@ -173,10 +173,12 @@ class Gpu:
     @modal.method()
     async def serve(self) -> None:
         """Take calls until there are none. Raises what has kept the engine from being opened."""
+        from core.boot.garbage import leave_out_what_stays
         from deploy.gpu import serve
 
         if self.failure:
             raise self.failure
+        leave_out_what_stays()
         await serve(
             self.settings,
             self.engine,

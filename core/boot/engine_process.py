@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 from core.boot.child_process import Orders, receive_orders, tidy_up
+from core.boot.garbage import leave_out_what_stays
 from core.engine.call import Engine
 from core.errors import ConfigError, PersonaplexError
 from core.settings.log import get_logger
@@ -49,6 +50,7 @@ async def _serve(orders: Orders) -> str:
         return await _say_why(desk, (f"The engine cannot be opened: {type(error).__name__}: {error}",))
     server = EngineServer(engine, VoiceFiles(voices_folder(orders.folder)))
     path = engine_socket(orders.folder, orders.number)
+    leave_out_what_stays()
     problem = await server.serve(desk, path)
     if problem:
         _log.error("the engine's process ends", problem=problem)

@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 
 from core.boot.check import require_protection
 from core.boot.exit_deadline import EXIT_S, exit_within
+from core.boot.garbage import leave_out_what_stays
 from core.boot.local_engine import open_engine
 from core.boot.page_engine import PageEngine
 from core.boot.sizing import carried_callers, count_cores
@@ -50,6 +51,7 @@ async def _serve(
     async with app.router.lifespan_context(app):
         await warn_of_faults(host)
         about = await summary(engine, host)
+        leave_out_what_stays()
         server = GracefulServer(app, config.server, lambda: announce(about), exit_within)
         await server.serve(sockets=[listener])
     exit_within(EXIT_S)

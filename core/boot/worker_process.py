@@ -13,6 +13,7 @@ from typing import Any
 
 from core.boot.check import require_protection
 from core.boot.child_process import Orders, receive_orders, tidy_up
+from core.boot.garbage import leave_out_what_stays
 from core.boot.summary import summary, warn_of_faults
 from core.errors import ConfigError, PersonaplexError
 from core.http.app import create_app
@@ -95,6 +96,7 @@ async def _serve_with(desk: Desk, orders: Orders) -> None:
         accept = FairAccept(WorkerLoads(loads_file(orders.folder), orders.number))
         server = WorkerServer(app, config.server, lambda: desk.send(Started(about)), accept=accept)
         obeying = asyncio.create_task(server.obey(desk))
+        leave_out_what_stays()
         try:
             async with serve_relayed(service.dropped, orders.folder, orders.number):
                 await server.serve(sockets=[listener])

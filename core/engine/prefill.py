@@ -18,10 +18,14 @@ from core.engine.prompt import GAP_FRAMES, Prompt, PromptLayout, SpecialCodes, V
 from core.engine.tokenizer import Tokenizer
 from core.engine.voice_codes import EncodeVoice, VoiceCodes
 
-CHUNK_POSITIONS = 128
-"""Positions prefilled between two steps."""
-WARM_UP_LENGTHS = (CHUNK_POSITIONS, 32, 16, 1)
-"""Lengths of chunks between which libraries switch from kernels for many rows to kernels for few."""
+CHUNK_POSITIONS = {"cuda": 128, "cpu": 48}
+"""Positions prefilled between two steps, by the type of device.
+
+For nano, 48 take a core of an AMD EPYC 35 ms, so that a chunk and a step fit between two frames of somebody else's
+call. 128 would take 90 ms, and no less for each position.
+"""
+WARM_UP_LENGTHS = (32, 16, 1)
+"""Lengths below a whole chunk's between which libraries switch from kernels for many rows to kernels for few."""
 
 
 class Prefill:
@@ -38,6 +42,7 @@ class Prefill:
         self._lm, self._tokenizer, self._special, self._encode_voice = lm, tokenizer, special, encode_voice
         self._cache = cache
         self.voice_codes = VoiceCodes(encode_voice)
+        self._chunk = CHUNK_POSITIONS[lm.device.type]
 
     def length(self, prompt: Prompt) -> int:
         """The number of positions that a prompt takes."""
@@ -64,7 +69,7 @@ class Prefill:
 
     def warm_up(self) -> None:
         """Prefill chunks of each kind of length once, so that nothing is compiled or loaded during a call."""
-        for length in WARM_UP_LENGTHS:
+        for length in (self._chunk, *WARM_UP_LENGTHS):
             for _ in self._forward(PromptLayout(np.zeros((length, STREAMS), np.int64))):
                 pass
         for _ in self._encode_voice(np.zeros(SAMPLE_RATE, np.float32)):
@@ -75,13 +80,13 @@ class Prefill:
         cache = PrefillCache(lm.architecture, layout.length, lm.device, lm.dtype)
         tokens = torch.from_numpy(layout.tokens).to(lm.device)
         hidden = torch.empty(0)
-        for start in range(0, layout.length, CHUNK_POSITIONS):
+        for start in range(0, layout.length, self._chunk):
             # Entered anew for each chunk: a context must not stay open across a yield, where other code runs.
             with torch.inference_mode():
-                chunk = tokens[start : start + CHUNK_POSITIONS]
+                chunk = tokens[start : start + self._chunk]
                 x = lm.embed(chunk[None])
                 if layout.embeddings is not None and start < len(layout.embeddings):
-                    saved = torch.from_numpy(layout.embeddings[start : start + CHUNK_POSITIONS])
+                    saved = torch.from_numpy(layout.embeddings[start : start + self._chunk])
                     x[:, : len(saved)] = saved.to(lm.device, lm.dtype)
                 hidden = lm(x, cache.attention(len(chunk)))[0, -1].clone()  # A view would keep the whole chunk alive.
             yield

@@ -192,10 +192,10 @@ class SlotEngine:
                 may_prepare = self._may_prepare()
             self._busy_since = time.monotonic()
             try:
-                if arrival:
-                    self._prefill_chunk(arrival)
                 if batch:
                     self._step(batch)
+                if arrival:
+                    self._prefill_chunk(arrival)
                 if may_prepare:
                     self._prefill.voice_codes.advance()
             except BaseException as error:  # also a panic of a library in Rust
