@@ -3,9 +3,10 @@
 import asyncio
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,9 @@ import pytest
 from core.engine import scheduler
 from core.engine.call import Frame
 from core.engine.input_queue import InputQueue
-from core.engine.prompt import Prompt, Voice
+from core.engine.model import StepOutputs
+from core.engine.prefix_cache import PrefixCacheEntry
+from core.engine.prompt import Prompt, PromptLayout, Voice
 from core.engine.sampling import USUAL, Sampling
 from core.engine.scheduler import SlotEngine
 from core.engine.speech_queue import Forced
@@ -302,6 +305,41 @@ async def test_a_caller_who_was_silent_for_long_is_answered(
     assert (await reading).index == 0
     going.set()
     await call.close()
+
+
+async def test_a_frame_waits_for_one_chunk_of_somebody_elses_prompt(
+    engine: SlotEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talking = engine.open(persona(1), Sampling())
+    await talking.ready()
+    done, until_ready = list[str](), list[str]()
+    forward, step = engine._prefill._forward, engine._model.step
+
+    def chunk_by_chunk(layout: PromptLayout) -> Generator[None, None, PrefixCacheEntry]:
+        chunks = forward(layout)
+        while True:
+            talking.push(frame_of(speech(1)[0]))  # It comes while the chunk is computed.
+            try:
+                next(chunks)
+            except StopIteration as end:
+                until_ready.extend(done)
+                return cast(PrefixCacheEntry, end.value)
+            done.append("chunk")
+            yield
+
+    def stepped(frames: Mapping[int, Frame], forced: Mapping[int, Forced]) -> StepOutputs:
+        done.append("step")
+        return step(frames, forced)
+
+    monkeypatch.setattr(engine._prefill, "_chunk", 4)
+    monkeypatch.setattr(engine._prefill, "_forward", chunk_by_chunk)
+    monkeypatch.setattr(engine._model, "step", stepped)
+    newcomer = engine.open(persona(2), Sampling())
+    await newcomer.ready()
+    assert until_ready.count("chunk") > 2
+    assert until_ready == ["chunk", "step"] * until_ready.count("chunk")
+    await newcomer.close()
+    await talking.close()
 
 
 async def test_a_device_that_dies_during_a_prefill_is_reported(
