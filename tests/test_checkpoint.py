@@ -20,7 +20,7 @@ from core.engine.mimi.spectral import SpectralMimi, SpectralNetwork, SpectralSha
 from core.engine.prompt import SpecialCodes
 from core.engine.quantization import unpair
 from core.engine.sampling import USUAL
-from core.engine.stored_weights import in_8_bits, read_weights
+from core.engine.stored_weights import in_few_bits, read_weights
 from core.engine.tokenizer import SentencePieceTokenizer
 from core.engine.weights import load_language_model, load_mimi, stored_name
 from core.errors import CheckpointError
@@ -280,7 +280,7 @@ def test_a_checkpoint_may_have_8_bits_itself(tmp_path: Path) -> None:
     path, architecture = tmp_path / "model.safetensors", golden_architecture(200)
     golden_weights(tmp_path / "exact.safetensors", architecture)
     exact = load_file(tmp_path / "exact.safetensors")
-    stored, uneven = in_8_bits(exact), "transformer.layers.0.self_attn.out_proj.weight"
+    stored, uneven = in_few_bits(exact), "transformer.layers.0.self_attn.out_proj.weight"
     stored[uneven], stored[f"{uneven}_scb"] = stored[uneven] // 2, stored[f"{uneven}_scb"] * 2
     save_file(stored, path)
     assert stored["text_emb.weight"].dtype == torch.int8
@@ -304,6 +304,65 @@ def test_a_checkpoint_may_have_8_bits_itself(tmp_path: Path) -> None:
             torch.testing.assert_close(module.scale * 127, stored[f"{at}_scb"][: len(module.scale)])
 
 
+def test_a_matrix_of_a_checkpoint_may_have_4_bits(tmp_path: Path) -> None:
+    path, architecture = tmp_path / "model.safetensors", golden_architecture(200)
+    golden_weights(tmp_path / "exact.safetensors", architecture)
+    exact = load_file(tmp_path / "exact.safetensors")
+    stored = in_few_bits(exact, lambda name: ".gating." in name)
+    save_file(stored, path)
+    read = read_weights(path)
+    assert read.keys() == exact.keys()
+    few = {name for name in exact if f"{name.removesuffix('weight')}scales" in stored}
+    assert few == {name for name in exact if ".gating." in name and exact[name].shape[1] % 32 == 0}
+    assert few
+    for name in few:
+        rows, columns = exact[name].shape
+        assert stored[name].dtype == torch.uint32
+        assert list(stored[name].shape) == [rows, columns // 8]
+        groups = exact[name].float().view(rows, -1, 32)
+        step = (groups.amax(dim=-1) - groups.amin(dim=-1)) / 15
+        error = (read[name].float().view(rows, -1, 32) - groups).abs().amax(dim=-1)
+        assert bool((error <= 0.52 * step + 0.005 * groups.abs().amax(dim=-1)).all()), name
+    plain, rounded = (LanguageModel(architecture, CPU, torch.float32, int8=int8) for int8 in (False, True))
+    for lm in (plain, rounded):
+        load_language_model(lm, path)
+    for name, parameter in plain.named_parameters():
+        weight = unpacked(plain, name, parameter)
+        assert torch.equal(weight, read[stored_name(name)][: len(weight)].float()), name
+    tokens = torch.randint(0, 512, (1, 40, 17), generator=torch.Generator().manual_seed(1))
+    said = []
+    for lm in (plain, rounded):
+        cache = PrefillCache(architecture, 40, CPU, torch.float32)
+        said.append(lm.text_logits(lm(lm.embed(tokens), cache.attention(40))[0]))
+    assert float((said[0] - said[1]).norm() / said[0].norm()) < 0.03
+
+
+def test_weights_in_4_bits_are_laid_out_as_mlx_does(tmp_path: Path) -> None:
+    """Eight to a word, the first lowest, with a scale and the least weight of 32, by hand."""
+    integers = torch.arange(32) % 16
+    words = torch.tensor([[0x76543210, 0xFEDCBA98, 0x76543210, 0xFEDCBA98]]).to(torch.uint32)
+    scale, least = torch.tensor([[0.25]]).half(), torch.tensor([[-2.0]]).half()
+    weights = {"x.weight": words, "x.scales": scale, "x.biases": least}
+    save_file(weights, tmp_path / "four.safetensors")
+    (read,) = read_weights(tmp_path / "four.safetensors").values()
+    assert read.tolist() == [(integers * 0.25 - 2).tolist()]
+    stored = in_few_bits({"x.weight": read.float()}, lambda _: True)
+    assert {name: tensor.tolist() for name, tensor in stored.items()} == {n: t.tolist() for n, t in weights.items()}
+    equal = torch.full((3, 64), 0.5)
+    save_file(in_few_bits({"x.weight": equal}, lambda _: True), tmp_path / "equal.safetensors")
+    assert torch.equal(read_weights(tmp_path / "equal.safetensors")["x.weight"].float(), equal)
+
+
+@pytest.mark.parametrize("scales", [None, torch.ones(3, 1), torch.ones(3, 2, dtype=torch.int8)])
+def test_4_bits_without_scales_are_refused(tmp_path: Path, scales: torch.Tensor | None) -> None:
+    stored = in_few_bits({"x.weight": torch.ones(3, 64)}, lambda _: True)
+    del stored["x.scales"]
+    stored |= {} if scales is None else {"x.scales": scales}
+    save_file(stored, tmp_path / "few.safetensors")
+    with pytest.raises(CheckpointError, match=r"x\.weight has 4 bits, and no x\.scales or x\.biases|x\.scales has"):
+        read_weights(tmp_path / "few.safetensors")
+
+
 def unpacked(lm: LanguageModel, name: str, parameter: torch.Tensor) -> torch.Tensor:
     """A parameter as it was loaded, also where its layer keeps it packed: what the layer makes of unit vectors."""
     module = lm.get_submodule(name.rpartition(".")[0])
@@ -317,7 +376,7 @@ def unpacked(lm: LanguageModel, name: str, parameter: torch.Tensor) -> torch.Ten
 def test_8_bits_without_magnitudes_are_refused(tmp_path: Path, magnitudes: torch.Tensor | None) -> None:
     path, architecture = tmp_path / "model.safetensors", golden_architecture(200)
     golden_weights(tmp_path / "exact.safetensors", architecture)
-    stored = in_8_bits(load_file(tmp_path / "exact.safetensors"))
+    stored = in_few_bits(load_file(tmp_path / "exact.safetensors"))
     del stored["text_linear.weight_scb"]
     stored |= {} if magnitudes is None else {"text_linear.weight_scb": magnitudes}
     stored["text_linear.bias_scb"] = torch.ones(512)
@@ -339,7 +398,8 @@ def test_8_bits_without_magnitudes_are_refused(tmp_path: Path, magnitudes: torch
     ],
 )
 def test_numbers_of_another_kind_are_refused(tmp_path: Path, name: str, tensor: torch.Tensor, problem: str) -> None:
-    stored = in_8_bits({"text_emb.weight": torch.ones(3, 4), "out_norm.alpha": torch.ones(()), "other": torch.ones(2)})
+    right = {"text_emb.weight": torch.ones(3, 4), "out_norm.alpha": torch.ones(()), "other": torch.ones(2)}
+    stored = in_few_bits(right)
     save_file(stored, tmp_path / "right.safetensors")
     assert read_weights(tmp_path / "right.safetensors").keys() == {"text_emb.weight", "out_norm.alpha", "other"}
     save_file(stored | {name: tensor}, tmp_path / "wrong.safetensors")

@@ -16,13 +16,13 @@ from core.engine.architecture import AGENT_CODEBOOKS, FIXED, STREAMS, Architectu
 from core.engine.checkpoint import Checkpoint
 from core.engine.kv_cache import BlockCache
 from core.engine.lm import LanguageModel
-from core.engine.stored_weights import read_weights
+from core.engine.stored_weights import in_few_bits, read_weights
 from core.engine.weights import load_language_model
 from tests.engines import CPU
 from training.bank import Bank
 from training.bank_folder import BankFolder
-from training.export import mean_of
-from training.growing import grown
+from training.export import in_4_bits, mean_of
+from training.growing import grown, places_of
 from training.lm import MISHEARD, PADDING, LmOptions, LmTraining, misheard, read_positions
 from training.network import Logits, Network
 from training.packing import pack, unpack
@@ -99,14 +99,20 @@ def test_a_grown_network_computes_what_the_small_one_did(checkpoint: Path) -> No
     assert sum(bool(layer.out_proj.any()) for layer in large.layers) == 2  # type: ignore[operator]
 
 
+def test_no_layer_is_new_among_those_that_hear() -> None:
+    assert places_of(12, 16) == [*range(10), 12, 15]
+    assert places_of(12, 12) == list(range(12))
+    assert places_of(2, 5) == [0, 1]
+
+
 def test_nano_grows_to_the_shape_that_is_trained() -> None:
     now = Checkpoint.read(NANO)
     small = Network(now.architecture)
     small.load_checkpoint(read_weights(now.weights))
     for before, after in zip(logits(small, 400)[:2], logits(grown(NANO, ARCHITECTURE), 400)[:2], strict=True):
         torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-3)
-    stored = sum(tensor.numel() for tensor in Network(ARCHITECTURE).checkpoint().values())
-    assert stored < 35e6, "in 8 bits, with its codec, it is to weigh 48 MB at most"
+    stored = in_few_bits(Network(ARCHITECTURE).checkpoint(), in_4_bits)
+    assert sum(tensor.nbytes for tensor in stored.values()) < 35e6, "with its codec, it is to weigh 48 MB at most"
     assert Architecture.from_config(ARCHITECTURE.to_config(), "") == NANO_SHAPE.architecture
 
 

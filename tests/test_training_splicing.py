@@ -91,7 +91,7 @@ def losses(sounds: list[bool], codes: int = 7) -> tuple[Losses, Tensor, Tensor]:
 
     def network(_read: Tensor, _target: Tensor, chosen: Tensor, _positions: Tensor) -> Logits:
         made.append(likely.expand(*chosen.shape, AGENT_CODEBOOKS, card).clone().requires_grad_())
-        return Logits(text, made[0], torch.zeros(2, positions - 1, card))
+        return Logits(text, made[0], (torch.zeros(2, positions - 1, card),))
 
     speaking = torch.arange(positions).expand(2, -1) % 3 > 0
     heard = torch.full((2, positions), PADDING)

@@ -18,7 +18,7 @@ from core.engine.architecture import AGENT_CODEBOOKS, DELAYS, FIXED, Architectur
 from core.engine.call import FRAME_SAMPLES
 from core.engine.checkpoint import EXTENSION, SPOKEN
 from core.engine.prompt import Voice
-from core.engine.stored_weights import in_8_bits
+from core.engine.stored_weights import in_few_bits
 from core.media.voices import write_voice
 from training.dialogues import VOICE_FRAMES
 from training.growing import grown_state
@@ -53,7 +53,7 @@ def export(
     earlier: Collection[Path] = (),
     last: bool = False,
 ) -> None:
-    """Write config, weights in 8 bits, tokenizer and voices into `target`, which is made anew.
+    """Write config, weights in 8 and 4 bits, tokenizer and voices into `target`, which is made anew.
 
     The codec is core/nano's, or the folder's, with the decoder of `sharp.pt` or `codec.pt` where there is one. The
     language model is what `lm.pt` holds, and the mean with `earlier` states of it: of each the mean of its latest steps
@@ -69,7 +69,7 @@ def export(
     mimi = trained_mimi(folder, cpu, shape.mimi, SHARP if is_sharp(folder) else TRAINED)
     network = Network(shape.architecture)
     network.load_state_dict(mean_of([folder / "lm.pt", *earlier], "network" if last else "mean", shape.architecture))
-    weights = in_8_bits(network.checkpoint())
+    weights = in_few_bits(network.checkpoint(), in_4_bits)
     save_file(weights, making / MOSHI_NAME)
     save_file(codec_weights(mimi, codec_folder(folder)), making / "mimi.safetensors")
     special = special_codes(mimi)
@@ -90,6 +90,11 @@ def export(
     making.rename(target)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     report(f"{target}: {size / 1e6:.1f} MB")
+
+
+def in_4_bits(name: str) -> bool:
+    """Whether a matrix takes 4 bits: those of the transformer's feed-forward parts, which are most of all weights."""
+    return name.startswith("transformer.") and ".gating." in name
 
 
 def is_sharp(folder: Path) -> bool:

@@ -2,9 +2,9 @@
 
 What is new adds nothing to what was there, since its output weights are zero, and where it reads what is new, it reads
 zeros. Its input weights are random, so that it learns something else than what stands beside it (Chen et al.,
-"Net2Net", 2016). New layers stand evenly among the old ones, as in LLaMA Pro (Wu et al., 2024): what they make of the
-caller's sound is of use to the layers above, which know how to answer. New channels are zero in every embedding; norms
-divide by the mean over more channels then, for which their weights make up.
+"Net2Net", 2016). New layers stand evenly among the old ones, as in LLaMA Pro (Wu et al., 2024), but none before the
+caller's words are known: what is asked for is found in the prompt after that. New channels are zero in every embedding;
+norms divide by the mean over more channels then, for which their weights make up.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from core.engine.architecture import Architecture
 from core.engine.checkpoint import Checkpoint
 from core.engine.stored_weights import read_weights
-from training.network import Layer, Network
+from training.network import HEARD_AFTER, Layer, Network
 
 GROWING = {
     "dim",
@@ -50,8 +50,7 @@ def grown_state(state: Mapping[str, Tensor], architecture: Architecture, source:
     """The weights of a network of the given size that computes what one with the weights of `state` does, which
     `source` holds: one with fewer channels or fewer layers, and otherwise of the same size.
 
-    Where layers are added it may hear otherwise, since hearing is read at a place among them. Raises ClickException
-    when it cannot grow to that size.
+    Raises ClickException when it cannot grow to that size.
     """
     try:
         layers = {name.split(".")[1] for name in state if name.startswith("layers.")}
@@ -110,8 +109,10 @@ def widen(old: Tensor, new: Tensor) -> None:
 
 
 def places_of(old: int, new: int) -> list[int]:
-    """Where each of `old` layers stands among `new` ones: evenly, from the first to the last."""
-    return [round(number * (new - 1) / max(old - 1, 1)) for number in range(old)]
+    """Where each of `old` layers stands among `new` ones: where it was, if it hears, and else evenly up to the last."""
+    hearing = min(HEARD_AFTER[-1], old - 1)
+    answering, places = old - hearing, new - hearing
+    return [*range(hearing), *(hearing + round(n * (places - 1) / max(answering - 1, 1)) for n in range(answering))]
 
 
 def grow_layers(old: nn.ModuleList, new: nn.ModuleList) -> None:

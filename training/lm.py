@@ -4,15 +4,15 @@ Weights of the losses as in Moshi (arXiv 2410.00037, section 3.4): the text and 
 padding, and the silence of an agent who does not speak, below. The prompt is not learned, nor are the codes of a
 spliced conversation, whose sound does not say what its text says.
 
-What the caller says is learned too, word by word, by a head that no checkpoint contains: a task that gives the layers
+What the caller says is learned too, word by word, by heads that no checkpoint contains: a task that gives the layers
 below it much more to go by than answers alone, which are few and say little of what was asked.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +24,15 @@ from core.engine.architecture import AGENT_CODEBOOKS, Architecture
 from training.bank import Bank, Batch
 from training.graphed import GraphedStep
 from training.growing import grown, grown_state
-from training.network import Logits, Network
+from training.muon import Muon
+from training.network import Layer, Logits, Network
 from training.schedule import SAVED_S, Schedule, save_atomically
 from training.shape import ARCHITECTURE
 from training.together import Together
 
 PADDING = 3
 CODEBOOK_WEIGHTS = (1.0, 0.35, 0.3, 0.25, 0.2, 0.2, 0.15, 0.15)
-TEXT_WEIGHT = 6.0
+TEXT_WEIGHT = 15.0
 """The text's share in the loss beside all codebooks together, whose shares add up to 2.6: its own cross-entropy is soon
 a twentieth of theirs, and what is hard, to understand, is told by the text alone."""
 HEARD_WEIGHT = 3.0
@@ -44,6 +45,7 @@ POSITIONS = 512
 """Positions of the conversations that a batch is counted in."""
 REPORTED = 200
 """Steps between two reports."""
+WEIGHT_DECAY = 0.05
 BLUR = 0.04
 """The share of the agent's own codes that is replaced by chance when read back, so that a slip does not spread."""
 MISHEARD, MISHEARD_ROWS = 0.12, 0.5
@@ -65,7 +67,7 @@ class LmOptions:
 
     batch: int = 96
     rate: float = 1.2e-3
-    dropout: float = 0.1
+    dropout: float = 0.05
     text: float = TEXT_WEIGHT
     heard: float = HEARD_WEIGHT
     architecture: Architecture = ARCHITECTURE
@@ -88,7 +90,7 @@ class Shares:
 @dataclass(frozen=True)
 class Losses:
     """Mean cross-entropies where it counts: of words, of the first codebook and of the others while speaking, and of
-    the caller's words."""
+    the caller's words, as the last layer that tells them does."""
 
     total: Tensor
     words: Tensor
@@ -139,7 +141,9 @@ def losses_of(
     code_loss = F.cross_entropy(codes.flatten(0, 2).float(), agent.flatten(), reduction="none").view_as(agent)
     code_mean = (code_loss * shares.codebooks * learned[..., None]).sum() / learned.sum().clamp(min=1)
     text_mean, spoken = text_losses(text, words, talking & ~given[:, 1:])
-    heard_mean, understood = text_losses(hearing, heard[:, 1:], talking)
+    heard_losses = [text_losses(logits, heard[:, 1:], talking) for logits in hearing]
+    heard_mean = torch.stack([loss for loss, _ in heard_losses]).mean()
+    _, understood = heard_losses[-1]
     return Losses(
         shares.text * text_mean + shares.heard * heard_mean + code_mean,
         spoken,
@@ -214,13 +218,19 @@ class LmTraining:
             # of a kind share what is compiled, which takes seconds, where a whole network takes minutes.
             for layer in (*self.network.layers, *self.network.depformer_layers):
                 layer.compile(dynamic=False)
-        matrices = [p for p in self.network.parameters() if p.dim() > 1]
-        vectors = [p for p in self.network.parameters() if p.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+        layers = cast(Iterable[Layer], (*self.network.layers, *self.network.depformer_layers))
+        stacks = [stack for layer in layers for stack in layer.stacks()]
+        others = [p for p in self.network.parameters() if all(p is not parameter for parameter, _ in stacks)]
+        tables = [p for p in others if p.dim() > 1]
+        vectors = [p for p in others if p.dim() <= 1]
+        groups = [{"params": tables, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
         self._shares = Shares(torch.tensor(CODEBOOK_WEIGHTS, device=device), options.text, options.heard)
         self._rate = torch.tensor(options.rate, device=device)
         graphed = {"capturable": device.type == "cuda", "fused": device.type == "cuda"}
-        self.optimizer = torch.optim.AdamW(groups, lr=self._rate, betas=(0.9, 0.95), **graphed)
+        self.optimizers: tuple[Muon | torch.optim.Optimizer, ...] = (
+            Muon(stacks, self._rate, WEIGHT_DECAY),
+            torch.optim.AdamW(groups, lr=self._rate, betas=(0.9, 0.95), **graphed),
+        )
         self.step_count = 0
         self._batches: dict[int, Batch] = {}
         self._steps: dict[int, GraphedStep[Losses]] = {}
@@ -244,10 +254,11 @@ class LmTraining:
     def _learn(self, batch: Batch) -> Losses:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False):
             losses = losses_of(self.network, self._shares, *batch, self.options.architecture.context)
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         torch.autograd.backward(losses.total)
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return replace(losses, total=losses.total.detach())
 
     def run(self, schedule: Schedule, draw: Callable[[], Bank], path: Path, report: Callable[[str], None]) -> None:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
 from core.engine.transformer import NORM_EPSILON
 
-HEARD_DEPTH = 3 / 4
-"""How deep in the transformer, as a share of its layers, it is to know the caller's words: those above answer them."""
+HEARD_AFTER = 6, 9
+"""The layers after which it is to know the caller's words, those above answer them. After the first it is early to
+know, so that there are layers left to find in the prompt what was asked for (Lee and Watanabe, "Intermediate Loss
+Regularization for CTC-based Speech Recognition", arXiv 2102.03216)."""
 
 
 def made(*shape: int, scale: float | None = None) -> nn.Parameter:
@@ -57,6 +59,11 @@ class Layer(nn.Module):
         gate, value = self._product(self.norm2(x), self.linear_in).chunk(2, dim=-1)
         return x + F.dropout(self._product(F.silu(gate) * value, self.linear_out), self.dropout, self.training)
 
+    def stacks(self) -> list[tuple[nn.Parameter, int]]:
+        """Its matrices, and of how many, one below the other, each of them is made: query, key and value, gate and
+        value."""
+        return [(self.in_proj, 3), (self.out_proj, 1), (self.linear_in, 2), (self.linear_out, 1)]
+
     def _attend(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         batch, time, steps, dim = x.shape
         projected = self._product(x, self.in_proj)
@@ -90,14 +97,14 @@ class Logits(NamedTuple):
     """`[batch, time, text_vocab_size]`, of the agent's text."""
     codes: Tensor
     """`[batch, time or count, 8, audio_vocab_size]`, of the agent's codes."""
-    heard: Tensor
-    """`[batch, time, text_vocab_size]`, of the text that the caller says."""
+    heard: tuple[Tensor, ...]
+    """`[batch, time, text_vocab_size]`, of the text that the caller says, after each of HEARD_AFTER."""
 
 
 class Network(nn.Module):
     """Moshi's language model, for training; `dropout` is the temporal transformer's.
 
-    It also tells what the caller says, from a layer within: a task beside the model's own, which is learned that it
+    It also tells what the caller says, from layers within: a task beside the model's own, which is learned that it
     hears, as a speech recogniser does. No checkpoint contains it.
     """
 
@@ -119,7 +126,7 @@ class Network(nn.Module):
             for _ in range(a.depformer_num_layers)
         )
         self.linears = made(AGENT_CODEBOOKS, a.audio_vocab_size, a.depformer_dim)
-        self.heard_norm = Norm(a.dim)
+        self.heard_norms = nn.ModuleList(Norm(a.dim) for _ in HEARD_AFTER)
         self.heard_linear = made(a.text_vocab_size, a.dim)
 
     def forward(
@@ -139,12 +146,11 @@ class Network(nn.Module):
         if positions is None:
             positions = torch.arange(time, device=tokens.device)[None]
         rotation = self._rotation(positions)
-        hearing = x
-        for number, layer in enumerate(self.layers, start=1):
-            x = layer(x, rotation)
-            if number == round(HEARD_DEPTH * a.num_layers):
-                hearing = x
-        heard = F.linear(self.heard_norm(hearing[:, :, 0]), self.heard_linear)
+        after = [x := layer(x, rotation) for layer in self.layers]
+        hearing = (after[min(number, a.num_layers) - 1] for number in HEARD_AFTER)
+        heard = tuple(
+            F.linear(norm(y[:, :, 0]), self.heard_linear) for norm, y in zip(self.heard_norms, hearing, strict=True)
+        )
         hidden = self.out_norm(x[:, :, 0])
         text = F.linear(hidden, self.text_linear)
 

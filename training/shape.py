@@ -9,7 +9,7 @@ from core.engine.mimi.spectral import SpectralShape
 ARCHITECTURE = Architecture(
     dim=384,
     num_heads=6,
-    num_layers=12,
+    num_layers=16,
     hidden_scale=5.25,
     context=1500,
     text_vocab_size=1000,

@@ -1,10 +1,12 @@
-"""The tensors of a safetensors file, of which matrices may be in 8 bits.
+"""The tensors of a safetensors file, of which matrices may be in 8 or in 4 bits.
 
-Moshi's quantized checkpoints have this layout, too (`moshi.utils.quantize`): beside the int8 matrix `NAME` stand the
-largest magnitudes of its rows as `NAME_scb`, float32[rows]. A weight is its integer times the magnitude over 127.
+Moshi's quantized checkpoints have the layout of 8 bits, too (`moshi.utils.quantize`): beside the int8 matrix `NAME`
+stand the largest magnitudes of its rows as `NAME_scb`, float32[rows]. A weight is its integer times the magnitude over
+127. That of 4 bits is MLX's (`mlx.core.quantize`): beside the matrix `NAME.weight`, eight weights in a uint32, stand
+`NAME.scales` and `NAME.biases` of every 32 weights of a row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from core.engine.quantization import INT8_MAX, dequantize, quantize
+from core.engine.quantization import (
+    GROUP,
+    INT8_MAX,
+    NIBBLES,
+    dequantize,
+    dequantize_4_bits,
+    quantize,
+    quantize_4_bits,
+)
 from core.errors import CheckpointError
 
 MAGNITUDES = "_scb"
 """What the name of a matrix's magnitudes ends with."""
+WEIGHT, SCALES, BIASES = ".weight", ".scales", ".biases"
+"""What the names of a matrix in 4 bits and of what stands beside it end with."""
 FLOATING = ("F64", "F32", "F16", "BF16")
 """The floating-point dtypes that may be stored, as safetensors calls them."""
 SHOWN_PROBLEMS = 8
@@ -31,31 +43,40 @@ class StoredWeights:
         self._file = file
         dtypes = {name: file.get_slice(name).get_dtype() for name in sorted(file.keys())}
         self.quantized = {name for name, dtype in dtypes.items() if dtype == "I8"}
-        self.names = dtypes.keys() - {name + MAGNITUDES for name in self.quantized}
+        self._packed = {name for name, dtype in dtypes.items() if dtype == "U32" and name.endswith(WEIGHT)}
+        beside = {name: [name + MAGNITUDES] for name in self.quantized}
+        beside |= {name: [stem_of(name) + SCALES, stem_of(name) + BIASES] for name in self._packed}
+        self.names = dtypes.keys() - {name for names in beside.values() for name in names}
         self.problems = [
             f"{name} has the dtype {dtype}, not {' or '.join(FLOATING)}"
             for name, dtype in dtypes.items()
-            if dtype not in FLOATING and name not in self.quantized
-        ] + [
-            f"{name} has 8 bits, and no {name}{MAGNITUDES} has a number for each of its rows"
-            for name in sorted(self.quantized)
-            if len(self.shape(name)) != 2
-            or name + MAGNITUDES not in dtypes
-            or self.shape(name + MAGNITUDES) != self.shape(name)[:1]
+            if dtype not in FLOATING and name not in beside
         ]
+        for name, others in sorted(beside.items()):
+            shape = self.shape(name)
+            wanted = [*shape[:1], *(columns // GROUP for columns in shape[1:])] if name in self._packed else shape[:1]
+            if len(shape) != 2 or any(other not in dtypes or self.shape(other) != wanted for other in others):
+                each = f"every {GROUP} weights" if name in self._packed else "each"
+                bits = 4 if name in self._packed else 8
+                self.problems.append(
+                    f"{name} has {bits} bits, and no {' or '.join(others)} has a number for {each} of its rows"
+                )
 
     def shape(self, name: str) -> list[int]:
-        """The shape of a tensor as it is stored."""
+        """The shape of a tensor; a matrix has as many columns as it has weights in a row."""
         shape: list[int] = self._file.get_slice(name).get_shape()
-        return shape
+        return [*shape[:-1], NIBBLES * shape[-1]] if name in self._packed and shape else shape
 
     def rows(self, name: str, count: int) -> Tensor:
-        """The first rows of a tensor; bfloat16 where it has 8 bits, so that it is the same on every device, and CPUs
-        can pack it."""
-        if name not in self.quantized:
-            rows: Tensor = self._file.get_slice(name)[:count]
-            return rows
-        return dequantize(*self.integers(name, count), torch.float32).to(torch.bfloat16)
+        """The first rows of a tensor; bfloat16 where it has fewer bits, so that it is the same on every device, and
+        CPUs can pack it."""
+        if name in self._packed:
+            stored = (name, stem_of(name) + SCALES, stem_of(name) + BIASES)
+            return dequantize_4_bits(*(self._file.get_slice(one)[:count] for one in stored)).to(torch.bfloat16)
+        if name in self.quantized:
+            return dequantize(*self.integers(name, count), torch.float32).to(torch.bfloat16)
+        rows: Tensor = self._file.get_slice(name)[:count]
+        return rows
 
     def integers(self, name: str, count: int) -> tuple[Tensor, Tensor]:
         """The first rows of a matrix that has 8 bits, int8[count, columns], and their scales, float32[count]."""
@@ -64,10 +85,15 @@ class StoredWeights:
 
     def tensor(self, name: str) -> Tensor:
         """A whole tensor, of any shape, as `rows` gives it."""
-        if name in self.quantized:
+        if name in self.quantized or name in self._packed:
             return self.rows(name, self.shape(name)[0])
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
+
+
+def stem_of(name: str) -> str:
+    """The name of a matrix in 4 bits without its ending."""
+    return name.removesuffix(WEIGHT)
 
 
 @contextmanager
@@ -86,7 +112,7 @@ def open_safetensors(path: Path) -> Any:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, those in 8 bits as bfloat16.
+    """All tensors of a file, those in 8 or 4 bits as bfloat16.
 
     Raises CheckpointError when it is none or broken, or naming tensors that cannot be read.
     """
@@ -102,16 +128,16 @@ def raise_problems(path: Path, problems: list[str]) -> None:
         raise CheckpointError(f"{path} does not fit its config: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}.")
 
 
-def in_8_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What to store of some tensors so that matrices, `[rows, columns]`, take 8 bits a weight; others stay.
-
-    A matrix becomes int8 of its shape, beside float32[rows] of magnitudes.
-    """
+def in_few_bits(tensors: Mapping[str, Tensor], in_4_bits: Callable[[str], bool] = lambda _: False) -> dict[str, Tensor]:
+    """What to store of some tensors so that matrices, `[rows, columns]`, take 8 bits a weight, and 5 with all that
+    stands beside them where `in_4_bits` says so of their names and rows divide into groups of 32; others stay."""
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.dim() == 2:
+        if tensor.dim() != 2:
+            stored[name] = tensor
+        elif in_4_bits(name) and tensor.shape[1] % GROUP == 0:
+            stored[name], stored[stem_of(name) + SCALES], stored[stem_of(name) + BIASES] = quantize_4_bits(tensor)
+        else:
             stored[name], scale = quantize(tensor)
             stored[name + MAGNITUDES] = scale * INT8_MAX
-        else:
-            stored[name] = tensor
     return stored
