@@ -73,7 +73,9 @@ def test_facts(fact: Fact, said: str, right: bool) -> None:
     assert fact.right(said) is right
 
 
-@pytest.mark.parametrize(("author", "counts"), [("first", [14, 10]), ("second", [20, 12]), ("third", [20, 12])])
+@pytest.mark.parametrize(
+    ("author", "counts"), [("first", [14, 10]), *((other, [20, 12]) for other in get_args(Author)[1:])]
+)
 def test_every_prompt_says_its_facts_and_no_caller_does(author: Author, counts: list[int]) -> None:
     everybody = strangers(author)
     assert [sum(each.style == style for each in everybody) for style in ("service", "free")] == counts

@@ -273,15 +273,23 @@ def test_a_run_that_breaks_off_has_saved_what_it_had(tmp_path: Path, monkeypatch
     assert again.step_count == 3
 
 
+def test_all_pieces_of_nano_can_be_brought_back_at_once(tmp_path: Path) -> None:
+    LmTraining(LmOptions(batch=1, begin=None), CPU).save(tmp_path / "lm.pt")
+    sizes = [path.stat().st_size for path in pack(tmp_path / "lm.pt", tmp_path / "sent")]
+    assert len(sizes) <= 4
+    assert max(sizes) <= 15_100_000
+    assert sum(sizes) < 50_000_000
+
+
 def test_what_is_packed_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = LmTraining(LmOptions(batch=1, architecture=SMALL, begin=None), CPU)
     for _ in range(30):
         training.step(conversations(4), 1e-3)
     training.save(tmp_path / "lm.pt")
-    monkeypatch.setattr("training.packing.PIECE_BYTES", 20_000)
+    monkeypatch.setattr("training.packing.PIECE_BYTES", 10_000)
     pieces = pack(tmp_path / "lm.pt", tmp_path / "sent")
     assert len(pieces) > 2
-    assert all(path.stat().st_size < 40_000 for path in pieces)
+    assert all(path.stat().st_size < 20_000 for path in pieces)
     unpack(tmp_path / "sent", tmp_path / "other.pt")
     state = torch.load(tmp_path / "lm.pt", weights_only=True)
     mean = state["mean"]
@@ -290,7 +298,8 @@ def test_what_is_packed_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.Mo
     again.resume(tmp_path / "other.pt")
     assert again.step_count == 30
     for name, tensor in again.network.state_dict().items():
-        assert torch.equal(tensor, mean[name].bfloat16().float())
+        step = mean[name].abs().amax(dim=-1, keepdim=True) / 127 if tensor.dim() > 1 else torch.zeros(1)
+        assert bool(((tensor - mean[name]).abs() <= 0.51 * step).all()), name
     pieces[0].unlink()
     with pytest.raises(click.ClickException, match=f"{len(pieces) - 1} of {len(pieces)} pieces"):
         unpack(tmp_path / "sent", tmp_path / "other.pt")

@@ -1,5 +1,6 @@
-"""What was learned in files small enough to be sent elsewhere: mean weights, rounded as an export's are.
+"""What was learned in files small enough to be sent elsewhere: mean weights, matrices in 8 bits.
 
+A model of 41 million parameters takes 42 MB so: a machine that is lent may give back no more than some 64 MB at a time.
 To go on needs no more: the optimiser's momenta last for some twenty steps, and each run warms up for ten times as many.
 The language model is in pieces, a set of them for each packing. A set is written beside the older one, which is deleted
 when the new one is whole: whenever it is interrupted, there is a whole one.
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from core.engine.quantization import dequantize, quantize
 from training.lm import TrainingState
 from training.schedule import save_atomically
 
@@ -22,6 +24,8 @@ PIECE_BYTES = 15_000_000
 PIECES = "lm-*-*-of-*.safetensors"
 _PIECE = re.compile(r"lm-(\d+)-(\d+)-of-(\d+)\.safetensors")
 """Steps, number of the piece, number of pieces."""
+SCALE = ".scale"
+"""What the name of the scales of a matrix's rows ends with."""
 DECODER = "decoder.pt"
 
 
@@ -30,10 +34,12 @@ def pack(path: Path, target: Path) -> list[Path]:
     state: TrainingState = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     pieces: list[dict[str, Tensor]] = [{}]
     for name, tensor in state["mean"].items():
-        tensor = tensor.to(torch.bfloat16)
-        if sum(map(bytes_of, pieces[-1].values())) + bytes_of(tensor) > PIECE_BYTES:
+        packed = {name: tensor}
+        if tensor.dim() > 1:
+            packed[name], packed[name + SCALE] = quantize(tensor)
+        if sum(map(bytes_of, (*pieces[-1].values(), *packed.values()))) > PIECE_BYTES:
             pieces.append({})
-        pieces[-1][name] = tensor
+        pieces[-1] |= packed
     target.mkdir(parents=True, exist_ok=True)
     for unfinished in target.glob(f"{PIECES}.part"):
         unfinished.unlink()
@@ -72,7 +78,12 @@ def unpack(source: Path, path: Path) -> int:
     weights: dict[str, Tensor] = {}
     pieces = pieces_in(source)
     for piece in pieces:
-        weights |= {name: tensor.float() for name, tensor in load_file(piece).items()}
+        packed = load_file(piece)
+        scales = {name: packed.pop(name + SCALE) for name in list(packed) if name + SCALE in packed}
+        weights |= {
+            name: dequantize(tensor, scales[name], torch.float32) if name in scales else tensor.float()
+            for name, tensor in packed.items()
+        }
     with safe_open(pieces[0], framework="pt") as file:  # type: ignore[no-untyped-call]
         described: dict[str, str] = file.metadata()
     state: TrainingState = {"network": weights, "mean": weights, "steps": int(described["steps"])}

@@ -15,7 +15,7 @@ WORDINGS = 3
 
 FactKind = Literal["name", "price", "hours", "other"]
 Style = Literal["service", "free"]
-Author = Literal["first", "second", "third"]
+Author = Literal["first", "second", "third", "fourth"]
 T = TypeVar("T")
 
 
@@ -120,7 +120,7 @@ def strangers(author: Author = "first") -> tuple[Stranger, ...]:
     """All personas of an author, those with service roles first; each is also asked for its name, in wordings of its
     own.
 
-    The second and the third had read neither the training's texts nor the others' personas.
+    None but the first had read the training's texts or the others' personas.
     """
     service = _read(f"{author}/service_roles", tuple[Stranger, ...])
     free = _read(f"{author}/free_styles", tuple[Stranger, ...])
