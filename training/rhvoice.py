@@ -82,8 +82,8 @@ class RHVoice:
             self._library = ctypes.CDLL(str(folder / "libRHVoice.so.5"))
         except OSError as error:
             raise click.ClickException(
-                f"RHVoice cannot be loaded ({error}). Build it from its source, and name the folder with its two "
-                "libraries and its data by --rhvoice."
+                f"RHVoice cannot be loaded ({error}). Build it by training/build_rhvoice.sh, and name the folder "
+                "that it makes by --rhvoice."
             ) from None
         self._voices = folder / "data" / "voices"
         self._library.RHVoice_new_tts_engine.restype = _POINTER
