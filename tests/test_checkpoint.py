@@ -353,14 +353,40 @@ def test_weights_in_4_bits_are_laid_out_as_mlx_does(tmp_path: Path) -> None:
     assert torch.equal(read_weights(tmp_path / "equal.safetensors")["x.weight"].float(), equal)
 
 
-@pytest.mark.parametrize("scales", [None, torch.ones(3, 1), torch.ones(3, 2, dtype=torch.int8)])
-def test_4_bits_without_scales_are_refused(tmp_path: Path, scales: torch.Tensor | None) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"x.scales": torch.ones(3, 1)},
+        {"x.scales": torch.ones(3, 2, 1)},
+        {"x.biases": torch.ones(3, 2, dtype=torch.int8)},
+        {"x.scales": torch.ones(3, 2, dtype=torch.int8), "x.scales_scb": torch.ones(3)},
+        {"x.weight": torch.ones(8, dtype=torch.int32).to(torch.uint32)},
+    ],
+)
+def test_4_bits_without_scales_are_refused(tmp_path: Path, wrong: dict[str, torch.Tensor]) -> None:
     stored = in_few_bits({"x.weight": torch.ones(3, 64)}, lambda _: True)
+    save_file(stored, tmp_path / "right.safetensors")
+    assert read_weights(tmp_path / "right.safetensors").keys() == {"x.weight"}
+    save_file(stored | wrong, tmp_path / "wrong.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"x\.weight has 4 bits, and no x\.scales or x\.biases has a number for every"
+    ):
+        read_weights(tmp_path / "wrong.safetensors")
     del stored["x.scales"]
-    stored |= {} if scales is None else {"x.scales": scales}
-    save_file(stored, tmp_path / "few.safetensors")
-    with pytest.raises(CheckpointError, match=r"x\.weight has 4 bits, and no x\.scales or x\.biases|x\.scales has"):
-        read_weights(tmp_path / "few.safetensors")
+    save_file(stored, tmp_path / "without.safetensors")
+    with pytest.raises(CheckpointError, match=r"x\.weight has 4 bits, and no x\.scales"):
+        read_weights(tmp_path / "without.safetensors")
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((2, 3), (2, 0)), ((2, 5), (2, 1)), ((0, 5), (0, 1))])
+def test_4_bits_that_are_no_whole_groups_are_refused(
+    tmp_path: Path, shape: tuple[int, int], groups: tuple[int, int]
+) -> None:
+    scales = torch.ones(groups)
+    words = torch.ones(shape, dtype=torch.int32).to(torch.uint32)
+    save_file({"x.weight": words, "x.scales": scales, "x.biases": scales.clone()}, tmp_path / "odd.safetensors")
+    with pytest.raises(CheckpointError, match=f"x.weight has 4 bits, and rows of {8 * shape[1]} weights"):
+        read_weights(tmp_path / "odd.safetensors")
 
 
 def unpacked(lm: LanguageModel, name: str, parameter: torch.Tensor) -> torch.Tensor:

@@ -100,9 +100,10 @@ def test_a_grown_network_computes_what_the_small_one_did(checkpoint: Path) -> No
 
 
 def test_no_layer_is_new_among_those_that_hear() -> None:
-    assert places_of(12, 16) == [*range(10), 12, 15]
-    assert places_of(12, 12) == list(range(12))
-    assert places_of(2, 5) == [0, 1]
+    assert places_of(12, 16, 9) == [*range(10), 12, 15]
+    assert places_of(12, 12, 9) == list(range(12))
+    assert places_of(2, 5, 9) == [0, 1]
+    assert places_of(2, 5, 0) == [0, 4]
 
 
 def test_nano_grows_to_the_shape_that_is_trained() -> None:

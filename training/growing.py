@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from core.engine.architecture import Architecture
 from core.engine.checkpoint import Checkpoint
 from core.engine.stored_weights import read_weights
-from training.network import HEARD_AFTER, Layer, Network
+from training.network import HEARING_LAYERS, Layer, Network
 
 GROWING = {
     "dim",
@@ -91,8 +91,8 @@ def larger(small: Network, architecture: Architecture, dropout: float = 0.0) -> 
     for name, parameter in large.named_parameters():
         if "layers." not in name:
             widen(small.get_parameter(name), parameter)
-    for old, new in ((small.layers, large.layers), (small.depformer_layers, large.depformer_layers)):
-        grow_layers(old, new)
+    grow_layers(small.layers, large.layers, HEARING_LAYERS[-1])
+    grow_layers(small.depformer_layers, large.depformer_layers, 0)
     return large
 
 
@@ -108,20 +108,21 @@ def widen(old: Tensor, new: Tensor) -> None:
         new[..., :width] = old
 
 
-def places_of(old: int, new: int) -> list[int]:
-    """Where each of `old` layers stands among `new` ones: where it was, if it hears, and else evenly up to the last."""
-    hearing = min(HEARD_AFTER[-1], old - 1)
+def places_of(old: int, new: int, hearing: int) -> list[int]:
+    """Where each of `old` layers stands among `new` ones: the first `hearing` ones where they were, and so one that is
+    alone above them; several evenly up to the last."""
+    hearing = min(hearing, old - 1)
     answering, places = old - hearing, new - hearing
     return [*range(hearing), *(hearing + round(n * (places - 1) / max(answering - 1, 1)) for n in range(answering))]
 
 
-def grow_layers(old: nn.ModuleList, new: nn.ModuleList) -> None:
+def grow_layers(old: nn.ModuleList, new: nn.ModuleList, hearing: int) -> None:
     """Give new layers what the old ones do, and let those between them do nothing."""
     layers = list(cast(Iterable[Layer], new))
     for layer in layers:
         layer.out_proj.zero_()
         layer.linear_out.zero_()
-    for place, layer in zip(places_of(len(old), len(new)), cast(Iterable[Layer], old), strict=True):
+    for place, layer in zip(places_of(len(old), len(new), hearing), cast(Iterable[Layer], old), strict=True):
         copy_layer(layer, layers[place])
 
 

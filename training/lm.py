@@ -4,7 +4,7 @@ Weights of the losses as in Moshi (arXiv 2410.00037, section 3.4): the text and 
 padding, and the silence of an agent who does not speak, below. The prompt is not learned, nor are the codes of a
 spliced conversation, whose sound does not say what its text says.
 
-What the caller says is learned too, word by word, by heads that no checkpoint contains: a task that gives the layers
+What the caller says is learned too, word by word, by a head that no checkpoint contains: a task that gives the layers
 below it much more to go by than answers alone, which are few and say little of what was asked.
 """
 

@@ -30,13 +30,12 @@ class Muon:
         for parameter, parts in stacks:
             self._parameters[parameter.shape[-2] // parts, parameter.shape[-1]].append((parameter, parts))
         self._momenta = {
-            shape: [torch.zeros_like(parameter, requires_grad=False) for parameter, _ in group]
-            for shape, group in self._parameters.items()
+            shape: [torch.zeros_like(parameter) for parameter, _ in group] for shape, group in self._parameters.items()
         }
 
     @torch.no_grad()
     def step(self) -> None:
-        """Learn from the gradients that there are."""
+        """Learn from the gradients, which every parameter must have."""
         for (rows, columns), group in self._parameters.items():
             parameters: list[Tensor] = [parameter for parameter, _ in group]
             momenta = self._momenta[rows, columns]
@@ -60,4 +59,5 @@ def orthogonal(matrices: Tensor) -> Tensor:
     for _ in range(ROUNDS):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return torch.Tensor.float(x.mT if tall else x)
+    made: Tensor = (x.mT if tall else x).float()
+    return made

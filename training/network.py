@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from core.engine.architecture import AGENT_CODEBOOKS, STREAMS, Architecture
 from core.engine.transformer import NORM_EPSILON
 
-HEARD_AFTER = 6, 9
-"""The layers after which it is to know the caller's words, those above answer them. After the first it is early to
-know, so that there are layers left to find in the prompt what was asked for (Lee and Watanabe, "Intermediate Loss
+HEARING_LAYERS = 6, 9
+"""The layers, counted from 1, after which it must tell the caller's words; those above answer. The first comes early,
+so that enough layers are left to find in the prompt what was asked for (Lee and Watanabe, "Intermediate Loss
 Regularization for CTC-based Speech Recognition", arXiv 2102.03216)."""
 
 
@@ -98,7 +98,7 @@ class Logits(NamedTuple):
     codes: Tensor
     """`[batch, time or count, 8, audio_vocab_size]`, of the agent's codes."""
     heard: tuple[Tensor, ...]
-    """`[batch, time, text_vocab_size]`, of the text that the caller says, after each of HEARD_AFTER."""
+    """`[batch, time, text_vocab_size]`, of the text that the caller says, after each of HEARING_LAYERS."""
 
 
 class Network(nn.Module):
@@ -126,7 +126,7 @@ class Network(nn.Module):
             for _ in range(a.depformer_num_layers)
         )
         self.linears = made(AGENT_CODEBOOKS, a.audio_vocab_size, a.depformer_dim)
-        self.heard_norms = nn.ModuleList(Norm(a.dim) for _ in HEARD_AFTER)
+        self.heard_norms = nn.ModuleList(Norm(a.dim) for _ in HEARING_LAYERS)
         self.heard_linear = made(a.text_vocab_size, a.dim)
 
     def forward(
@@ -147,7 +147,7 @@ class Network(nn.Module):
             positions = torch.arange(time, device=tokens.device)[None]
         rotation = self._rotation(positions)
         after = [x := layer(x, rotation) for layer in self.layers]
-        hearing = (after[min(number, a.num_layers) - 1] for number in HEARD_AFTER)
+        hearing = (after[min(number, a.num_layers) - 1] for number in HEARING_LAYERS)
         heard = tuple(
             F.linear(norm(y[:, :, 0]), self.heard_linear) for norm, y in zip(self.heard_norms, hearing, strict=True)
         )

@@ -79,11 +79,11 @@ def unpack(source: Path, path: Path) -> int:
     pieces = pieces_in(source)
     for piece in pieces:
         packed = load_file(piece)
-        scales = {name: packed.pop(name + SCALE) for name in list(packed) if name + SCALE in packed}
-        weights |= {
-            name: dequantize(tensor, scales[name], torch.float32) if name in scales else tensor.float()
-            for name, tensor in packed.items()
-        }
+        for name, tensor in packed.items():
+            if tensor.dtype == torch.int8:
+                weights[name] = dequantize(tensor, packed[name + SCALE], torch.float32)
+            elif not name.endswith(SCALE):
+                weights[name] = tensor.float()
     with safe_open(pieces[0], framework="pt") as file:  # type: ignore[no-untyped-call]
         described: dict[str, str] = file.metadata()
     state: TrainingState = {"network": weights, "mean": weights, "steps": int(described["steps"])}

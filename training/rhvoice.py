@@ -82,7 +82,7 @@ class RHVoice:
             self._library = ctypes.CDLL(str(folder / "libRHVoice.so.5"))
         except OSError as error:
             raise click.ClickException(
-                f"RHVoice cannot be loaded ({error}). Build it by training/build_rhvoice.sh, and name the folder "
+                f"RHVoice cannot be loaded ({error}). Build it with training/build_rhvoice.sh, and name the folder "
                 "that it makes by --rhvoice."
             ) from None
         self._voices = folder / "data" / "voices"

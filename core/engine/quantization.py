@@ -35,7 +35,7 @@ def quantize_4_bits(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Of a word of 32 bits the lowest 4 are of the first weight. A weight is its integer times the scale, plus the least.
     """
-    groups = x.float().view(len(x), -1, GROUP)
+    groups = x.float().view(len(x), x.shape[1] // GROUP, GROUP)
     least, most = groups.aminmax(dim=-1, keepdim=True)
     scale = ((most - least) / NIBBLE_MAX).clamp(min=torch.finfo(torch.float16).tiny).half()
     least = least.half()
@@ -48,7 +48,7 @@ def dequantize_4_bits(packed: Tensor, scale: Tensor, least: Tensor) -> Tensor:
     """What `quantize_4_bits` has made of a matrix, float32[rows, columns]."""
     octets = packed.contiguous().view(torch.uint8)
     integers = torch.stack([octets & NIBBLE_MAX, octets >> 4], dim=-1).flatten(1)
-    groups = integers.view(len(packed), -1, GROUP).float()
+    groups = integers.view(*scale.shape, GROUP).float()
     return (groups * scale.float()[..., None] + least.float()[..., None]).flatten(1)
 
 

@@ -37,7 +37,11 @@ SHOWN_PROBLEMS = 8
 
 
 class StoredWeights:
-    """An open file. `names` are its tensors', without those of magnitudes; `problems` says what is wrong with them."""
+    """An open file.
+
+    `names` are its tensors', without those that stand beside a matrix of few bits; `problems` says what is wrong with
+    them.
+    """
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -53,11 +57,16 @@ class StoredWeights:
             if dtype not in FLOATING and name not in beside
         ]
         for name, others in sorted(beside.items()):
-            shape = self.shape(name)
-            wanted = [*shape[:1], *(columns // GROUP for columns in shape[1:])] if name in self._packed else shape[:1]
-            if len(shape) != 2 or any(other not in dtypes or self.shape(other) != wanted for other in others):
-                each = f"every {GROUP} weights" if name in self._packed else "each"
-                bits = 4 if name in self._packed else 8
+            shape, few = self.shape(name), name in self._packed
+            wanted = [*shape[:1], *(columns // GROUP for columns in shape[1:])] if few else shape[:1]
+            bits, each = (4, f"every {GROUP} weights") if few else (8, "each")
+            if few and shape and shape[-1] % GROUP:
+                self.problems.append(
+                    f"{name} has 4 bits, and rows of {shape[-1]} weights, which are no groups of {GROUP}"
+                )
+            elif len(shape) != 2 or any(
+                dtypes.get(other) not in FLOATING or self.shape(other) != wanted for other in others
+            ):
                 self.problems.append(
                     f"{name} has {bits} bits, and no {' or '.join(others)} has a number for {each} of its rows"
                 )
@@ -135,7 +144,7 @@ def in_few_bits(tensors: Mapping[str, Tensor], in_4_bits: Callable[[str], bool] 
     for name, tensor in tensors.items():
         if tensor.dim() != 2:
             stored[name] = tensor
-        elif in_4_bits(name) and tensor.shape[1] % GROUP == 0:
+        elif in_4_bits(name) and name.endswith(WEIGHT) and tensor.shape[1] % GROUP == 0:
             stored[name], stored[stem_of(name) + SCALES], stored[stem_of(name) + BIASES] = quantize_4_bits(tensor)
         else:
             stored[name], scale = quantize(tensor)

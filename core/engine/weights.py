@@ -27,9 +27,9 @@ STACKED = re.compile(r"depformer\.layers\.\d+\.self_attn\.(in_proj_weight|out_pr
 def load_language_model(lm: LanguageModel, path: Path) -> None:
     """Fill `lm` from a safetensors file in the hub's layout, converting to its dtype or quantizing to 8 bits.
 
-    The file's matrices may have 8 bits already. PersonaPlex's depformer has 16 steps, of which the last 8 predict the
-    user, whose codes are always known: their tensors are never read. Raises CheckpointError naming every missing, extra
-    or misshapen tensor.
+    The file's matrices may have 8 or 4 bits already. PersonaPlex's depformer has 16 steps, of which the last 8 predict
+    the user, whose codes are always known: their tensors are never read. Raises CheckpointError naming every missing,
+    extra or misshapen tensor.
     """
     problems: list[str] = []
     with open_weights(path) as file:
