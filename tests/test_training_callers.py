@@ -242,7 +242,7 @@ def test_rhvoice_tells_what_it_wants(tmp_path: Path) -> None:
     from training.rhvoice import RHVoice
     from training.speech import Libraries, make_shard
 
-    with pytest.raises(click.ClickException, match="name the folder with its two libraries"):
+    with pytest.raises(click.ClickException, match="name the folder that it makes"):
         RHVoice(tmp_path)
     with pytest.raises(click.ClickException, match="by --rhvoice"):
         make_shard("callers-rhvoice", tmp_path, 0, 1, Libraries())

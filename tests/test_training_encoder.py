@@ -129,7 +129,8 @@ def test_callers_words_come_into_the_codes_and_agents_codes_stay(speech: SpokenL
     moved = float((after - before).square().sum(dim=-1).mean())
     kept = float(np.mean([float(one["kept"]) for one in shown[-10:]]))
     assert moved > 4 * kept, "callers' features go where their words are told apart, and agents' stay"
-    assert np.mean([float(one["first code stays"]) for one in shown[-10:]]) > 0.7
+    stays = [float(one["first code stays"]) for one in shown[-30:]]  # From one step to the next it goes up and down.
+    assert np.mean(stays) > 0.7
     assert (codes[0, 2:] != codes[1, 2:]).any(dim=-1).all(), "the mean of the weights is what is left, and it hears"
 
 

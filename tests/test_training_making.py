@@ -179,7 +179,7 @@ def test_a_packing_that_breaks_off_leaves_the_older_set_whole(tmp_path: Path, mo
     monkeypatch.setattr("training.packing.PIECE_BYTES", 100)
 
     def write(steps: int) -> None:
-        weights = {str(number): torch.full((40,), float(steps)) for number in range(3)}
+        weights = {str(number): torch.full((2, 40), float(steps)) for number in range(3)}
         state: TrainingState = {"network": weights, "mean": weights, "steps": steps}
         torch.save(dict(state), tmp_path / "lm.pt")
 
@@ -283,7 +283,9 @@ def test_a_run_brings_back_what_it_has_learned(rehearsal: tuple[Path, Path, str]
     unpack(brought, tmp_path / "lm.pt")
     packed, own = (torch.load(at / "lm.pt", weights_only=True) for at in (tmp_path, folder))
     assert packed["steps"] == own["steps"] > 0
-    assert all(torch.equal(packed["mean"][name], own["mean"][name].bfloat16().float()) for name in own["mean"])
+    for name, exact in own["mean"].items():
+        step = exact.abs().amax(dim=-1, keepdim=True) / 127 if exact.dim() > 1 else torch.zeros(1)
+        assert bool(((packed["mean"][name] - exact).abs() <= 0.51 * step).all()), name
     decoder = torch.load(brought / DECODER, weights_only=True)
     assert {tensor.dtype for tensor in decoder["mean"].values()} == {torch.bfloat16}
     with tarfile.open(brought / LOGS) as archive:
