@@ -48,15 +48,15 @@ class StoredWeights:
         dtypes = {name: file.get_slice(name).get_dtype() for name in sorted(file.keys())}
         self.quantized = {name for name, dtype in dtypes.items() if dtype == "I8"}
         self._packed = {name for name, dtype in dtypes.items() if dtype == "U32" and name.endswith(WEIGHT)}
-        beside = {name: [name + MAGNITUDES] for name in self.quantized}
-        beside |= {name: [stem_of(name) + SCALES, stem_of(name) + BIASES] for name in self._packed}
-        self.names = dtypes.keys() - {name for names in beside.values() for name in names}
+        self._beside = {name: [name + MAGNITUDES] for name in self.quantized}
+        self._beside |= {name: [stem_of(name) + SCALES, stem_of(name) + BIASES] for name in self._packed}
+        self.names = dtypes.keys() - {name for names in self._beside.values() for name in names}
         self.problems = [
             f"{name} has the dtype {dtype}, not {' or '.join(FLOATING)}"
             for name, dtype in dtypes.items()
-            if dtype not in FLOATING and name not in beside
+            if dtype not in FLOATING and name not in self._beside
         ]
-        for name, others in sorted(beside.items()):
+        for name, others in sorted(self._beside.items()):
             shape, few = self.shape(name), name in self._packed
             wanted = [*shape[:1], *(columns // GROUP for columns in shape[1:])] if few else shape[:1]
             bits, each = (4, f"every {GROUP} weights") if few else (8, "each")
@@ -80,8 +80,8 @@ class StoredWeights:
         """The first rows of a tensor; bfloat16 where it has fewer bits, so that it is the same on every device, and
         CPUs can pack it."""
         if name in self._packed:
-            stored = (name, stem_of(name) + SCALES, stem_of(name) + BIASES)
-            return dequantize_4_bits(*(self._file.get_slice(one)[:count] for one in stored)).to(torch.bfloat16)
+            stored = (self._file.get_slice(one)[:count] for one in (name, *self._beside[name]))
+            return dequantize_4_bits(*stored).to(torch.bfloat16)
         if name in self.quantized:
             return dequantize(*self.integers(name, count), torch.float32).to(torch.bfloat16)
         rows: Tensor = self._file.get_slice(name)[:count]
@@ -94,7 +94,7 @@ class StoredWeights:
 
     def tensor(self, name: str) -> Tensor:
         """A whole tensor, of any shape, as `rows` gives it."""
-        if name in self.quantized or name in self._packed:
+        if name in self._beside:
             return self.rows(name, self.shape(name)[0])
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
