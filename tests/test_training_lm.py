@@ -274,6 +274,25 @@ def test_a_run_that_breaks_off_has_saved_what_it_had(tmp_path: Path, monkeypatch
     assert again.step_count == 3
 
 
+def test_learning_goes_on_when_the_disk_is_full_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, told = LmTraining(LmOptions(batch=1, architecture=SMALL, begin=None), CPU), list[str]()
+    training.save(tmp_path / "lm.pt")
+    monkeypatch.setattr("training.lm.SAVED_S", 0.0)
+    save = training.save
+
+    def full_once(path: Path) -> None:
+        if training.step_count == 1:
+            raise RuntimeError("unexpected pos 32512 vs 32406")  # What PyTorch says then.
+        save(path)
+
+    monkeypatch.setattr(training, "save", full_once)
+    draws = iter([conversations(4)] * 3)
+    with pytest.raises(StopIteration):
+        training.run(Schedule(60), lambda: next(draws), tmp_path / "lm.pt", told.append)
+    assert sum("FAILED: saving (unexpected pos" in line for line in told) == 1
+    assert torch.load(tmp_path / "lm.pt", weights_only=True)["steps"] == 3
+
+
 def test_all_pieces_of_nano_can_be_brought_back_at_once(tmp_path: Path) -> None:
     LmTraining(LmOptions(batch=1, begin=None), CPU).save(tmp_path / "lm.pt")
     sizes = [path.stat().st_size for path in pack(tmp_path / "lm.pt", tmp_path / "sent")]

@@ -32,10 +32,10 @@ from training.together import Together
 
 PADDING = 3
 CODEBOOK_WEIGHTS = (1.0, 0.35, 0.3, 0.25, 0.2, 0.2, 0.15, 0.15)
-TEXT_WEIGHT = 15.0
+TEXT_WEIGHT = 24.0
 """The text's share in the loss beside all codebooks together, whose shares add up to 2.6: its own cross-entropy is soon
 a twentieth of theirs, and what is hard, to understand, is told by the text alone."""
-HEARD_WEIGHT = 3.0
+HEARD_WEIGHT = 4.0
 """The share of what the caller says."""
 PADDING_WEIGHT = 0.2
 SILENCE_WEIGHT = 0.2
@@ -276,8 +276,11 @@ class LmTraining:
                 if schedule.progress(elapsed) >= 1:
                     break
             if elapsed >= due and together.rank == 0:
-                self.save(path)
                 due = elapsed + SAVED_S
+                try:
+                    self.save(path)
+                except (OSError, RuntimeError) as error:  # The latter is PyTorch's, when the disk is full.
+                    report(f"FAILED: saving ({error}); what was saved before is still there.")
             factor = schedule.rate(schedule.progress(elapsed), self.step_count - first)
             losses = self.step(draw(), self.options.rate * factor)
             if (self.step_count - first) % REPORTED == 1 and together.rank == 0:

@@ -1,5 +1,6 @@
 """Starts what is planned, tells how it goes, packs what there is again and again, and leaves nothing running."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ class Conductor:
             while not self._is_over():
                 self._start_what_is_due()
                 self._look()
+                self._leave_room()
                 now = self._now()
                 if now >= self._told + TOLD_EVERY:
                     self._told = now
@@ -115,6 +117,18 @@ class Conductor:
                 running.kill()
                 self._running.remove(running)
                 self._report(f"{now:5.0f} s  {job.name} was ended")
+
+    def _leave_room(self) -> None:
+        """End what speaks when the disk fills up: there is speech enough by then, and weights must be written."""
+        free = shutil.disk_usage(self._folder).free
+        if free >= self._request.least_free:
+            return
+        self._waiting = [job for job in self._waiting if job.makes != "speech"]
+        for running in [running for running in self._running if running.job.makes == "speech"]:
+            running.kill()
+            self._running.remove(running)
+            left = f"{free / 1e9:.1f} GB of the disk are left"
+            self._report(f"{self._now():5.0f} s  {running.job.name} was ended: {left}")
 
     def _tell(self, now: float) -> None:
         banks = [is_mixed(path) for path in (self._folder / "banks").glob("*.pt")]

@@ -16,14 +16,15 @@ STARTUP_S = 40.0
 """Seconds that a stage that learns takes before its own clock begins: imports, reading, talking to the others."""
 SMALL_LEARNS_S = 6.0
 """Seconds for which a rehearsal learns."""
-SHARED_SPEECH, SPEECH = 0.25, 0.5
-"""The share of the time after which Kokoro is silent: on a GPU that learns as well, and on others. What comes late is
-hardly learned."""
+SHARED_SPEECH, SPEECH = 0.15, 0.5
+"""The share of the time after which Kokoro is silent: on a GPU that learns as well, where beside it a step takes twice
+to three times as long, and on others. What comes late is hardly learned."""
 KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
 """Processes a GPU that speak agents' lines, and callers': more of them only wait for each other."""
-ENCODERS = 3
-"""Processes that go on encoding on each GPU that does: each is bound by the core on which it composes. 80 GB do not
-hold seven, with those that encode single lines."""
+ENCODERS, SHARED_ENCODERS = 3, 1
+"""Processes that go on encoding on each GPU that does, and on one that does it all: each is bound by the core on which
+it composes, and takes a GPU's time from what learns on it. 80 GB do not hold seven, with those that encode single
+lines."""
 LINES, LINES_S = 2, 75.0
 """Processes that encode single lines on each GPU that is to learn, and for how many seconds when all have spoken. One
 more stays on each GPU that encodes, and another joins it when Kokoro is silent. An hour of callers takes
@@ -36,6 +37,9 @@ a process makes one in 11 s, or 21 to 29 s among many."""
 ROBOTS, ROBOT_CALLERS = 60, 160
 """Shards of robots' lines, with 32 personas each, and of espeak-ng's callers for each GPU: an hour and 172 MB each. A
 line that is heard again and again is known by heart."""
+LEAST_FREE, SMALL_LEAST_FREE = 16e9, 0.0
+"""Bytes that speech leaves free on the disk, for banks and weights: an hour takes 172 MB, and what cannot be written
+is lost."""
 MOST_ROBOT_CALLERS = 400
 """So many of them and no more, however many GPUs: callers speak by other teachers in seven of ten calls."""
 FLITE_CALLERS, RHVOICE_CALLERS, PICO_CALLERS = 144, 280, 80
@@ -93,6 +97,11 @@ class Request(msgspec.Struct, frozen=True):
     def latest(self) -> float:
         """The second at which what still learns is killed."""
         return self.end + GRACE * self._reserve
+
+    @property
+    def least_free(self) -> float:
+        """Bytes on the disk below which nobody speaks any more."""
+        return SMALL_LEAST_FREE if self.small else LEAST_FREE
 
     @property
     def _reserve(self) -> float:
@@ -239,7 +248,8 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
     firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
     others = encoding(parts) or [""]
     places = [(gpu, BANKS) for gpu in firsts]
-    places += [(gpu, GPU_SHARDS) for _ in range(ENCODERS if machine.gpus else 1) for gpu in others]
+    each = {0: 1, 1: SHARED_ENCODERS}.get(len(machine.gpus), ENCODERS)
+    places += [(gpu, GPU_SHARDS) for _ in range(each) for gpu in others]
     return [
         Job(
             f"encode-{number}",
