@@ -18,11 +18,11 @@ from core.engine.prompt import GAP_FRAMES, Prompt, PromptLayout, SpecialCodes, V
 from core.engine.tokenizer import Tokenizer
 from core.engine.voice_codes import EncodeVoice, VoiceCodes
 
-CHUNK_POSITIONS = {"cuda": 128, "cpu": 48}
+CHUNK_POSITIONS = {"cuda": 128, "cpu": 40}
 """Positions prefilled between two steps, by the type of device.
 
-For nano, 48 take a core of an AMD EPYC 35 ms, so that a chunk and a step fit between two frames of somebody else's
-call. 128 would take 90 ms, and no less for each position.
+For nano, 40 take a core of an AMD EPYC some 40 ms, so that a chunk and a step fit between two frames of somebody else's
+call. Larger ones take no less for each position.
 """
 WARM_UP_LENGTHS = (32, 16, 1)
 """Lengths below a whole chunk's between which libraries switch from kernels for many rows to kernels for few."""
