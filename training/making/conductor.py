@@ -50,9 +50,8 @@ class Conductor:
                 time.sleep(LOOKED_EVERY)
             self._look()
         finally:
-            for running in self._running:
-                running.kill()
-                self._report(f"{self._now():5.0f} s  {running.job.name} was ended")
+            for running in list(self._running):
+                self._end(running)
             self._tell(self._now())
             self._pack()
         if MAIN not in self._ended:
@@ -114,9 +113,7 @@ class Conductor:
                 else:
                     self._report(f"{now:5.0f} s  {job.name} is done")
             elif now >= job.ends:
-                running.kill()
-                self._running.remove(running)
-                self._report(f"{now:5.0f} s  {job.name} was ended")
+                self._end(running)
 
     def _leave_room(self) -> None:
         """End what speaks when the disk fills up: there is speech enough by then, and weights must be written."""
@@ -125,10 +122,13 @@ class Conductor:
             return
         self._waiting = [job for job in self._waiting if job.makes != "speech"]
         for running in [running for running in self._running if running.job.makes == "speech"]:
-            running.kill()
-            self._running.remove(running)
-            left = f"{free / 1e9:.1f} GB of the disk are left"
-            self._report(f"{self._now():5.0f} s  {running.job.name} was ended: {left}")
+            self._end(running, f": {free / 1e9:.1f} GB of the disk are left")
+
+    def _end(self, running: Running, why: str = "") -> None:
+        """Kill a job, and tell of it."""
+        running.kill()
+        self._running.remove(running)
+        self._report(f"{self._now():5.0f} s  {running.job.name} was ended{why}")
 
     def _tell(self, now: float) -> None:
         banks = [is_mixed(path) for path in (self._folder / "banks").glob("*.pt")]

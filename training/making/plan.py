@@ -22,9 +22,9 @@ to three times as long, and on others. What comes late is hardly learned."""
 KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
 """Processes a GPU that speak agents' lines, and callers': more of them only wait for each other."""
 ENCODERS, SHARED_ENCODERS = 3, 1
-"""Processes that go on encoding on each GPU that does, and on one that does it all: each is bound by the core on which
-it composes, and takes a GPU's time from what learns on it. 80 GB do not hold seven, with those that encode single
-lines."""
+"""Processes that go on encoding on each GPU that does, and where one GPU, or none, does it all: each is bound by the
+core on which it composes, and takes a GPU's time from what learns on it. 80 GB do not hold seven, with those that
+encode single lines."""
 LINES, LINES_S = 2, 75.0
 """Processes that encode single lines on each GPU that is to learn, and for how many seconds when all have spoken. One
 more stays on each GPU that encodes, and another joins it when Kokoro is silent. An hour of callers takes
@@ -248,7 +248,7 @@ def _encoding(machine: Machine, request: Request) -> list[Job]:
     firsts = [gpu for gpu in parts.learners if gpu not in parts.encoders]
     others = encoding(parts) or [""]
     places = [(gpu, BANKS) for gpu in firsts]
-    each = {0: 1, 1: SHARED_ENCODERS}.get(len(machine.gpus), ENCODERS)
+    each = ENCODERS if len(machine.gpus) > 1 else SHARED_ENCODERS
     places += [(gpu, GPU_SHARDS) for _ in range(each) for gpu in others]
     return [
         Job(
