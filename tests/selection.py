@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"unpackaged: {UNPACKAGED}")
     if files_named(config) or config.option.markexpr or config.option.keyword:
         config.option.all = True
+    config.option.loadscopereorder = False  # xdist's own order looks at the number of tests alone
     if not config.option.hypothesis_profile:
         settings.load_profile("project" if config.option.all else "quick")
 
@@ -69,7 +70,7 @@ class ByFile(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what uses a browser, and leave out what takes long, unless it was asked for."""
+    """Mark what uses a browser, leave out what takes long, unless it was asked for, and order the files."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()) or item.nodeid.startswith("tests/browser/"):
             item.add_marker("browser")
@@ -79,6 +80,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item, mark in marks.items() if not mark]
     config.stash[LEFT_OUT] = dict(Counter(mark for item in left_out if (mark := marks[item])))
+    # The files that take longest begin first, so that none is left to one process when the others are done: those with
+    # slow tests, and then those with the most.
+    slow = {item.path for item in items if marks[item] not in (None, "training")}
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -counts[item.path]))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 import click
 import msgspec
-import torch
 
 from core.engine.sampling import Sampling
 from core.settings.sections import Device
@@ -14,7 +13,6 @@ from training.bank_commands import encode, mix
 from training.judging.strangers import Author, strangers
 from training.making.commands import make, pack, unpack, voices_option, watch
 from training.options import device_option, flite_option, report, rhvoice_option, small_option
-from training.schedule import Schedule
 from training.voices import TEACHERS
 
 
@@ -44,8 +42,6 @@ def rate_option(highest: float) -> Callable[[Callable[..., None]], Callable[...,
 @click.pass_context
 def main(context: click.Context, folder: Path) -> None:
     context.obj = folder
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cuda.enable_cudnn_sdp(False)  # Its backward pass fails on the depformer's eight short steps.
 
 
 @main.command()
@@ -90,7 +86,10 @@ def speech(
 @click.pass_obj
 def encoder(folder: Path, minutes: float, device: str, rate: float, workers: int, small: bool) -> None:
     """The codec's encoder learns to put into codes what is said."""
+    import torch
+
     from training.encoder import EncoderOptions
+    from training.schedule import Schedule
     from training.shape import NANO, SMALL
     from training.stages import train_encoder
 
@@ -109,7 +108,10 @@ def codec(
     folder: Path, device: str, part: tuple[float, float], minutes: float, rate: float, batch: int, small: bool
 ) -> None:
     """The codec's decoder learns to make speech of codes."""
+    import torch
+
     from training.codec import CodecOptions
+    from training.schedule import Schedule
     from training.shape import NANO, SMALL, SMALL_DECODER
     from training.stages import train_codec
 
@@ -160,6 +162,7 @@ def lm(
 ) -> None:
     """The language model learns to converse."""
     from training.lm import HEARD_WEIGHT, TEXT_WEIGHT, LmOptions
+    from training.schedule import Schedule
     from training.shape import SMALL
     from training.stages import train_lm
     from training.together import own_device

@@ -31,8 +31,7 @@ def aligned(one: Samples, begins: tuple[float, ...], other: Samples) -> tuple[fl
 @cache
 def _filters() -> npt.NDArray[np.float32]:
     """float32[BANDS, WINDOW // 2 + 1], the same for all lines of a process."""
-    filters: npt.NDArray[np.float32] = mel_filters(WINDOW, BANDS).numpy()
-    return filters
+    return mel_filters(WINDOW, BANDS)
 
 
 def _spectra(sound: Samples) -> npt.NDArray[np.float32]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-import torch
 
 from training.options import device_option, report, small_option
 
@@ -41,6 +40,8 @@ def encode(
     small: bool,
 ) -> None:
     """Conversations are mixed from the lines, and encoded."""
+    import torch
+
     from training.bank import BankSizes
     from training.shape import NANO, SMALL
     from training.stages import encode_all_lines, encode_conversations

@@ -25,7 +25,7 @@ class Listener(nn.Module):
 
     def __init__(self, phones: int) -> None:
         super().__init__()
-        self.register_buffer("filters", mel_filters(WINDOW, BANDS), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(mel_filters(WINDOW, BANDS)), persistent=False)
         self.register_buffer("hann", torch.hann_window(WINDOW), persistent=False)
         layers = []
         for number in range(LAYERS):

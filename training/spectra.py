@@ -35,7 +35,7 @@ class MelDistance(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for window, bands in SCALES:
-            self.register_buffer(f"filters_{window}", mel_filters(window, bands), persistent=False)
+            self.register_buffer(f"filters_{window}", torch.from_numpy(mel_filters(window, bands)), persistent=False)
             self.register_buffer(f"hann_{window}", torch.hann_window(window), persistent=False)
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:

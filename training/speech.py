@@ -13,7 +13,6 @@ from itertools import groupby
 from pathlib import Path
 
 import click
-import torch
 
 from training.calling import calls
 from training.episodes import Episode
@@ -85,6 +84,8 @@ class _Voices:
 
     @cached_property
     def _kokoro(self) -> Kokoro:
+        import torch  # It takes seconds, which the others' processes save.
+
         return Kokoro(self._folder / "kokoro", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def _made(self, teacher: str) -> Flite | RHVoice | Pico:

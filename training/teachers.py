@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-import torch
 
 from core.evaluation import espeak as synthesizer
 from core.evaluation.speech import Samples
-from training.onnx_graph import OnnxGraph
 from training.resampling import resample
 from training.texts import FOLDER
 from training.voices import Speaker
+
+if TYPE_CHECKING:
+    import torch
 
 SAMPLE_RATE = 24_000
 
@@ -135,9 +136,9 @@ class Kokoro:
     `texts/symbols.json` numbers its symbols, as `vocab` in the `config.json` of hexgrad/Kokoro-82M does (Apache-2.0).
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: "torch.device") -> None:
         path = folder / "kokoro.onnx"
-        self.run = OnnxGraph(path, device) if device.type == "cuda" else _on_cpu(path)
+        self.run = _on_cpu(path) if device.type == "cpu" else _on_gpu(path, device)
         self._voices = dict(np.load(folder / "voices.npz"))
         self._symbols: dict[str, int] = json.loads((FOLDER / "symbols.json").read_text())
 
@@ -261,6 +262,13 @@ def _on_cpu(path: Path) -> Callable[[dict[str, Any]], list[Any]]:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs: list(session.run(None, inputs))
+
+
+def _on_gpu(path: Path, device: "torch.device") -> Callable[[dict[str, Any]], list[Any]]:
+    """The graph in torch, which synthesizers that only use the CPU do without: importing it takes seconds."""
+    from training.onnx_graph import OnnxGraph
+
+    return OnnxGraph(path, device)
 
 
 _WORD, _PHONEME = 1, 7

@@ -6,8 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from core.engine.call import SAMPLE_RATE
 from core.evaluation.speech import LOUD, Samples
@@ -21,19 +19,19 @@ PERIODIC = 0.5
 """Autocorrelation from which on a piece of sound has a pitch."""
 
 
-def mel_filters(window: int, bands: int) -> Tensor:
-    """Triangles, evenly spaced on the mel scale from 0 Hz to the Nyquist frequency: `[bands, window // 2 + 1]`."""
+def mel_filters(window: int, bands: int) -> npt.NDArray[np.float32]:
+    """Triangles, evenly spaced on the mel scale from 0 Hz to the Nyquist frequency: float32[bands, window // 2 + 1]."""
     top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
-    bins = torch.linspace(0, SAMPLE_RATE / 2, window // 2 + 1)
+    edges = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
+    bins = np.linspace(0, SAMPLE_RATE / 2, window // 2 + 1)
     rows = []
     for (low, middle), (_, high) in pairwise(pairwise(edges.tolist())):
         width = SAMPLE_RATE / window
         rising = (bins - low) / max(middle - low, width)
         falling = (high - bins) / max(high - middle, width)
-        rows.append(torch.minimum(rising, falling).clamp(min=0))
-    filters = torch.stack(rows)
-    return filters / filters.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        rows.append(np.minimum(rising, falling).clip(min=0))
+    filters = np.stack(rows)
+    return np.asarray(filters / filters.sum(axis=1, keepdims=True).clip(min=1e-6), dtype=np.float32)
 
 
 def median_pitch(pcm: Samples) -> float:
@@ -53,12 +51,13 @@ def median_pitch(pcm: Samples) -> float:
 
 def mean_spectrum(pcm: Samples) -> npt.NDArray[np.float64]:
     """The mean logarithmic mel spectrum of what is loud, float64[40], level with zero; zeros where all is silent."""
-    sound = torch.from_numpy(pcm.astype(np.float32))
-    spectrum = torch.stft(sound, WINDOW, WINDOW // 4, window=torch.hann_window(WINDOW), return_complex=True).abs()
-    loud = spectrum[:, spectrum.pow(2).mean(dim=0).sqrt() > LOUD * (WINDOW * 3 / 8) ** 0.5]
-    if not loud.shape[1]:
+    padded = np.pad(pcm, WINDOW // 2, mode="reflect")
+    pieces = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[:: WINDOW // 4]
+    spectrum = np.abs(np.fft.rfft(pieces * np.hanning(WINDOW + 1)[:-1]))
+    loud = spectrum[np.sqrt((spectrum**2).mean(axis=1)) > LOUD * (WINDOW * 3 / 8) ** 0.5]
+    if not len(loud):
         return np.zeros(BANDS)
-    logs = (mel_filters(WINDOW, BANDS) @ loud).clamp(min=1e-3).log().mean(dim=1).double().numpy()
+    logs = np.log((loud @ mel_filters(WINDOW, BANDS).T).clip(min=1e-3)).mean(axis=0)
     return np.asarray(logs - logs.mean())
 
 

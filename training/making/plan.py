@@ -19,7 +19,7 @@ SMALL_LEARNS_S = 6.0
 SHARED_SPEECH, SPEECH = 0.15, 0.5
 """The share of the time after which Kokoro is silent: on a GPU that learns as well, where beside it a step takes twice
 to three times as long, and on others. What comes late is hardly learned."""
-KOKORO_PROCESSES, KOKORO_CALLERS = 3, 4
+KOKORO_PROCESSES, KOKORO_CALLERS = 4, 3
 """Processes a GPU that speak agents' lines, and callers': more of them only wait for each other."""
 ENCODERS, SHARED_ENCODERS = 3, 1
 """Processes that go on encoding on each GPU that does, and where one GPU, or none, does it all: each is bound by the
