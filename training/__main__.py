@@ -331,6 +331,30 @@ def judge(
 
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
+@click.option("--questions", default=100, show_default=True, help="How many are asked, each about another prompt.")
+@click.option("--unseen", is_flag=True, help="About portraits and in wordings that are held out of training.")
+@click.option("--strange", is_flag=True, help="In voices that are held out, on telephones, in rooms and in noise.")
+@device_option
+@small_option
+@click.pass_obj
+def choose(
+    folder: Path, checkpoint: Path, questions: int, unseen: bool, strange: bool, device: str, small: bool
+) -> None:
+    """Of the answers in a prompt, the right one should be the likeliest: a quick measure of understanding alone."""
+    import torch
+
+    import training.choosing as stage_of_choices
+    from training.shape import NANO, SMALL
+
+    options = stage_of_choices.Options(questions, unseen, strange, SMALL if small else NANO)
+    result = stage_of_choices.choose(folder, checkpoint, torch.device(device), options, report)
+    for figure in result.figures:
+        report(figure.row())
+    write_details(folder / "choices.json", result)
+
+
+@main.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("core/nano"), show_default=True)
 @device_option
 @click.pass_obj
 def say(folder: Path, checkpoint: Path, device: Device) -> None:

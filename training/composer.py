@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate
 
@@ -23,7 +23,7 @@ from training.voices import AGENTS
 
 SHARES = {"kokoro": 0.6, "espeak": 0.2, "shipped": 0.2}
 """How often spoken episodes are heard: Kokoro's, robots', and those of the personas that come with the service."""
-SPLICED = 0.6
+SPLICED = 0.65
 """The share of conversations about a persona that nobody has spoken, whose lines are spliced of others' words."""
 AMBIENT = 0.6
 """The share of those with callers in codes in which it is not all silent between their lines."""
@@ -65,13 +65,13 @@ class Composer:
         """A conversation about a random episode, spoken or spliced, cut or filled with silence to `positions`."""
         spliced = rng.random() < self._spliced
         episode, speaker, said = self._new(rng) if spliced else self._spoken(rng)
-        prompt = self._prompt(rng, episode.prompt, speaker)
+        given = self._lines.voices[speaker]
+        prompt = prompt_tokens(rng, episode.prompt, given, self._tokenizer, self._special, self._architecture)
         (callers,) = rng.choices(self._callers, self._counts)
         frames = positions - len(prompt) - 1
         dialogue = Dialogue.silent(prompt, frames, self._special, sounds=not spliced)
         if self._ambience is not None and callers.world is not None and rng.random() < AMBIENT:
             dialogue.user[:] = stretch(self._ambience, rng, callers.world, frames)
-        given = self._lines.voices[speaker]
         Conversation(rng, dialogue, episode, said, given, callers, self._loose, self._pieces, self._special).hold()
         return dialogue
 
@@ -95,11 +95,20 @@ class Composer:
             whole[kind] += size
         return [SHARES[kind] * size / whole[kind] for kind, size in zip(kinds, sizes, strict=True)]
 
-    def _prompt(self, rng: random.Random, prompt: str, speaker: str) -> Tokens:
-        line = rng.choice(self._lines.voices[speaker])
-        codes = line.codes[rng.randrange(SHIFTS)].astype(np.int64)
-        while len(codes) < VOICE_FRAMES:
-            codes = np.concatenate([codes, rng.choice(self._lines.voices[speaker]).codes[0].astype(np.int64)])
-        text = np.array(self._tokenizer.encode(f"<system> {prompt.strip()} <system>"), dtype=np.int64)
-        voice = Voice(speaker, codes=codes[:VOICE_FRAMES])
-        return lay_out(voice, text, self._special, self._architecture).tokens
+
+def prompt_tokens(
+    rng: random.Random,
+    prompt: str,
+    said: Sequence[AgentLine],
+    tokenizer: sentencepiece.SentencePieceProcessor,
+    special: SpecialCodes,
+    architecture: Architecture,
+) -> Tokens:
+    """A text prompt behind a voice prompt of some lines that its speaker has said, int64[positions, 17]."""
+    line = rng.choice(said)
+    codes = line.codes[rng.randrange(SHIFTS)].astype(np.int64)
+    while len(codes) < VOICE_FRAMES:
+        codes = np.concatenate([codes, rng.choice(said).codes[0].astype(np.int64)])
+    text = np.array(tokenizer.encode(f"<system> {prompt.strip()} <system>"), dtype=np.int64)
+    voice = Voice(line.speaker, codes=codes[:VOICE_FRAMES])
+    return lay_out(voice, text, special, architecture).tokens

@@ -33,7 +33,7 @@ __all__ = [
     "shipped_episodes",
 ]
 
-KINDS = {"service": 0.31, "playful": 0.03, "talk": 0.12, "portrait": 0.48, "teacher": 0.03, "crisis": 0.03}
+KINDS = {"service": 0.24, "playful": 0.03, "talk": 0.1, "portrait": 0.57, "teacher": 0.03, "crisis": 0.03}
 """The kinds of episodes and their shares."""
 SHIPPED_PERSONAS = Path(__file__).parents[1] / "personas"
 """The personas that come with the service."""
