@@ -35,6 +35,7 @@ def test_slots_are_declared_and_used(one: Portrait) -> None:
     used = {slot for text in texts for slot in SLOT.findall(text)}
     assert used <= given | one.draws.keys()
     assert one.draws.keys() <= used
+    assert not one.draws.keys() & {"name", "first", "company"}, "the agent's own take the place of these"
     assert {"name", "first"} & set(SLOT.findall(one.opening))
     assert not one.companies or "{company}" in one.opening
     for statement in one.statements:
