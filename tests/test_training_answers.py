@@ -175,7 +175,8 @@ def test_prompts_leave_room_for_a_conversation(episodes: list[Episode]) -> None:
     lengths = sorted(len(tokenizer.prompt(one.prompt)) for one in many)
     assert sum(lengths) / len(lengths) < 125
     assert lengths[int(0.95 * len(lengths))] < 175
-    assert lengths[-1] < 240
+    assert lengths[int(0.99 * len(lengths))] < 200
+    assert lengths[-1] < 320, "what is written in capitals takes twice the pieces, and 15 s must be left of 41"
 
 
 def test_answers_are_short(episodes: list[Episode]) -> None:
